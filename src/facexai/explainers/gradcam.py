@@ -1,0 +1,59 @@
+"""Grad-CAM, the baseline that most people know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from facexai import functional
+from facexai.explainers.classmaps import Evidence, Similarity, explain
+from facexai.explainers.gradients import answer, check_similarity, class_maps, observe, recipe
+from facexai.models import WhiteBox
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GradCAM:
+    """Grad-CAM: channels weighted by the mean of their gradient, positive part.
+
+    Args:
+        classifier: a gallery, or a FaceModel with ``output="logits"``.
+        layer: as in :class:`~facexai.HiResCAM`.
+        similarity: as in :class:`~facexai.HiResCAM`; the usual recipe for face networks is ``"cosine"``.
+        relu: the published positive part; False keeps the sign.
+
+    Raises:
+        ValueError: on use: unknown layer, a layer without a spatial map, or one that the score does not depend on.
+
+    Cost: one forward pass and one backward pass from the output to the layer per class. Evidence holds the graph.
+    Averaging the gradient is wrong by design for heads that flatten: there HiResCAM or CAM is exact.
+
+    Source: Selvaraju et al. 2017, arXiv:1610.02391, eq. 1 and 2; ``"dot"`` is ours.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> from torch.nn import Conv2d, Flatten, Linear, ReLU, Sequential
+    >>> net = Sequential(Conv2d(3, 4, 3), ReLU(), Flatten(), Linear(576, 5))
+    >>> why = GradCAM(FaceModel(net, InputSpec(14), output="logits"), layer="1")(torch.rand(2, 3, 14, 14))
+    >>> bool((why.cells >= 0).all())
+    True
+    """
+
+    classifier: WhiteBox
+    layer: str = "auto"
+    similarity: Similarity = "dot"
+    relu: bool = True
+
+    def __post_init__(self) -> None:
+        check_similarity(self.similarity)
+
+    __call__ = explain
+    observe = observe
+    answer = answer
+    recipe = recipe
+
+    def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
+        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass for each of the K."""
+        return class_maps(self, evidence, classes, functional.gradcam)

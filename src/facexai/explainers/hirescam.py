@@ -1,0 +1,63 @@
+"""HiResCAM: activation times gradient, for any layer and any head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from facexai import functional
+from facexai.explainers.classmaps import Evidence, Similarity, explain
+from facexai.explainers.gradients import answer, check_similarity, class_maps, observe, recipe
+from facexai.models import WhiteBox
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class HiResCAM:
+    """Activation times gradient, cell by cell: what each place of a layer adds to a class's logit.
+
+    Works for any layer that gives a spatial map and for any head. At the input of an affine head it equals
+    :class:`~facexai.CAM`; at earlier layers it is first order. Signed; no ReLU unless asked for.
+
+    Args:
+        classifier: a gallery, or a FaceModel with ``output="logits"``.
+        layer: a name of ``net.named_modules()``, the module's output; ``"auto"``: the deepest map of at least 7x7
+            cells before the head. The result says which.
+        similarity: ``"dot"`` explains the dot product with the unit template, the probe's length held constant;
+            ``"cosine"`` differentiates the length too (exactly zero for an identical pair). The same for logits.
+        relu: keep positive cells only.
+
+    Raises:
+        ValueError: on use: unknown layer, a layer without a spatial map, or one that the score does not depend on.
+
+    Cost: one forward pass and one backward pass from the output to the layer per class. Evidence holds the graph.
+
+    Source: Draelos and Carin 2020, arXiv:2011.08891, eq. 2; ``"dot"`` is ours.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> from torch.nn import Conv2d, Flatten, Linear, ReLU, Sequential
+    >>> net = Sequential(Conv2d(3, 4, 3), ReLU(), Flatten(), Linear(576, 5))
+    >>> why = HiResCAM(FaceModel(net, InputSpec(14), output="logits"), layer="1")(torch.rand(2, 3, 14, 14))
+    >>> why.cells.shape
+    torch.Size([2, 12, 12])
+    """
+
+    classifier: WhiteBox
+    layer: str = "auto"
+    similarity: Similarity = "dot"
+    relu: bool = False
+
+    def __post_init__(self) -> None:
+        check_similarity(self.similarity)
+
+    __call__ = explain
+    observe = observe
+    answer = answer
+    recipe = recipe
+
+    def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
+        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass for each of the K."""
+        return class_maps(self, evidence, classes, functional.hirescam)

@@ -1,0 +1,122 @@
+"""Class activation maps as algebra on activations and gradients, and what every map needs afterwards."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it was that already.
+
+    >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """HiResCAM: the element-wise product of activation and gradient, summed over channels.
+
+    Args:
+        activations: (N, C, h, w), the map a layer gave.
+        gradients: (N, C, h, w), the derivative of a score with respect to it.
+
+    Returns:
+        (N, h, w), signed, in units of the score. Where everything after the layer is affine the cells and the
+        constant part add up to the score; elsewhere this is its first-order expansion.
+
+    Source: Draelos and Carin 2020, arXiv:2011.08891, eq. 2; no ReLU.
+
+    >>> A = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+    >>> hirescam(A, torch.ones_like(A))
+    tensor([[[4., 6.]]])
+    """
+    return (at_least_float32(activations) * at_least_float32(gradients)).sum(1)
+
+
+def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM before its ReLU: channels weighted by the spatial mean of their gradient.
+
+    Args:
+        activations: (N, C, h, w).
+        gradients: (N, C, h, w).
+
+    Returns:
+        (N, h, w), signed; the published map is its positive part.
+
+    Source: Selvaraju et al. 2017, arXiv:1610.02391, eq. 1 and 2.
+
+    >>> A = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+    >>> gradcam(A, torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]]))
+    tensor([[[0.5000, 1.0000]]])
+    """
+    weights = at_least_float32(gradients).mean((2, 3), keepdim=True)
+    return (at_least_float32(activations) * weights).sum(1)
+
+
+def minmax(maps: Tensor, magnitude: Tensor | float | None = None) -> Tensor:
+    """Each map moved and scaled to [0, 1] on its own; a constant map becomes zeros, never NaN.
+
+    Args:
+        maps: (..., h, w).
+        magnitude: the size of the numbers that the map was computed from; a range that is mere rounding
+            of it (16 machine epsilons) counts as constant. Default: the largest absolute value of the map.
+
+    Returns:
+        (..., h, w) in [0, 1].
+
+    >>> minmax(torch.tensor([[2.0, 4.0, 3.0]]))
+    tensor([[0.0000, 1.0000, 0.5000]])
+    >>> minmax(torch.full((1, 3), 7.0))
+    tensor([[0., 0., 0.]])
+    """
+    maps = at_least_float32(maps)
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    size = torch.maximum(low.abs(), high.abs()) if magnitude is None else torch.as_tensor(magnitude).to(maps)
+    constant = (high - low) <= 16 * torch.finfo(maps.dtype).eps * size
+    span = torch.where(constant, torch.ones_like(low), high - low)
+    return torch.where(constant, torch.zeros_like(maps), (maps - low) / span)
+
+
+def upsample(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cells of a map drawn at the size of the image: bilinear, align_corners=False, values kept.
+
+    Args:
+        cells: (N, h, w).
+        size: (H, W) in pixels.
+
+    Returns:
+        (N, H, W) in the units of the cells.
+
+    >>> upsample(torch.ones(1, 2, 2), (4, 4)).shape
+    torch.Size([1, 4, 4])
+    """
+    return F.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def share(maps: Tensor, mask: Tensor) -> Tensor:
+    """How much of each map's positive part lies inside a region.
+
+    Args:
+        maps: (N, H, W), signed or not.
+        mask: (H, W) or (N, H, W), boolean, True inside.
+
+    Returns:
+        (N,) between 0 and 1; 0 where a map has no positive part.
+
+    Source: ours.
+
+    >>> share(torch.tensor([[[1.0, 3.0, -5.0]]]), torch.tensor([[True, False, False]]))
+    tensor([0.2500])
+    """
+    if mask.dtype != torch.bool or mask.shape[-2:] != maps.shape[-2:]:
+        raise ValueError(
+            f"expected a boolean mask of the maps' size {tuple(maps.shape[-2:])}, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    positive = at_least_float32(maps).clamp(min=0)
+    total = positive.sum((-2, -1))
+    inside = (positive * mask).sum((-2, -1))
+    return torch.where(total > 0, inside / total.clamp(min=torch.finfo(total.dtype).tiny), torch.zeros_like(total))

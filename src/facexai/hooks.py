@@ -1,0 +1,161 @@
+"""Looking inside a network during one call, and leaving it as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(eq=False)
+class Seen:
+    """What :func:`capture` saw: the tensor of the layer's latest call and the number of calls."""
+
+    layer: str
+    calls: int = 0
+    value: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The captured tensor, (N, ...), untouched by whatever ran after the layer.
+
+        Raises:
+            ValueError: the layer did not run, or ran more than once, in this forward pass.
+        """
+        if self.value is None:
+            raise ValueError(f"layer {self.layer!r} did not run in the forward pass; name one that does")
+        if self.calls > 1:
+            raise ValueError(
+                f"layer {self.layer!r} ran {self.calls} times in one forward pass, so its map is ambiguous; "
+                "name a module that runs once, such as the block around it"
+            )
+        return self.value
+
+
+@contextmanager
+def capture(
+    net: nn.Module, layer: str, *, side: Literal["output", "input"] = "output", gradient: bool = False
+) -> Iterator[Seen]:
+    """Keep what a layer gives (or takes) during the forward passes inside the ``with`` block.
+
+    The network goes on with a copy, so an in-place operation after the layer (``ReLU(inplace=True)``,
+    ``out += identity``) cannot change what was captured.
+
+    Args:
+        net: the module that will be called.
+        layer: a name of ``net.named_modules()``.
+        side: the layer's ``"output"`` or its first ``"input"``.
+        gradient: make the captured tensor a leaf that requires gradients and record the graph from here on,
+            even inside ``no_grad`` and with frozen weights. What ran before the layer is not recorded.
+
+    Yields:
+        A :class:`Seen`; its ``.tensor`` is set by the forward pass.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
+    >>> with capture(net, "0") as seen:
+    ...     _ = net(torch.ones(1, 2))
+    >>> torch.equal(seen.tensor, net[0](torch.ones(1, 2)))
+    True
+    """
+    seen = Seen(layer)
+    module = net.get_submodule(layer)
+
+    def keep(value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"layer {layer!r} gives a {type(value).__name__}, expected one tensor; name a layer inside or after it"
+            )
+        seen.calls += 1
+        if gradient:
+            torch.set_grad_enabled(True)  # undone by the grad mode context around the forward pass
+            seen.value = value.detach().requires_grad_(True)
+        else:
+            seen.value = value.detach()
+        return seen.value.clone()
+
+    def after(_: nn.Module, __: Any, output: Any) -> Tensor:
+        return keep(output)
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (keep(args[0] if args else None), *args[1:])
+
+    with ExitStack() as stack:
+        hook = module.register_forward_hook(after) if side == "output" else module.register_forward_pre_hook(before)
+        stack.callback(hook.remove)
+        yield seen
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside, and afterwards everything as before: the mode of every submodule and the random state.
+
+    >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
+    >>> with evaluating(net):
+    ...     print(net[0].training)
+    False
+    >>> net[0].training, net[1].training
+    (True, False)
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    devices = sorted({p.device.index for p in net.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        try:
+            net.eval()
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+@contextmanager
+def quiet_grad() -> Iterator[None]:
+    """No graph inside, also where the caller is in inference mode: then tensors can still take part in a graph.
+
+    >>> with torch.inference_mode(), quiet_grad():
+    ...     torch.zeros(1).is_inference()
+    False
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one module: its name, and copies of its first input and its output where they are tensors."""
+
+    name: str
+    module: nn.Module
+    input: Tensor | None
+    output: Tensor | None
+
+
+def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[list[Call], Tensor]:
+    """Every module call of one run, in the order in which the calls ended, and what the run returned.
+
+    Args:
+        run: a function without arguments that performs one forward pass.
+        modules: the modules to record, by name.
+
+    Meant for one or two images: it copies every tensor.
+    """
+    calls: list[Call] = []
+    inputs: dict[int, Tensor | None] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        inputs[id(module)] = args[0].detach().clone() if args and isinstance(args[0], Tensor) else None
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+
+            def after(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+                kept = output.detach().clone() if isinstance(output, Tensor) else None
+                calls.append(Call(name, module, inputs.pop(id(module), None), kept))
+
+            stack.callback(module.register_forward_pre_hook(before).remove)
+            stack.callback(module.register_forward_hook(after).remove)
+        result = run()
+    return calls, result

@@ -1,0 +1,141 @@
+"""Reading and writing photos, with limits, and changing their size."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_MAX_PIXELS = 50_000_000
+_MAX_BYTES = 200_000_000
+
+
+def photo_files(folder: str | Path) -> list[Path]:
+    """The photos directly in a folder (jpg, jpeg, png, webp, bmp), sorted by name.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS and path.is_file())
+
+
+def load(path: str | Path | Sequence[str | Path], *, max_pixels: int = _MAX_PIXELS) -> Tensor:
+    """Photos as RGB in [0, 1], turned the way the camera was held.
+
+    Args:
+        path: one file, or several of the same size.
+        max_pixels: refuse larger pictures before decoding them.
+
+    Returns:
+        (N, 3, H, W) float32; transparency is laid over black, 16-bit grey is scaled to [0, 1].
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a readable picture, truncated, too large, or sizes that differ.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(torch.ones(1, 3, 4, 6), f"{folder}/white.png")
+    ...     load(f"{folder}/white.png").shape
+    torch.Size([1, 3, 4, 6])
+    """
+    if isinstance(path, str | Path):
+        return _load_one(Path(path), max_pixels)[None]
+    if len(path) == 0:
+        raise ValueError("expected at least one path")
+    photos = [_load_one(Path(p), max_pixels) for p in path]
+    if len({photo.shape for photo in photos}) > 1:
+        sizes = sorted({f"{photo.shape[1]}x{photo.shape[2]}" for photo in photos})
+        raise ValueError(
+            f"photos of different sizes: {', '.join(sizes)}; load them one by one and align or resize them"
+        )
+    return torch.stack(photos)
+
+
+def _load_one(path: Path, max_pixels: int) -> Tensor:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}" if not path.is_dir() else f"{path} is a folder, expected a photo")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {_MAX_BYTES} that are read")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
+            with Image.open(path) as picture:
+                if picture.width * picture.height > max_pixels:
+                    raise ValueError(
+                        f"{path}: {picture.width}x{picture.height} is more than {max_pixels} pixels; "
+                        "make it smaller, or raise max_pixels if you trust the file"
+                    )
+                return _to_tensor(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture that Pillow can read") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: more than {max_pixels} pixels") from error
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or truncated: {error}") from error
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        grey = np.asarray(picture, dtype=np.float32) / 65535
+        return torch.from_numpy(grey.clip(0, 1)).expand(3, -1, -1).contiguous()
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        over = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+    pixels = np.array(picture.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous() / 255
+
+
+def save(image: Tensor, path: str | Path) -> None:
+    """Write one image, (3, H, W) or (1, 3, H, W) RGB in [0, 1], by the ending of the path; all of it or nothing.
+
+    Raises:
+        ValueError: more than one image, or an ending that Pillow does not write.
+        OSError: the disk is full or the folder is missing.
+    """
+    path = Path(path)
+    image = image[0] if image.ndim == 4 and len(image) == 1 else image
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"expected one image (3, H, W), got shape {tuple(image.shape)}")
+    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def resize(images: Tensor, size: tuple[int, int] | int) -> Tensor:
+    """Images at another size: bilinear with antialiasing, kept within [0, 1].
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        size: (H, W) in pixels, or one number for a square.
+
+    Returns:
+        (N, 3, *size).
+
+    Raises:
+        ValueError: wrong shape or a size below one pixel.
+
+    >>> resize(torch.ones(1, 3, 10, 10), 4).shape
+    torch.Size([1, 3, 4, 4])
+    """
+    size = (size, size) if isinstance(size, int) else size
+    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape) < 1:
+        raise ValueError(f"expected images (N, 3, H, W), got shape {tuple(images.shape)}")
+    if min(size) < 1:
+        raise ValueError(f"expected a size of at least one pixel, got {size}")
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

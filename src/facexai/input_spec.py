@@ -1,0 +1,163 @@
+"""What a network wants to see: size, channel order, range, mean and standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from facexai._messages import near_matches
+
+_RANGE_TOLERANCE = 1e-4
+
+
+def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
+    values = tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),) * 3
+    if len(values) != 3 or not all(torch.isfinite(torch.tensor(v)) for v in values):
+        raise ValueError(f"InputSpec: expected one or three finite numbers for {name}, got {value!r}")
+    return values
+
+
+@final
+@dataclass(frozen=True)
+class InputSpec:
+    """How RGB pixels in [0, 1] become the input of a network: ``(pixels * range - mean) / std``.
+
+    The conversion is the first differentiable step of :class:`~facexai.FaceModel`, so masks, black and gradients
+    refer to real pixels. It never resizes.
+
+    Args:
+        size: (H, W) in pixels, or one number for a square.
+        channels: order of the channels of the network's input.
+        mean: subtracted after scaling; one number or three, in the order R, G, B.
+        std: divided by; one number or three, in the order R, G, B.
+        range: value of a white pixel before mean and std: 1 or 255.
+        crop: (left, top, right, bottom) of the window that the network sees, in pixels of the 112-pixel ArcFace
+            template, edges; used by :func:`facexai.images.align` only.
+
+    Raises:
+        ValueError: a size below 1, an unknown channel order, a zero std.
+
+    >>> InputSpec.of("adaface")
+    InputSpec(size=(112, 112), channels='BGR', mean=0.5, std=0.5, range=1.0)
+    >>> InputSpec(8, std=2.0).prepare(torch.ones(1, 3, 8, 8)).unique()
+    tensor([0.5000])
+    """
+
+    size: tuple[int, int] | int = (112, 112)
+    channels: Literal["RGB", "BGR"] = "RGB"
+    mean: float | tuple[float, float, float] = 0.0
+    std: float | tuple[float, float, float] = 1.0
+    range: float = 1.0
+    crop: tuple[float, float, float, float] = (0.0, 0.0, 112.0, 112.0)
+
+    def __post_init__(self) -> None:
+        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"InputSpec: expected size (H, W) of at least one pixel, got {self.size!r}")
+        object.__setattr__(self, "size", (int(size[0]), int(size[1])))
+        if self.channels not in ("RGB", "BGR"):
+            raise ValueError(f"InputSpec: expected channels 'RGB' or 'BGR', got {self.channels!r}")
+        _triple("mean", self.mean)
+        if 0.0 in _triple("std", self.std):
+            raise ValueError(f"InputSpec: std must not be zero, got {self.std!r}")
+        if not self.range > 0:
+            raise ValueError(f"InputSpec: expected range > 0 (1 or 255), got {self.range!r}")
+        left, top, right, bottom = self.crop
+        if not (right > left and bottom > top):
+            raise ValueError(f"InputSpec: expected crop (left, top, right, bottom), got {self.crop!r}")
+
+    def __repr__(self) -> str:
+        return (
+            f"InputSpec(size={self.size}, channels={self.channels!r}, mean={self.mean}, std={self.std}, "
+            f"range={self.range})"
+        )
+
+    @classmethod
+    def of(cls, spec: InputSpec | str) -> InputSpec:
+        """The specification itself, or the preset of that name.
+
+        Raises:
+            ValueError: no preset has this name.
+        """
+        if isinstance(spec, InputSpec):
+            return spec
+        if not isinstance(spec, str) or spec not in PRESETS:
+            raise ValueError(
+                f"expected an InputSpec or the name of a preset, got {spec!r}; {near_matches(str(spec), PRESETS)}"
+            )
+        return PRESETS[spec]
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        assert isinstance(self.size, tuple)
+        return self.size
+
+    def check(self, images: Tensor) -> None:
+        """Refuse what is not a batch of RGB images in [0, 1] at this size.
+
+        Raises:
+            TypeError: not a floating-point tensor.
+            ValueError: wrong shape or size, no image, NaN or infinity, values outside [0, 1].
+        """
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"expected images as a torch.Tensor, got {type(images).__name__}; facexai.images.load(path)"
+            )
+        if images.ndim != 4 or images.shape[1] != 3:
+            hint = "; add the batch axis with images[None]" if images.ndim == 3 else ""
+            raise ValueError(f"expected images (N, 3, H, W) in RGB, got shape {tuple(images.shape)}{hint}")
+        if len(images) == 0:
+            raise ValueError("expected at least one image, got an empty batch")
+        if not images.is_floating_point():
+            raise TypeError(f"expected floating-point images in [0, 1], got {images.dtype}; images.float() / 255")
+        if tuple(images.shape[-2:]) != self.size:
+            raise ValueError(
+                f"this network takes {self.height_width[0]}x{self.height_width[1]} pixels (H x W), "
+                f"got {images.shape[-2]}x{images.shape[-1]}; facexai never resizes by itself: "
+                f"facexai.images.resize(images, {self.size}) or facexai.images.align(photo, spec)"
+            )
+        low, high = (float(v) for v in torch.aminmax(images.detach()))
+        if not (low == low and high == high and abs(low) != float("inf") and abs(high) != float("inf")):
+            raise ValueError("expected finite pixel values, got NaN or infinity")
+        if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+            raise ValueError(
+                f"expected pixels in [0, 1], got {low:.3g} to {high:.3g}; give plain RGB "
+                "(divide 0..255 by 255) and leave mean and std to the InputSpec"
+            )
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Checked images (N, 3, H, W) as the network wants them; differentiable.
+
+        Raises:
+            TypeError, ValueError: as :meth:`check`.
+        """
+        self.check(images)
+        mean = images.new_tensor(_triple("mean", self.mean))[:, None, None]
+        std = images.new_tensor(_triple("std", self.std))[:, None, None]
+        prepared = (images * self.range - mean) / std
+        return prepared.flip(1) if self.channels == "BGR" else prepared
+
+
+_HALF = 127.5
+_ARCFACE = InputSpec(mean=0.5, std=0.5)
+
+PRESETS: dict[str, InputSpec] = {
+    "arcface": _ARCFACE,
+    "insightface": _ARCFACE,
+    "cvlface": _ARCFACE,
+    "elasticface": _ARCFACE,
+    "curricularface": _ARCFACE,
+    "edgeface": _ARCFACE,
+    "adaface": InputSpec(channels="BGR", mean=0.5, std=0.5),
+    "magface": InputSpec(channels="BGR"),
+    "facex-zoo": InputSpec(channels="BGR", mean=_HALF, std=128.0, range=255.0),
+    "facenet-pytorch": InputSpec(160, mean=_HALF, std=128.0, range=255.0, crop=(-10.0, -10.0, 122.0, 122.0)),
+    "mobilefacenet": InputSpec((112, 96), mean=_HALF, std=128.0, range=255.0, crop=(8.0, 0.0, 104.0, 112.0)),
+    "dlib": InputSpec(150, mean=(122.782, 117.001, 104.298), std=256.0, range=255.0, crop=(7.0, 22.0, 105.0, 120.0)),
+}
+"""Input specifications by the name of the code base that a network comes from."""

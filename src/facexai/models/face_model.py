@@ -1,0 +1,371 @@
+"""A face network with the facts that explaining it needs: its input, its output, its layers, its head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facexai._messages import FaceXAIWarning, near_matches
+from facexai.hooks import evaluating, quiet_grad, trace
+from facexai.input_spec import InputSpec
+from facexai.models.fingerprint import fingerprint
+from facexai.models.heads import Head, HeadDoesNotFold, find_head
+from facexai.models.outputs import Take, default_take, describe, select
+
+if TYPE_CHECKING:
+    from facexai.images import When, Which
+    from facexai.models.gallery import Gallery, People
+
+Output = Literal["auto", "embedding", "logits"]
+Flip = Literal["sum", "concat"] | None
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+@final
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class FaceModel:
+    """Any torch face network, unchanged, and what it wants to see.
+
+    Args:
+        net: an ``nn.Module`` that maps a batch of images to embeddings or logits; may be wrapped in DataParallel.
+        spec: an :class:`InputSpec` or the name of a preset.
+        take: which part of a tuple, list or dict output: index, key or function. None takes the first tensor and
+            says so in a warning.
+        output: ``"embedding"`` or ``"logits"``; ``"auto"`` means an embedding, unless a dict key named
+            ``"logits"`` was taken.
+        flip: ``"sum"`` adds the output for the mirrored image, ``"concat"`` appends it, as test protocols of
+            face recognition do. Maps follow: the mirrored branch's map is mirrored back and added.
+        center: (D,), a mean embedding to subtract from the network's output before normalising.
+        names: class names of a network that gives logits.
+
+    Raises:
+        TypeError: ``net`` is no module.
+        ValueError: unknown preset or option.
+
+    Images given to it are RGB in [0, 1] at the spec's size, (N, 3, H, W), on the network's device. Every call runs
+    in eval mode and restores the mode of each submodule.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 8))
+    >>> model = FaceModel(net, InputSpec(16))
+    >>> model.embed(torch.rand(2, 3, 16, 16)).norm(dim=1)
+    tensor([1., 1.])
+    """
+
+    net: nn.Module
+    spec: InputSpec
+    take: Take | None
+    output: Output
+    flip: Flip
+    center: Tensor | None
+    names: tuple[str, ...] | None
+    source: str | None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: InputSpec | str = "arcface",
+        *,
+        take: Take | None = None,
+        output: Output = "auto",
+        flip: Flip = None,
+        center: Tensor | None = None,
+        names: Sequence[str] | None = None,
+        source: str | None = None,
+    ) -> None:
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
+        if output not in ("auto", "embedding", "logits"):
+            raise ValueError(f"expected output 'auto', 'embedding' or 'logits', got {output!r}")
+        if flip not in (None, "sum", "concat") or (flip == "concat" and output == "logits"):
+            raise ValueError(
+                f"expected flip None, 'sum' or (for embeddings) 'concat', got {flip!r} with output={output!r}"
+            )
+        if center is not None and (output == "logits" or center.ndim != 1 or not torch.isfinite(center).all()):
+            raise ValueError("expected center (D,), finite, for a network that gives embeddings")
+        values: dict[str, Any] = {"net": net, "spec": InputSpec.of(spec), "take": take, "output": output}
+        values |= {"flip": flip, "center": center, "source": source}
+        values["names"] = None if names is None else tuple(names)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_source(cls, source: str) -> FaceModel:
+        """The model that ``"package.module:factory"`` returns; such a model can be pickled by that name.
+
+        Raises:
+            ValueError: the source is not of that form, or cannot be imported, or has no such function.
+            TypeError: the function returns something else.
+        """
+        module, _, factory = source.partition(":")
+        if not module or not factory:
+            raise ValueError(f"expected 'package.module:factory', got {source!r}")
+        try:
+            make = getattr(import_module(module), factory)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"cannot load the model {source!r}: {error}") from error
+        model = make()
+        if not isinstance(model, FaceModel):
+            raise TypeError(
+                f"{source} returned a {type(model).__name__}, expected a facexai.FaceModel around the network"
+            )
+        object.__setattr__(model, "source", source)
+        return model
+
+    def __repr__(self) -> str:
+        extra = "".join(
+            f", {name}={value!r}" for name, value in (("flip", self.flip), ("take", self.took)) if value is not None
+        )
+        centred = ", centred" if self.center is not None else ""
+        return f"FaceModel({type(self.core).__name__}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is None:
+            raise TypeError(
+                "this FaceModel wraps a network built by hand and does not pickle; "
+                "use zoo.load(name) or FaceModel.from_source('package.module:factory')"
+            )
+        if ":" in self.source:
+            return FaceModel.from_source, (self.source,)
+        return import_module("facexai.zoo")._from_source, (self.source,)
+
+    # ---- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> FaceModel:
+        """Itself: a network that gives logits is a white-box classifier."""
+        return self
+
+    @property
+    def core(self) -> nn.Module:
+        """The network without a DataParallel wrapper."""
+        return self.net.module if isinstance(self.net, _WRAPPERS) else self.net
+
+    @property
+    def took(self) -> Take | None:
+        """What is taken from a tuple or dict output; None for a tensor, or before the first call."""
+        return self.take if self.take is not None else self.__dict__.get("_took")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and where images have to be."""
+        return next((t.device for t in (*self.net.parameters(), *self.net.buffers())), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the network; images are cast to it."""
+        tensors = (*self.net.parameters(), *self.net.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits: weights, input specification, flip and centre."""
+        import hashlib
+
+        center = b"" if self.center is None else self.center.detach().cpu().float().numpy().tobytes()
+        recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{self.took!r}|".encode()
+        return hashlib.sha256(recipe + center).hexdigest()[:16]
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether the output is taken for class logits."""
+        return self.output == "logits" or (self.output == "auto" and self.took == "logits")
+
+    # ---- running it -------------------------------------------------------------------------------------------
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """The network's own output, (B*N, D): B = 2 with ``flip``, the mirrored branch last. Keeps the grad mode.
+
+        Raises:
+            TypeError, ValueError: bad images (see :meth:`InputSpec.check`), wrong device, NaN in the output.
+        """
+        self.spec.check(images)
+        if images.device != self.device:
+            raise ValueError(f"images are on {images.device}, the network on {self.device}; images.to(model.device)")
+        if images.is_inference():
+            images = images.clone()
+        x = self.spec.prepare(images).to(self.dtype)
+        if self.flip is not None:
+            x = torch.cat([x, x.flip(-1)])
+        with evaluating(self.net):
+            raw = self.core(x)
+        if self.take is None and "_took" not in self.__dict__:
+            self._remember_take(raw)
+        rows = select(raw, self.took, len(x))
+        if not torch.isfinite(rows.detach()).all():
+            bad = sorted({i % len(images) for i in (~torch.isfinite(rows.detach())).any(1).nonzero()[:, 0].tolist()})
+            raise ValueError(
+                f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec"
+            )
+        return rows
+
+    def _remember_take(self, raw: Any) -> None:
+        took = default_take(raw)
+        self.__dict__["_took"] = took
+        if took is not None:
+            what = "element" if isinstance(took, int) else "key"
+            warnings.warn(
+                f"the network returns {describe(raw)}; took {what} {took!r}. Say take={took!r} to agree",
+                FaceXAIWarning,
+                stacklevel=3,
+            )
+
+    def features(self, outputs: Tensor) -> Tensor:
+        """Outputs (B*N, D) as features (N, D'): centred and, with ``flip``, summed or concatenated. Differentiable."""
+        if outputs.dtype not in (torch.float32, torch.float64):
+            outputs = outputs.float()
+        if self.center is not None:
+            if self.center.shape[-1] != outputs.shape[-1]:
+                raise ValueError(f"center has {self.center.shape[-1]} numbers, the embedding {outputs.shape[-1]}")
+            outputs = outputs - self.center.to(outputs)
+        if self.flip is None:
+            return outputs
+        plain, mirrored = outputs.chunk(2)
+        return plain + mirrored if self.flip == "sum" else torch.cat([plain, mirrored], 1)
+
+    def branch_directions(self, directions: Tensor) -> Tensor:
+        """Directions in feature space (N, K, D') as directions of the network's outputs (B*N, K, D)."""
+        if self.flip is None:
+            return directions
+        if self.flip == "sum":
+            return torch.cat([directions, directions])
+        return torch.cat(list(directions.chunk(2, dim=-1)))
+
+    def merge(self, maps: Tensor) -> Tensor:
+        """Maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored branches back and added."""
+        if self.flip is None:
+            return maps
+        plain, mirrored = maps.chunk(2)
+        return plain + mirrored.flip(-1)
+
+    def embed(self, images: Tensor, batch_size: int = 64) -> Tensor:
+        """Unit embeddings.
+
+        Args:
+            images: (N, 3, H, W) RGB in [0, 1].
+            batch_size: images per forward pass.
+
+        Returns:
+            (N, D'), rows of length 1 (a zero embedding stays zero), float32 or float64.
+        """
+        self.spec.check(images)
+        if self.gives_logits:
+            raise ValueError("this network gives logits, not embeddings; choose its embedding with take=")
+        with quiet_grad():
+            parts = torch.split(images, batch_size)
+            return torch.cat([F.normalize(self.features(self.outputs(part))) for part in parts])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class logits (N, C) of a network that gives them.
+
+        Raises:
+            ValueError: the network gives embeddings.
+        """
+        with quiet_grad():
+            features = self.features(self.outputs(images))
+        return self.score(features)
+
+    def score(self, features: Tensor, targets: Tensor | None = None, detach_norm: bool = True) -> Tensor:
+        """Logits as they are, (N, C), or those of targets (N, K); see :class:`~facexai.models.WhiteBox`."""
+        if not self.gives_logits:
+            raise ValueError(
+                "this network gives embeddings, which have no classes: enrol people with "
+                "model.gallery({name: images}), or say FaceModel(net, spec, output='logits') if they are logits"
+            )
+        return features if targets is None else features.gather(1, targets)
+
+    def directions(self, features: Tensor, targets: Tensor) -> Tensor:
+        """One-hot rows (N, K, C); see :class:`~facexai.models.WhiteBox`."""
+        return F.one_hot(targets, features.shape[1]).to(features)
+
+    # ---- looking into it --------------------------------------------------------------------------------------
+
+    @cached_property
+    def _structure(self) -> tuple[Head | HeadDoesNotFold, dict[str, tuple[int, int, int]]]:
+        """Head and layers, from one forward pass of two images of noise."""
+        noise = torch.rand(2, 3, *self.spec.height_width, generator=torch.Generator().manual_seed(0))
+        modules = {name: module for name, module in self.net.named_modules() if name and module is not self.core}
+        with quiet_grad():
+            calls, outputs = trace(lambda: self.outputs(noise.to(self.device)), modules)
+        maps: dict[str, tuple[int, int, int]] = {}
+        for call in calls:
+            if call.output is not None and call.output.ndim == 4 and call.output.is_floating_point():
+                maps.pop(call.name, None)
+                maps[call.name] = (int(call.output.shape[1]), int(call.output.shape[2]), int(call.output.shape[3]))
+        try:
+            return find_head(calls, outputs), maps
+        except HeadDoesNotFold as refusal:
+            return refusal.with_traceback(None), maps
+
+    @property
+    def head(self) -> Head:
+        """The affine head, from the last spatial map to the output.
+
+        Raises:
+            HeadDoesNotFold: the end of the network is not affine, with the place where it stops to be.
+        """
+        head = self._structure[0]
+        if isinstance(head, HeadDoesNotFold):
+            raise HeadDoesNotFold(*head.args)
+        return head
+
+    @property
+    def layers(self) -> dict[str, tuple[int, int, int]]:
+        """Layers that give a spatial map, in the order in which they run: name -> (channels, h, w)."""
+        return dict(self._structure[1])
+
+    def layer(self, name: str) -> str:
+        """The layer of that name; ``"auto"``: the deepest map of at least 7x7 cells before the head.
+
+        Raises:
+            ValueError: no such layer, or no map of that size.
+        """
+        if name != "auto":
+            if name not in (known := dict(self.net.named_modules())) or not name:
+                raise ValueError(f"the network has no layer {name!r}; {near_matches(name, self.layers or known)}")
+            return name
+        head, layers = self._structure
+        skip = frozenset() if isinstance(head, HeadDoesNotFold) else head.names
+        large = [n for n, (_, h, w) in layers.items() if min(h, w) >= 7 and n not in skip]
+        if not large:
+            raise ValueError(f"no layer gives a map of at least 7x7 cells; name one of {self.layers}")
+        return large[-1]
+
+    # ---- people -----------------------------------------------------------------------------------------------
+
+    def gallery(
+        self,
+        people: People,
+        *,
+        scale: float = 64.0,
+        center: Literal["enrolled"] | Tensor | None = None,
+        align: When = "never",
+        face: Which = "only",
+        batch_size: int = 64,
+    ) -> Gallery:
+        """Enrolled people as a classifier: a person's logit is ``scale * cosine`` to the person's template.
+
+        Args:
+            people: {name: images (n, 3, H, W) or embeddings (n, D) or photo paths}, or a folder ``NAME/*.jpg``.
+            scale: logits per unit of cosine.
+            center: ``"enrolled"`` subtracts the mean over the enrolled people (at least ten) from unit
+                embeddings; a tensor (D,) subtracts that.
+            align: detect and align the face in photos given by path: ``"never"`` (they must have the spec's size),
+                ``"auto"`` (those of another size) or ``"always"``.
+            face: which face where a photo shows several: ``"only"`` refuses, ``"largest"``, or an index.
+            batch_size: images per forward pass.
+
+        Raises:
+            ValueError, TypeError: nobody enrolled, empty person, zero or non-finite embedding, sizes that differ.
+            FileNotFoundError: no such folder.
+        """
+        from facexai.models.gallery import enrol
+
+        return enrol(self, people, scale=scale, center=center, align=align, face=face, batch_size=batch_size)

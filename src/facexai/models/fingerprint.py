@@ -1,0 +1,45 @@
+"""A short name for exactly these weights, so that evidence of one network is never read as another's."""
+
+from __future__ import annotations
+
+import hashlib
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+_known: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
+
+
+def _state(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def fingerprint(net: nn.Module) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of class name and state dict.
+
+    Hashed again only when a weight was replaced or written to; 24 million parameters take about 0.1 s.
+
+    >>> net = nn.Linear(2, 2)
+    >>> before = fingerprint(net)
+    >>> _ = nn.init.zeros_(net.bias)
+    >>> len(before), before == fingerprint(net)
+    (16, False)
+    """
+    state = _state(net)
+    stamp = tuple((name, value.data_ptr(), _version(value)) for name, value in state.items())
+    known = _known.get(net)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    digest = hashlib.sha256(type(net).__name__.encode())
+    for name, value in state.items():
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    result = digest.hexdigest()[:16]
+    _known[net] = (stamp, result)
+    return result

@@ -1,0 +1,180 @@
+"""Drawing maps on faces. Takes tensors, gives matplotlib figures; never touches pyplot's global state."""
+
+from __future__ import annotations
+
+import base64
+import html as _html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from facexai._messages import require
+from facexai.functional import minmax
+from facexai.io import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SEQUENTIAL = "inferno"
+_DIVERGING = "RdBu_r"
+_CELL = 2.2  # inches per picture
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches that shows itself in a notebook without pyplot.
+
+    Raises:
+        ImportError: matplotlib is missing (extra ``plot``).
+    """
+    require("matplotlib", extra="plot", purpose="drawing")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    made = Picture(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(made)
+    return made
+
+
+def png(picture: Figure, dpi: int = 110) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def save(picture: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Write the figure as a PNG file, whole or not at all."""
+    data = png(picture, dpi)
+    write_whole(path, lambda file: file.write(data))
+
+
+def html(picture: Figure, *, caption: str) -> str:
+    """The figure as one HTML element; the caption is escaped and is also the alternative text."""
+    data = base64.b64encode(png(picture)).decode()
+    text = _html.escape(caption, quote=True)
+    return (
+        f'<figure style="margin:0"><img alt="{text}" style="max-width:100%" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def colours(maps: Tensor) -> dict[str, Any]:
+    """Colour map and limits for raw values: diverging around zero where they have both signs, else from zero.
+
+    >>> colours(torch.tensor([-2.0, 1.0]))["vmin"]
+    -2.0
+    """
+    finite = maps[torch.isfinite(maps)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.numel() else (0.0, 0.0)
+    if low < 0 < high:
+        limit = max(-low, high)
+        return {"cmap": _DIVERGING, "vmin": -limit, "vmax": limit}
+    if high <= 0 and low < 0:
+        return {"cmap": f"{_SEQUENTIAL}_r", "vmin": low, "vmax": 0.0}
+    return {"cmap": _SEQUENTIAL, "vmin": 0.0, "vmax": high or 1.0}
+
+
+def photo(axes: Axes, image: Tensor, *, grey: bool = False) -> None:
+    """One image (3, H, W) in [0, 1] without ticks; grey and light as a ground for a map."""
+    pixels = image.detach().cpu().float().clamp(0, 1)
+    if grey:
+        pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
+    axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def overlay(axes: Axes, image: Tensor | None, values: Tensor, **how: Any) -> Any:
+    """One map (H, W) over a grey photo, more opaque where its value is farther from zero; returns the drawn map.
+
+    NaN (outside of what the network saw) stays clear.
+    """
+    values = values.detach().cpu().float()
+    limit = max(abs(how["vmin"]), abs(how["vmax"])) or 1.0
+    strength = (values.abs() / limit).nan_to_num().clamp(0, 1)
+    if image is not None:
+        photo(axes, image, grey=True)
+    alpha = 1.0 if image is None else (0.85 * strength.sqrt()).numpy()
+    drawn = axes.imshow(values.numpy(), interpolation="bilinear", alpha=alpha, **how)
+    axes.set_axis_off()
+    return drawn
+
+
+def bar(picture: Figure, axes: Axes, drawn: Any, label: str = "") -> None:
+    """A colour bar in raw values beside one map, opaque although the map is not."""
+    from matplotlib.cm import ScalarMappable
+
+    made = picture.colorbar(ScalarMappable(drawn.norm, drawn.cmap), ax=axes, fraction=0.046, pad=0.03)
+    made.ax.tick_params(labelsize=7)
+    made.set_label(label, fontsize=8)
+
+
+def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: str) -> Figure:
+    """Photos in the upper row, their maps in the lower one, each with its own colour bar in raw values.
+
+    Args:
+        maps: (N, H, W).
+        images: (N, 3, H, W) or None.
+        titles: N.
+        label: what the values are.
+    """
+    columns = min(len(maps), 6)
+    per_image = 1 if images is None else 2
+    rows = per_image * -(-len(maps) // columns)
+    made = figure(_CELL * columns + 0.8, (_CELL + 0.3) * rows + 0.5)
+    grid = made.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for i, values in enumerate(maps):
+        row, column = per_image * (i // columns), i % columns
+        lower = grid[row + per_image - 1, column]
+        if images is not None:
+            photo(grid[row, column], images[i])
+        drawn = overlay(lower, None if images is None else images[i], values, **colours(values))
+        lower.set_title(titles[i], fontsize=9, parse_math=False)
+        bar(made, lower, drawn)
+    made.suptitle(label, fontsize=9, parse_math=False)
+    return made
+
+
+def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: Sequence[Sequence[str]]) -> Figure:
+    """One row per image: photo, class maps of target and rivals (each scaled to [0, 1] as SDD sees them), SDD.
+
+    Args:
+        class_maps: (N, 1 + R, H, W), the target's first.
+        sdd: (N, H, W).
+        images: (N, 3, H, W) or None.
+        titles: (N, 1 + R) names and scores.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    n, k = class_maps.shape[:2]
+    made = figure(_CELL * 0.85 * (k + 2) + 0.9, (_CELL * 0.85 + 0.45) * n + 0.6)
+    grid = made.subplots(n, k + 2, squeeze=False)
+    scaled = minmax(class_maps)
+    unit = {"cmap": _SEQUENTIAL, "vmin": 0.0, "vmax": 1.0}
+    for i in range(n):
+        image = None if images is None else images[i]
+        grid[i, 0].set_axis_off()
+        if image is not None:
+            photo(grid[i, 0], image)
+            grid[i, 0].set_title("photo", fontsize=9)
+        for j in range(k):
+            overlay(grid[i, 1 + j], image, scaled[i, j], **unit)
+            role = "target" if j == 0 else f"rival {j}"
+            grid[i, 1 + j].set_title(f"{role}: {titles[i][j]}", fontsize=8, parse_math=False)
+        overlay(grid[i, k + 1], image, minmax(sdd[i]), **unit)
+        grid[i, k + 1].set_title("SDD:\ntarget, not rivals", fontsize=8, weight="bold")
+    scale = made.colorbar(ScalarMappable(Normalize(0, 1), _SEQUENTIAL), ax=grid, fraction=0.012, pad=0.01)
+    scale.set_label("each map scaled to [0, 1]", fontsize=8)
+    scale.ax.tick_params(labelsize=7)
+    return made

