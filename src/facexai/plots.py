@@ -39,7 +39,7 @@ def figure(width: float, height: float) -> Figure:
         def _repr_png_(self) -> bytes:
             return png(self)
 
-    made = Picture(figsize=(width, height), layout="constrained", facecolor="white")
+    made = Picture(figsize=(width, height), layout="compressed", facecolor="white")
     FigureCanvasAgg(made)
     return made
 
@@ -102,7 +102,7 @@ def overlay(axes: Axes, image: Tensor | None, values: Tensor, **how: Any) -> Any
     strength = (values.abs() / limit).nan_to_num().clamp(0, 1)
     if image is not None:
         photo(axes, image, grey=True)
-    alpha = 1.0 if image is None else (0.85 * strength.sqrt()).numpy()
+    alpha = 1.0 if image is None else (0.9 * strength).numpy()
     drawn = axes.imshow(values.numpy(), interpolation="bilinear", alpha=alpha, **how)
     axes.set_axis_off()
     return drawn
@@ -129,7 +129,7 @@ def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, labe
     columns = min(len(maps), 6)
     per_image = 1 if images is None else 2
     rows = per_image * -(-len(maps) // columns)
-    made = figure(_CELL * columns + 0.8, (_CELL + 0.3) * rows + 0.5)
+    made = figure(_CELL * columns + 0.8, 0.95 * _CELL * rows + 0.5)
     grid = made.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -86,7 +86,7 @@ def eye_region(spec: InputSpec) -> Tensor:
     height, width = spec.height_width
     y = torch.arange(height)[:, None]
     x = torch.arange(width)[None, :]
-    across = (x >= left[0] - 0.5 * apart) & (x <= right[0] + 0.5 * apart)
+    across: Tensor = (x >= float(left[0]) - 0.5 * apart) & (x <= float(right[0]) + 0.5 * apart)
     return across & ((y - float(left[1] + right[1]) / 2).abs() <= 0.38 * apart)
 
 
