@@ -68,6 +68,7 @@ def class_maps(
     model, activations = classifier.model, evidence.activations
     with torch.inference_mode(False), torch.enable_grad():
         features = model.features(evidence.outputs)
+        classes = classes.clone()  # autograd keeps it, so it must not be an inference-mode tensor
         scores = classifier.score(features, classes, detach_norm=similarity == "dot")
         if not scores.requires_grad:
             raise ValueError(_unreached(evidence.layer))

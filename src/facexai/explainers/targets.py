@@ -38,8 +38,10 @@ def indices(targets: Targets, names: tuple[str, ...] | None, logits: Tensor) -> 
         listed: list[int | str] = [int(t) for t in targets.reshape(-1).tolist()]
     elif isinstance(targets, int | str):
         listed = [targets]
-    else:
+    elif isinstance(targets, Sequence):
         listed = list(targets)
+    else:
+        raise TypeError(f"expected a class index, a name or a list of them, got {targets!r}")
     found = [index(target, names, logits.shape[1]) for target in listed]
     if len(found) == 1:
         found = found * n

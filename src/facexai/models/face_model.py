@@ -186,12 +186,11 @@ class FaceModel:
         Raises:
             TypeError, ValueError: bad images (see :meth:`InputSpec.check`), wrong device, NaN in the output.
         """
-        self.spec.check(images)
-        if images.device != self.device:
+        if isinstance(images, Tensor) and images.device != self.device:
             raise ValueError(f"images are on {images.device}, the network on {self.device}; images.to(model.device)")
-        if images.is_inference():
-            images = images.clone()
         x = self.spec.prepare(images).to(self.dtype)
+        if x.is_inference():
+            x = x.clone()
         if self.flip is not None:
             x = torch.cat([x, x.flip(-1)])
         with evaluating(self.net):

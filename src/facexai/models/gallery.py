@@ -134,24 +134,32 @@ def enrol(
         people = _folder(Path(people))
     if not isinstance(people, Mapping) or not people:
         raise ValueError("expected at least one person: {name: images, embeddings or paths}, or a folder NAME/*.jpg")
-    means = {str(name): _mean(model, str(name), given, align, face, batch_size) for name, given in people.items()}
-    sizes = {name: len(mean) for name, mean in means.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"embeddings of different sizes: {sizes}; enrol everyone with the same model")
-    stacked = torch.stack(list(means.values()))
-    if isinstance(center, str):
-        if center != "enrolled":
-            raise ValueError(f"expected center 'enrolled', a tensor (D,) or None, got {center!r}")
-        if len(stacked) < _FEWEST_FOR_CENTER:
-            raise ValueError(
-                f"center='enrolled' needs at least {_FEWEST_FOR_CENTER} people for a fair mean, got {len(stacked)}"
-            )
-        center = stacked.mean(0)
-    if center is not None:
-        if center.shape != stacked.shape[1:]:
-            raise ValueError(f"expected center ({stacked.shape[1]},), got {tuple(center.shape)}")
-        stacked = stacked - center.to(stacked)
-    return Gallery(model, tuple(means), F.normalize(stacked), float(scale), center)
+    with quiet_grad():
+        means = {str(name): _mean(model, str(name), given, align, face, batch_size) for name, given in people.items()}
+        sizes = {name: len(mean) for name, mean in means.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"embeddings of different sizes: {sizes}; enrol everyone with the same model")
+        stacked = torch.stack(list(means.values()))
+        origin = _center(stacked, center)
+        templates = F.normalize(stacked if origin is None else stacked - origin)
+    return Gallery(model, tuple(means), templates, float(scale), origin)
+
+
+def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor | None:
+    """What to subtract from unit embeddings, (D,), for the people's mean embeddings (C, D)."""
+    if center is None:
+        return None
+    if isinstance(center, Tensor):
+        if center.shape != rows.shape[1:]:
+            raise ValueError(f"expected center ({rows.shape[1]},), got {tuple(center.shape)}")
+        return center.to(rows)
+    if center != "enrolled":
+        raise ValueError(f"expected center 'enrolled', a tensor (D,) or None, got {center!r}")
+    if len(rows) < _FEWEST_FOR_CENTER:
+        raise ValueError(
+            f"center='enrolled' needs at least {_FEWEST_FOR_CENTER} people for a fair mean, got {len(rows)}"
+        )
+    return rows.mean(0)
 
 
 def _mean(model: FaceModel, name: str, given: object, align: When, face: Which, batch_size: int) -> Tensor:

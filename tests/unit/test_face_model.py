@@ -1,0 +1,247 @@
+"""FaceModel: outputs, embeddings, flips, centre, layers, fingerprint, pickling, messages."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from nets import FlatNet, GapNet, UnitNet, shaken
+from torch import nn
+
+from facexai import CAM, FaceModel, FaceXAIWarning, InputSpec
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 112, 112)
+
+
+def test_embeddings_are_unit_rows_of_the_networks_output(images):
+    net = shaken(FlatNet())
+    model = FaceModel(net, "arcface")
+    expected = F.normalize(net((images - 0.5) / 0.5)).detach()
+    torch.testing.assert_close(model.embed(images, batch_size=2), expected)
+
+
+def test_flips_are_sum_and_concatenation(images):
+    net = shaken(FlatNet())
+    plain, back = (net((x - 0.5) / 0.5).detach() for x in (images, images.flip(-1)))
+    torch.testing.assert_close(FaceModel(net, flip="sum").embed(images), F.normalize(plain + back))
+    torch.testing.assert_close(FaceModel(net, flip="concat").embed(images), F.normalize(torch.cat([plain, back], 1)))
+
+
+def test_the_centre_is_subtracted_before_normalising(images):
+    net, center = shaken(FlatNet()), torch.randn(32)
+    raw = FaceModel(net).outputs(images).detach()
+    torch.testing.assert_close(FaceModel(net, center=center).embed(images), F.normalize(raw - center))
+    people = FaceModel(net, center=center).gallery({"a": images[:1], "b": images[1:]})
+    why = CAM(people)(images, "a")
+    torch.testing.assert_close(why.scores, people.logits(images)[:, 0])
+
+
+def test_data_parallel_is_looked_through(images):
+    net = shaken(FlatNet())
+    model = FaceModel(nn.DataParallel(net))
+    torch.testing.assert_close(model.embed(images), FaceModel(net).embed(images))
+    assert model.layer("module.layer3") == "module.layer3"
+    assert model.layer("auto") == "module.layer4"
+
+
+class Returns(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.net, self.make = shaken(FlatNet()), make
+
+    def forward(self, x):
+        return self.make(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "took"),
+    [
+        (lambda e: (e, e.norm(dim=1)), 0),
+        (lambda e: [None, e], 1),
+        (lambda e: {"norm": e.norm(dim=1), "embedding": e}, "embedding"),
+        (lambda e: {"x": e}, "x"),
+    ],
+)
+def test_it_says_once_what_it_took(images, make, took):
+    model = FaceModel(Returns(make))
+    with pytest.warns(FaceXAIWarning, match="took"):
+        first = model.embed(images)
+    assert model.took == took
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(model.embed(images), first)
+        assert torch.equal(FaceModel(model.net, take=took).embed(images), first)
+
+
+def test_a_function_can_take(images):
+    model = FaceModel(Returns(lambda e: {"deep": [e]}), take=lambda out: out["deep"][0])
+    assert model.embed(images).shape == (3, 32)
+
+
+@pytest.mark.parametrize(
+    ("make", "take", "message"),
+    [
+        (lambda e: (e,), 3, "a tuple of 1; take=3"),
+        (lambda e: {"emb": e}, "embed", "did you mean 'emb'"),
+        (lambda e: e, 1, "take=1 is not in it"),
+        (lambda e: "text", None, "got a str"),
+        (lambda e: e[:, :, None, None].expand(-1, -1, 2, 2), None, r"expected \(N, D\)"),
+        (lambda e: e[:1], None, "3 images went in and 1 rows"),
+        (lambda e: e.long(), None, "floating-point"),
+        (lambda e: e * float("nan"), None, r"NaN or infinity for image \[0, 1, 2\]"),
+    ],
+)
+def test_outputs_that_do_not_serve(images, make, take, message):
+    with pytest.raises(ValueError, match=message):
+        FaceModel(Returns(make), take=take).embed(images)
+
+
+def test_an_embedder_has_no_logits(images):
+    with pytest.raises(ValueError, match=r"model\.gallery"):
+        FaceModel(shaken(FlatNet())).logits(images)
+    with pytest.raises(ValueError, match="take="):
+        FaceModel(shaken(FlatNet()), output="logits").embed(images)
+
+
+def test_a_dict_key_named_logits_is_taken_for_logits(images):
+    model = FaceModel(Returns(lambda e: {"logits": e}))
+    with pytest.warns(FaceXAIWarning):
+        assert model.logits(images).shape == (3, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"spec": "adafce"}, "did you mean 'adaface'"),
+        ({"output": "probabilities"}, "expected output"),
+        ({"flip": "mean"}, "expected flip"),
+        ({"flip": "concat", "output": "logits"}, "expected flip"),
+        ({"center": torch.zeros(2, 2)}, "center"),
+        ({"center": torch.tensor([float("nan")])}, "center"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FaceModel(shaken(FlatNet()), **arguments)
+
+
+def test_no_module_no_model():
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        FaceModel(lambda x: x)
+
+
+def test_a_centre_of_another_size(images):
+    with pytest.raises(ValueError, match="center has 5 numbers, the embedding 32"):
+        FaceModel(shaken(FlatNet()), center=torch.zeros(5)).embed(images)
+
+
+def test_layers_are_those_of_the_users_network():
+    model = FaceModel(shaken(FlatNet()))
+    assert model.layers["layer3"] == (16, 7, 7)
+    assert list(model.layers)[-2:] == ["layer4", "bn2"]
+    assert model.layer("auto") == "layer4"
+    with pytest.raises(ValueError, match="did you mean 'layer3'"):
+        model.layer("layer_3")
+
+
+def test_auto_says_when_no_map_is_large_enough():
+    net = nn.Sequential(nn.Conv2d(3, 4, 32, stride=32), nn.Flatten(), nn.Linear(36, 6))
+    with pytest.raises(ValueError, match="at least 7x7 cells"):
+        FaceModel(net).layer("auto")
+
+
+def test_the_fingerprint_follows_weights_and_recipe():
+    net = shaken(GapNet())
+    model = FaceModel(net)
+    first = model.fingerprint
+    assert FaceModel(net).fingerprint == first
+    assert FaceModel(net, "adaface").fingerprint != first
+    assert FaceModel(net, flip="sum").fingerprint != first
+    assert FaceModel(net, center=torch.ones(10)).fingerprint != first
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    with torch.no_grad():
+        net.fc.bias.add_(1)
+    assert model.fingerprint != first
+    net.load_state_dict(state)
+    assert model.fingerprint == first
+
+
+def make_model():
+    torch.manual_seed(5)
+    return FaceModel(shaken(GapNet()), take=None)
+
+
+def test_pickling_goes_by_name_or_says_so(images, dlib_model):
+    with pytest.raises(TypeError, match="from_source"):
+        pickle.dumps(make_model())
+    model = FaceModel.from_source(f"{__name__}:make_model")
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.embed(images), model.embed(images))
+    assert pickle.loads(pickle.dumps(dlib_model)).fingerprint == dlib_model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nets", "package.module:factory"),
+        ("no_such:f", "no_such"),
+        ("nets:no_such", "no_such"),
+        (":f", "package.module"),
+    ],
+)
+def test_sources_that_do_not_load(source, message):
+    with pytest.raises(ValueError, match=message):
+        FaceModel.from_source(source)
+
+
+def test_a_source_must_give_a_face_model():
+    with pytest.raises(TypeError, match="returned a GapNet"):
+        FaceModel.from_source("nets:GapNet")
+
+
+def test_the_repr_is_short_and_names_the_fingerprint():
+    model = FaceModel(shaken(UnitNet()), "adaface", take=0, flip="sum")
+    assert repr(model).startswith("FaceModel(UnitNet, InputSpec(size=(112, 112), channels='BGR'")
+    assert model.fingerprint in repr(model)
+
+
+def test_channels_are_turned_for_bgr_networks(images):
+    spec = InputSpec(112, channels="BGR", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    expected = torch.stack([(images[:, 2] - 0.3) / 4, (images[:, 1] - 0.2) / 2, images[:, 0] - 0.1], 1)
+    torch.testing.assert_close(spec.prepare(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": (1, 2, 3)}, "size"),
+        ({"channels": "GBR"}, "'RGB' or 'BGR'"),
+        ({"std": 0}, "zero"),
+        ({"mean": (1.0, 2.0)}, "three"),
+        ({"mean": float("nan")}, "finite"),
+        ({"range": 0}, "range"),
+        ({"crop": (5, 0, 1, 1)}, "crop"),
+    ],
+)
+def test_bad_specs(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        InputSpec(**arguments)
+
+
+def test_presets_differ_where_the_code_bases_do():
+    black, white = torch.zeros(1, 3, 112, 112), torch.ones(1, 3, 112, 112)
+    ranges = {
+        name: (float(spec.prepare(black).min()), float(spec.prepare(white).max()))
+        for name, spec in __import__("facexai").models.PRESETS.items()
+        if spec.size == (112, 112)
+    }
+    assert ranges["arcface"] == (-1.0, 1.0)
+    assert ranges["magface"] == (0.0, 1.0)
+    assert ranges["facex-zoo"] == (-127.5 / 128, 127.5 / 128)

@@ -1,0 +1,121 @@
+"""HiResCAM and Grad-CAM against slow literal references, and their refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import Block, FlatNet, GapNet, shaken
+from torch import nn
+
+from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec
+
+
+@pytest.fixture
+def people():
+    model = FaceModel(shaken(FlatNet()).double(), "arcface")
+    return model.gallery({f"p{i}": torch.randn(32).double() for i in range(4)}, scale=10.0)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 112, 112, dtype=torch.float64)
+
+
+def literal(people, images, layer, target, formula, *, cosine=False):
+    """One image at a time, by the letter: run to the layer, go on from a leaf, differentiate."""
+    net, maps = people.model.net, []
+    for image in images:
+        x = net.stem(people.model.spec.prepare(image[None]))
+        if layer == "layer3":
+            x = net.layer3(x)
+        a = x.detach().clone().requires_grad_()
+        y = net.layer4(a.clone() if layer == "layer3" else net.layer3(a.clone()))
+        f = net.features(net.fc(torch.flatten(net.bn2(y), 1)))[0]
+        length = f.norm() if cosine else f.norm().detach()
+        score = people.scale * (f / length) @ people.templates[target]
+        (g,) = torch.autograd.grad(score, a)
+        a = a.detach()
+        rows = [[formula(a[0, :, i, j], g[0, :, i, j], g[0]) for j in range(7)] for i in range(7)]
+        maps.append(torch.tensor(rows))
+    return torch.stack(maps).double()
+
+
+def hires(a, g, _):
+    return sum(float(x * y) for x, y in zip(a, g, strict=True))
+
+
+def grad(a, _, g):
+    return max(0.0, sum(float(x * channel.mean()) for x, channel in zip(a, g, strict=True)))
+
+
+@pytest.mark.parametrize("layer", ["stem", "layer3"])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_they_equal_the_letter(people, images, layer, similarity):
+    for make, formula in ((HiResCAM, hires), (GradCAM, grad)):
+        why = make(people, layer=layer, similarity=similarity)(images, "p2")
+        expected = literal(people, images, layer, 2, formula, cosine=similarity == "cosine")
+        torch.testing.assert_close(why.cells, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_cosine_of_an_identical_pair_has_no_gradient_and_dot_has():
+    model = FaceModel(shaken(FlatNet()).double(), "arcface")
+    image = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    people = model.gallery({"self": image, "other": torch.randn(32).double()})
+    cosine = HiResCAM(people, layer="layer3", similarity="cosine")(image, "self").cells
+    dot = HiResCAM(people, layer="layer3")(image, "self").cells
+    assert cosine.abs().max() < 1e-6 * dot.abs().max()
+
+
+def test_logits_have_no_length_to_hold(images):
+    model = FaceModel(shaken(GapNet()).double(), InputSpec(112), output="logits")
+    a, b = (HiResCAM(model, layer="conv", similarity=s)(images, 1).cells for s in ("dot", "cosine"))
+    assert torch.equal(a, b)
+
+
+class Inner(nn.Module):
+    def __init__(self, detach):
+        super().__init__()
+        self.conv, self.block = nn.Conv2d(3, 4, 16, stride=16), Block(4)
+        self.fc, self.aside = nn.Linear(196, 6), nn.Conv2d(3, 4, 16, stride=16)
+        self.detach = detach
+
+    def forward(self, x):
+        self.aside(x)
+        y = self.block(self.conv(x))
+        y = y.detach() if self.detach else y
+        return self.fc(y.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "detach", "message"),
+    [
+        ("aside", False, "no gradient.*'aside'"),
+        ("conv", True, "no gradient.*'conv'"),
+        ("fc", False, r"'fc' gives shape \(1, 6\), expected a map"),
+        ("convv", False, "did you mean 'conv'"),
+        ("", False, "no layer ''"),
+    ],
+)
+def test_layers_that_cannot_be_explained(layer, detach, message):
+    model = FaceModel(Inner(detach).eval(), InputSpec(112), output="logits")
+    with pytest.raises(ValueError, match=message):
+        HiResCAM(model, layer=layer)(torch.rand(1, 3, 112, 112), 0)
+
+
+def test_unknown_similarity(people):
+    with pytest.raises(ValueError, match="'dot' or 'cosine'"):
+        GradCAM(people, similarity="l2")
+
+
+def test_auto_says_which_layer_it_took(people, images):
+    assert HiResCAM(people)(images).recipe["layer"] == "layer4"
+
+
+def test_cam_evidence_is_portable_and_serves_another_gallery(people, images):
+    import pickle
+
+    evidence = pickle.loads(pickle.dumps(CAM(people).observe(images)))
+    others = people.model.gallery({"x": torch.randn(32).double(), "y": torch.randn(32).double()})
+    torch.testing.assert_close(CAM(others).answer(evidence, "y").cells, CAM(others)(images, "y").cells)
+    with pytest.raises(TypeError, match="does not pickle"):
+        pickle.dumps(HiResCAM(people).observe(images))

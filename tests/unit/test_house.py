@@ -1,0 +1,127 @@
+"""The house: what may import what, what an import costs, what the README promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import facexai
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "facexai"
+FLOORS = [
+    "_messages",
+    "functional",
+    "io",
+    "input_spec",
+    "images",
+    "plots",
+    "hooks",
+    "results",
+    "models",
+    "zoo",
+    "explainers",
+    "demo",
+    "cli",
+    "__main__",
+]
+"""From the ground up; a module may import from its own floor and from those below."""
+
+
+def floor_of(name: str) -> int | None:
+    parts = name.split(".")
+    return FLOORS.index(parts[1]) if len(parts) > 1 and parts[1] in FLOORS else None
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body.clear()  # names for the type checker are no dependency
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "facexai":
+                yield from (f"facexai.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_arrows_point_down():
+    upward = []
+    files = [p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py"]
+    assert len(files) > 25
+    for path in files:
+        name = "facexai." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        own = floor_of(name)
+        assert own is not None, f"{name} has no floor: add it to FLOORS"
+        for imported in imports(path):
+            floor = floor_of(imported)
+            if floor is not None and floor > own:
+                upward.append(f"{name} imports {imported}")
+    assert upward == []
+
+
+@pytest.mark.parametrize("heavy", ["torch", "matplotlib", "numpy", "PIL", "cv2", "scipy"])
+def test_importing_the_package_is_free(heavy):
+    code = f"import sys, facexai; dir(facexai); facexai.__version__; assert {heavy!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in facexai.__all__:
+        assert getattr(facexai, name).__doc__, name
+    assert set(facexai.__all__) <= set(dir(facexai))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = facexai.nothing
+
+
+def test_no_file_and_no_function_holds_two_ideas():
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 400, path.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                assert length <= 50, f"{path.name}: {node.name} has {length} lines"
+
+
+def test_heavy_optional_libraries_stay_out():
+    banned = {"torchvision", "timm", "torchmetrics", "pickle"}
+    for path in SOURCE.rglob("*.py"):
+        assert not banned & {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_ci_runs_the_readmes_own_commands():
+    readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    commands = re.findall(r"^pip install -c constraints\.txt .*$", readme, re.M)
+    assert len(commands) == 2
+    for command in commands:
+        assert command in script
+
+
+def test_the_installed_set_is_the_pinned_one():
+    from importlib.metadata import version
+
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"
+    )
+    assert pins["torch"] == "2.13.0"
+    if version("torch").split("+")[0] == pins["torch"]:
+        for name in ("numpy", "pillow", "captum", "torchcam"):
+            assert version(name) == pins[name]
