@@ -101,14 +101,17 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     (True, False)
     """
     modes = [(module, module.training) for module in net.modules()]
-    devices = sorted({p.device.index for p in net.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
+    training = any(mode for _, mode in modes)
+    on_gpu = {p.device.index for p in net.parameters() if p.is_cuda} if torch.cuda.is_available() else set()
+    with torch.random.fork_rng(devices=sorted(on_gpu)):
         try:
-            net.eval()
+            if training:
+                net.eval()
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
+            if training:
+                for module, mode in modes:
+                    module.training = mode
 
 
 @contextmanager

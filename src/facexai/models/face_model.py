@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
@@ -156,13 +157,15 @@ class FaceModel:
     @property
     def device(self) -> torch.device:
         """Where the network is, and where images have to be."""
-        return next((t.device for t in (*self.net.parameters(), *self.net.buffers())), torch.device("cpu"))
+        return next((t.device for t in self._tensors()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating type of the network; images are cast to it."""
-        tensors = (*self.net.parameters(), *self.net.buffers())
-        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+        return next((t.dtype for t in self._tensors() if t.is_floating_point()), torch.get_default_dtype())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return chain(self.net.parameters(), self.net.buffers())
 
     @property
     def fingerprint(self) -> str:
