@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai._messages import near_matches
+from facexai._messages import FaceXAIWarning, near_matches
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", FaceXAIWarning)
             warnings.showwarning = _note
             code: int = options.run(options)
         return code

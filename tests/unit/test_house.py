@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -39,9 +40,6 @@ def floor_of(name: str) -> int | None:
 
 
 def imports(path: Path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body.clear()  # names for the type checker are no dependency
     tree = ast.parse(path.read_text())
     typing_only = {
         id(inner)
@@ -125,3 +123,19 @@ def test_the_installed_set_is_the_pinned_one():
     if version("torch").split("+")[0] == pins["torch"]:
         for name in ("numpy", "pillow", "captum", "torchcam"):
             assert version(name) == pins[name]
+
+
+def test_the_readmes_numbers_are_the_measured_ones():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    results = ROOT / "benchmarks" / "results"
+    centred, plain = json.loads((results / "identification.json").read_text())["rows"][:2]
+    for number in (f"{centred['AUC']:.4f}"[1:], f"{plain['AUC']:.4f}"[1:], f"{100 * centred['rank-1']:.2f} %"):
+        assert number in readme
+    assert f"{centred['pairs']:,} pairs" in readme
+    errors = json.loads((results / "completeness.json").read_text())["rows"]
+    assert max(r["largest error"] for r in errors if r["precision"] == "float32") < 1e-7
+    assert max(r["largest error"] for r in errors if r["precision"] == "float64") < 1e-16
+    costs = [r for r in json.loads((results / "observe_once.json").read_text())["rows"] if r["batch"] == 16]
+    for task in ("facexai CAM", "captum Grad-CAM"):
+        times = [r["in forward passes"] for r in costs if r["task"] == task]
+        assert f"{min(times):.1f} to {max(times):.1f}" in readme

@@ -125,7 +125,7 @@ def resize(images: Tensor, size: tuple[int, int] | int) -> Tensor:
         size: (H, W) in pixels, or one number for a square.
 
     Returns:
-        (N, 3, *size).
+        (N, 3, H, W) at the new size.
 
     Raises:
         ValueError: wrong shape or a size below one pixel.

@@ -1,0 +1,45 @@
+"""Sphinx configuration."""
+
+import json
+from importlib.metadata import version as _version
+from pathlib import Path
+
+project = "facexai"
+author = "The facexai developers"
+copyright = "The facexai developers"
+release = version = _version("facexai")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+exclude_patterns = ["_build", "_tables"]
+html_theme = "furo"
+html_title = "facexai"
+
+
+def _tables() -> None:
+    """The tables of docs/benchmarks.md, from the committed results, so that they cannot drift apart."""
+    here = Path(__file__).parent
+    (here / "_tables").mkdir(exist_ok=True)
+    for result in sorted((here.parent / "benchmarks" / "results").glob("*.json")):
+        rows = json.loads(result.read_text())["rows"]
+        columns = list(rows[0])
+        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        for row in rows:
+            cells = ("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
+            lines.append("| " + " | ".join(cells) + " |")
+        (here / "_tables" / f"{result.stem}.md").write_text("\n".join(lines) + "\n")
+
+
+_tables()

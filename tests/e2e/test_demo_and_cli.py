@@ -1,0 +1,246 @@
+"""The commands as a user runs them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from facexai import images, load
+from facexai.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def enrolled(zoo_installed, tmp_path_factory):
+    """A folder of two people, photos of any size, as a user has them, and a probe that is not enrolled."""
+    from facexai.demo.portraits import COLLINS, HOPPER, mirrored
+
+    root = tmp_path_factory.mktemp("faces")
+    for portrait, name in ((COLLINS, "Collins"), (HOPPER, "Hopper")):
+        (root / "enrolled" / name).mkdir(parents=True)
+        images.save(portrait.load(), root / "enrolled" / name / "a.png")
+    images.save(mirrored(COLLINS.load()), root / "who.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def demo(zoo_installed, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "deep" / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "facexai", "demo", "--out", str(out)], capture_output=True, text=True, check=True
+    )
+    return out, done.stdout, json.loads((out / "demo.json").read_text())
+
+
+def test_the_demo_draws_what_it_says(demo):
+    out, printed, numbers = demo
+    assert sorted(p.name for p in out.iterdir()) == [
+        "1_portraits.png",
+        "2_blend.png",
+        "3_slide.png",
+        "4_known_truth.png",
+        "demo.json",
+    ]
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 500
+    for sentence in numbers["sentences"]:
+        assert sentence in printed
+    assert "they evaluate nothing" in numbers["sentences"][-1]
+
+
+def test_the_blend_passes_as_both_and_the_portraits_do_not(demo):
+    numbers = demo[2]
+    assert 0.6 < numbers["distance_between_the_two"] < 0.8
+    assert all(0.3 < d < 0.6 for d in numbers["blend"].values())
+    first, second = numbers["people"]
+    slide = numbers["slide"]
+    assert (slide[0][first], slide[-1][second]) == (0, 0)
+    assert slide[20] == {"share_of_second": 0.5, **numbers["blend"]}
+    for person, copies in numbers["changed_copies"].items():
+        other = second if person == first else first
+        assert all(d[person] < 0.3 and d[other] > 0.6 for d in copies.values())
+
+
+def test_the_maps_point_at_pasted_eyes_where_the_network_sees_them(demo):
+    """Truth by construction: where pasting moves the descriptor towards the donor, SDD finds the pasted region."""
+    numbers = demo[2]
+    area = numbers["eye_region_share_of_picture"]
+    moved = [r for r in numbers["pasted_eyes"] if r["distance"][r["eyes_of"]] < r["distance_before"][r["eyes_of"]]]
+    assert moved
+    for row in moved:
+        for shares in row["share_inside"].values():
+            inside, without = shares[f"towards {row['eyes_of']}"], shares["same map without the paste"]
+            assert inside > max(area, without)
+
+
+def test_sentences_follow_the_numbers(demo):
+    from facexai.demo.run import sentences_of
+
+    numbers = json.loads(json.dumps(demo[2]))
+    assert sentences_of(numbers) == numbers["sentences"]
+    first, second = numbers["people"]
+    numbers["blend"][second] = 0.9
+    assert f"passes as {first}." in sentences_of(numbers)[1]
+    numbers["blend"][first] = 0.9
+    assert "neither of them" in sentences_of(numbers)[1]
+    numbers["distance_between_the_two"] = 0.1
+    assert "the same person" in sentences_of(numbers)[0]
+
+
+def test_explain_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
+    code = main(["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)])
+    assert code == 0
+    assert "who.jpg: Collins" in capsys.readouterr().out
+    report = json.loads((tmp_path / "explanations.json").read_text())
+    row = report["explained"][0]
+    assert (row["target"], list(row["rivals"]), row["cells"]) == ("Collins", ["Hopper"], [8, 8])
+    assert row["recipe"]["method"] == "SDD(HiResCAM)"
+    assert row["aligned"] is not None
+    why = load(tmp_path / "who.npz")
+    assert why.name(int(why.targets[0])) == "Collins"
+    assert str(enrolled) not in (tmp_path / "explanations.json").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["explanations.json", "who.npz", "who.png"]
+
+
+@pytest.mark.parametrize("method", ["cam", "hirescam", "gradcam"])
+def test_every_method_and_json(enrolled, tmp_path, capsys, method):
+    arguments = ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)]
+    assert main([*arguments, "--method", method, "--target", "Hopper", "--json"]) == 0
+    captured = capsys.readouterr()
+    printed = json.loads(captured.out)
+    assert printed["explained"][0]["target"] == "Hopper"
+    assert ("only 2x2 cells" in captured.err) == (method == "cam")
+
+
+def test_one_bad_photo_does_not_stop_the_others(enrolled, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    photos = [str(tmp_path / "bad.jpg"), str(enrolled / "who.jpg"), str(enrolled / "who.jpg")]
+    out = tmp_path / "out"
+    assert main(["explain", *photos, "--gallery", str(enrolled / "enrolled"), "--out", str(out)]) == 1
+    assert "not a picture" in capsys.readouterr().err
+    report = json.loads((out / "explanations.json").read_text())
+    assert [row["files"][0] for row in report["explained"]] == ["who.png", "who-2.png"]
+    assert [row["image"] for row in report["failed"]] == ["bad.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--gallery": "nowhere"}, "no folder nowhere"),
+        ({"--model": "dlib-resnet"}, "did you mean 'dlib-resnet29'"),
+        ({"--model": "no.such:thing"}, "no.such:thing"),
+        ({"--layer": "stage9"}, "did you mean 'stage"),
+        ({"--target": "Colins"}, "did you mean 'Collins'"),
+        ({"--scale": "-1"}, "scale > 0"),
+        ({"--method": "cam", "--layer": "stage3"}, "HiResCAM"),
+        ({"--align": "never"}, "align='auto'"),
+        ({"image": "none.jpg"}, "no file none.jpg"),
+    ],
+)
+def test_mistakes_get_one_line_and_write_nothing(enrolled, tmp_path, capsys, change, message):
+    options = {"--gallery": str(enrolled / "enrolled"), "--out": str(tmp_path / "out"), **change}
+    image = options.pop("image", str(enrolled / "who.jpg"))
+    assert main(["explain", image, *(part for pair in options.items() for part in pair)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert "Traceback" not in "".join(error)
+    assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def test_a_full_disk_and_an_interruption_end_cleanly(enrolled, tmp_path, capsys, monkeypatch):
+    arguments = ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(arguments) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    assert main(arguments) == 130
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_out_that_is_a_file(enrolled, tmp_path, capsys):
+    (tmp_path / "file").write_text("keep me")
+    for command in (
+        ["demo"],
+        ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled")],
+    ):
+        assert main([*command, "--out", str(tmp_path / "file")]) == 2
+        assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "keep me"
+
+
+def test_a_model_of_ones_own(enrolled, tmp_path, capsys):
+    arguments = ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)]
+    code = main([*arguments, "--model", "ownmodel:make", "--method", "cam"])
+    assert code == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "explanations.json").read_text())["explained"][0]["cells"] == [7, 7]
+
+
+def test_models_lists_networks_and_presets(capsys):
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert "dlib-resnet29" in printed
+    assert "adaface          size=(112, 112), channels='BGR'" in printed
+
+
+def test_usage_errors_exit_with_two(capsys):
+    for arguments in ([], ["explain"], ["demo"], ["nothing"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("example", ["one_face.py", "your_own_network.py"])
+def test_examples_run(zoo_installed, tmp_path, example):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / example)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if example == "one_face.py":
+        assert "targets: Eileen Collins" in done.stdout
+        assert (tmp_path / "one_face.png").stat().st_size > 10_000
+    else:
+        assert "equals CAM: True" in done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
+def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):
+    import re
+
+    shutil.copytree(enrolled / "enrolled", tmp_path / "enrolled")
+    shutil.copy(enrolled / "who.jpg", tmp_path / "who.jpg")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    assert len(blocks) >= 3
+    names: dict = {}
+    for block in blocks:
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
+            exec(compile(block, page, "exec"), names)
+    assert (tmp_path / "why.npz").exists()
