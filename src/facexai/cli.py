@@ -137,7 +137,7 @@ def _explain(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.out.is_dir():
         raise NotADirectoryError(f"{options.out} is a file, expected a folder to write into")
     model = _model(options.model)
-    people = model.gallery(options.gallery, scale=options.scale, align=options.align, face=options.face)
+    people = model.gallery(options.gallery, scale=options.scale, align=options.align, face=options.face, progress=True)
     if options.target is not None:
         people.index(options.target)
     explainer = _explainer(people, options)

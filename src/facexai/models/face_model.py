@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,9 +122,8 @@ class FaceModel:
         return model
 
     def __repr__(self) -> str:
-        extra = "".join(
-            f", {name}={value!r}" for name, value in (("flip", self.flip), ("take", self.took)) if value is not None
-        )
+        said = (("flip", self.flip), ("take", _named(self.took)))
+        extra = "".join(f", {name}={value!r}" for name, value in said if value is not None)
         centred = ", centred" if self.center is not None else ""
         return f"FaceModel({type(self.core).__name__}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
 
@@ -170,10 +170,8 @@ class FaceModel:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits: weights, input specification, flip and centre."""
-        import hashlib
-
         center = b"" if self.center is None else self.center.detach().cpu().float().numpy().tobytes()
-        recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{self.took!r}|".encode()
+        recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{_named(self.take)}|".encode()
         return hashlib.sha256(recipe + center).hexdigest()[:16]
 
     @property
@@ -351,6 +349,7 @@ class FaceModel:
         align: When = "never",
         face: Which = "only",
         batch_size: int = 64,
+        progress: bool = False,
     ) -> Gallery:
         """Enrolled people as a classifier: a person's logit is ``scale * cosine`` to the person's template.
 
@@ -363,11 +362,18 @@ class FaceModel:
                 ``"auto"`` (those of another size) or ``"always"``.
             face: which face where a photo shows several: ``"only"`` refuses, ``"largest"``, or an index.
             batch_size: images per forward pass.
+            progress: show a progress bar.
 
         Raises:
             ValueError, TypeError: nobody enrolled, empty person, zero or non-finite embedding, sizes that differ.
             FileNotFoundError: no such folder.
         """
-        from facexai.models.gallery import enrol
+        from facexai.models.gallery import Reading, enrol
 
-        return enrol(self, people, scale=scale, center=center, align=align, face=face, batch_size=batch_size)
+        how = Reading(align=align, face=face, batch_size=batch_size, progress=progress)
+        return enrol(self, people, scale=scale, center=center, how=how)
+
+
+def _named(take: Take | None) -> int | str | None:
+    """What is taken, without the address that a function's repr has."""
+    return getattr(take, "__qualname__", type(take).__name__) if callable(take) else take

@@ -10,6 +10,7 @@ from typing import Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from facexai._messages import near_matches
 from facexai.hooks import quiet_grad
@@ -119,15 +120,24 @@ class Gallery:
         return self.logits(images) / self.scale
 
 
+@final
+@dataclass(frozen=True)
+class Reading:
+    """How photos of people are read; the fields are arguments of :meth:`FaceModel.gallery`."""
+
+    align: When = "never"
+    face: Which = "only"
+    batch_size: int = 64
+    progress: bool = False
+
+
 def enrol(
     model: FaceModel,
     people: People,
     *,
     scale: float,
     center: Literal["enrolled"] | Tensor | None,
-    align: When,
-    face: Which,
-    batch_size: int,
+    how: Reading,
 ) -> Gallery:
     """Build a gallery; the arguments are those of :meth:`FaceModel.gallery`."""
     if isinstance(people, str | Path):
@@ -135,7 +145,8 @@ def enrol(
     if not isinstance(people, Mapping) or not people:
         raise ValueError("expected at least one person: {name: images, embeddings or paths}, or a folder NAME/*.jpg")
     with quiet_grad():
-        means = {str(name): _mean(model, str(name), given, align, face, batch_size) for name, given in people.items()}
+        everyone = tqdm(people.items(), desc="enrol", unit="person", disable=not how.progress or None)
+        means = {str(name): _mean(model, str(name), given, how) for name, given in everyone}
         sizes = {name: len(mean) for name, mean in means.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"embeddings of different sizes: {sizes}; enrol everyone with the same model")
@@ -162,19 +173,19 @@ def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor
     return rows.mean(0)
 
 
-def _mean(model: FaceModel, name: str, given: object, align: When, face: Which, batch_size: int) -> Tensor:
+def _mean(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
     """A person's mean unit embedding (D,)."""
     if isinstance(given, str | Path):
         given = [given]
     if isinstance(given, Sequence) and not isinstance(given, Tensor):
-        given = _photos(model, name, given, align, face)
+        given = _photos(model, name, given, how)
     if not isinstance(given, Tensor) or given.ndim not in (1, 2, 3, 4) or given.numel() == 0:
         what = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
         raise ValueError(
             f"{name!r}: expected images (n, 3, H, W), embeddings (n, D) or photo paths, at least one, got {what}"
         )
     if given.ndim >= 3:
-        rows = model.embed(given if given.ndim == 4 else given[None], batch_size)
+        rows = model.embed(given if given.ndim == 4 else given[None], how.batch_size)
     else:
         if not given.is_floating_point() or not torch.isfinite(given).all():
             raise ValueError(f"{name!r}: expected finite floating-point embeddings")
@@ -185,13 +196,13 @@ def _mean(model: FaceModel, name: str, given: object, align: When, face: Which, 
     return mean
 
 
-def _photos(model: FaceModel, name: str, paths: Sequence[object], align: When, face: Which) -> Tensor:
+def _photos(model: FaceModel, name: str, paths: Sequence[object], how: Reading) -> Tensor:
     if not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ValueError(f"{name!r}: expected photo paths, at least one")
     photos = []
     for path in paths:
         try:
-            photos.append(fitted(load(str(path)), model.spec, when=align, face=face).image)
+            photos.append(fitted(load(str(path)), model.spec, when=how.align, face=how.face).image)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return torch.cat(photos).to(model.device)
