@@ -20,10 +20,11 @@ def shaken(net: nn.Module) -> nn.Module:
 
 
 class Block(nn.Module):
-    """A residual block with the two in-place habits: ReLU(inplace=True) and ``out += identity``."""
+    """A residual block with the two in-place habits, ReLU(inplace=True) and ``out += identity``; or without them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.inplace = True
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
@@ -32,6 +33,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if not self.inplace:
+            return F.relu(out + x)
         out += x
         return F.relu_(out)
 

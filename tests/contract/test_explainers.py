@@ -145,6 +145,22 @@ def test_observe_once_answer_many(name, images):
     assert len(runs) == 4  # one more for each call, none for the answers
 
 
+@pytest.mark.parametrize("layer", ["layer3.bn1", "layer3.bn2", "layer3", "layer4.bn2"])
+def test_in_place_operations_after_the_layer_change_nothing(name, images, layer):
+    """bn1 is followed by ReLU(inplace=True), bn2 by ``out += identity``; the twin does both out of place."""
+    explainer = make(name)
+    if "CAM" in name.split("-") and "HiResCAM" not in name:  # its layer is the head's input
+        explained = explainer
+    elif isinstance(explainer, SDD):
+        explained = dataclasses.replace(explainer, base=dataclasses.replace(explainer.base, layer=layer))
+    else:
+        explained = dataclasses.replace(explainer, layer=layer)
+    why = explained(images, TARGETS)
+    for block in (explainer.classifier.model.net.layer3, explainer.classifier.model.net.layer4):
+        block.inplace = block.relu.inplace = False
+    torch.testing.assert_close(explained(images, TARGETS).cells, why.cells, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_finite_on_constant_input(name, value):
     why = make(name)(torch.full((2, 3, 112, 112), value), 1)
