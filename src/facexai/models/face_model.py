@@ -141,7 +141,7 @@ class FaceModel:
 
     @property
     def model(self) -> FaceModel:
-        """Itself: a network that gives logits is a white-box classifier."""
+        """The model itself, so that a network that gives logits is a white-box classifier."""
         return self
 
     @property
