@@ -178,3 +178,32 @@ def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: S
     scale.set_label("each map scaled to [0, 1]", fontsize=8)
     scale.ax.tick_params(labelsize=7)
     return made
+
+
+def bars(
+    names: Sequence[str],
+    panels: Sequence[tuple[str, Sequence[tuple[float, tuple[float, float] | None]]]],
+    *,
+    grey: Sequence[bool],
+) -> Figure:
+    """Horizontal bars with intervals, one panel per measure.
+
+    Args:
+        names: one per bar.
+        panels: title, and for each bar its value and interval.
+        grey: bars to draw in grey: controls.
+    """
+    made = figure(4.2 * len(panels) + 1.2, 0.36 * len(names) + 1.0)
+    rows = list(range(len(names)))
+    for axes, (title, values) in zip(made.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
+        colours_ = ["#999999" if g else "#0072B2" for g in grey]
+        axes.barh(rows, [value for value, _ in values], color=colours_, height=0.7)
+        for row, (_, interval) in enumerate(values):
+            if interval is not None:
+                axes.plot(interval, [row, row], color="black", linewidth=1.2)
+        axes.set_yticks(rows, names, fontsize=8, parse_math=False)
+        axes.set_title(title, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    axes.invert_yaxis()
+    return made

@@ -344,7 +344,7 @@ class FaceModel:
         self,
         people: People,
         *,
-        scale: float = 64.0,
+        scale: float | Literal["calibrated"] = 64.0,
         center: Literal["enrolled"] | Tensor | None = None,
         align: When = "never",
         face: Which = "only",
@@ -355,7 +355,8 @@ class FaceModel:
 
         Args:
             people: {name: images (n, 3, H, W) or embeddings (n, D) or photo paths}, or a folder ``NAME/*.jpg``.
-            scale: logits per unit of cosine.
+            scale: logits per unit of cosine; ``"calibrated"``: the one under which left-out enrolment photos are most
+                probable (at least two photos of somebody). 64, the convention, saturates probabilities.
             center: ``"enrolled"`` subtracts the mean over the enrolled people (at least ten) from unit
                 embeddings; a tensor (D,) subtracts that.
             align: detect and align the face in photos given by path: ``"never"`` (they must have the spec's size),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from facexai.models.face_model import FaceModel
 People = Mapping[str, Tensor | str | Path | Sequence[str | Path]] | str | Path
 
 _FEWEST_FOR_CENTER = 10
+_SCALES = (1.0, 1000.0)  # where a calibrated scale is looked for
 
 
 @final
@@ -135,7 +137,7 @@ def enrol(
     model: FaceModel,
     people: People,
     *,
-    scale: float,
+    scale: float | Literal["calibrated"],
     center: Literal["enrolled"] | Tensor | None,
     how: Reading,
 ) -> Gallery:
@@ -146,14 +148,57 @@ def enrol(
         raise ValueError("expected at least one person: {name: images, embeddings or paths}, or a folder NAME/*.jpg")
     with quiet_grad():
         everyone = tqdm(people.items(), desc="enrol", unit="person", disable=not how.progress or None)
-        means = {str(name): _mean(model, str(name), given, how) for name, given in everyone}
-        sizes = {name: len(mean) for name, mean in means.items()}
+        rows = {str(name): _rows(model, str(name), given, how) for name, given in everyone}
+        sizes = {name: row.shape[1] for name, row in rows.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"embeddings of different sizes: {sizes}; enrol everyone with the same model")
-        stacked = torch.stack(list(means.values()))
-        origin = _center(stacked, center)
-        templates = F.normalize(stacked if origin is None else stacked - origin)
-    return Gallery(model, tuple(means), templates, float(scale), origin)
+        means = torch.stack([row.mean(0) for row in rows.values()])
+        origin = _center(means, center)
+        if origin is not None:
+            rows = {name: row - origin for name, row in rows.items()}
+            means = means - origin
+        if isinstance(scale, str):
+            if scale != "calibrated":
+                raise ValueError(f"expected scale a number or 'calibrated', got {scale!r}")
+            scale = calibrated(list(rows.values()))
+    return Gallery(model, tuple(rows), F.normalize(means), float(scale), origin)
+
+
+def calibrated(people: Sequence[Tensor]) -> float:
+    """The scale of least leave-one-out negative log-likelihood on the enrolled photos.
+
+    Each photo is scored against everyone's template, its own person's without it; people with one photo take part as
+    rivals only.
+
+    Args:
+        people: for each person the embeddings (n, D) of the photos, centred if the gallery is.
+
+    Raises:
+        ValueError: fewer than two people, or nobody with two photos.
+
+    Source: temperature scaling (Guo et al. 2017, arXiv:1706.04599) on left-out enrolment photos; ours.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if len(people) < 2 or all(len(rows) < 2 for rows in people):
+        raise ValueError("scale='calibrated' needs at least two people, and somebody with at least two photos")
+    templates = F.normalize(torch.stack([rows.mean(0) for rows in people])).double()
+    cosines, own = [], []
+    for k, rows in enumerate(people):
+        if len(rows) < 2:
+            continue
+        scores = F.normalize(rows).double() @ templates.T
+        rest = F.normalize(rows.sum(0, keepdim=True) - rows).double()
+        scores[:, k] = (F.normalize(rows).double() * rest).sum(1)
+        cosines.append(scores)
+        own.extend([k] * len(rows))
+    table, truth = torch.cat(cosines), torch.tensor(own)
+
+    def loss(log_scale: float) -> float:
+        return float(F.cross_entropy(math.exp(log_scale) * table, truth.to(table.device)))
+
+    low, high = (math.log(v) for v in _SCALES)
+    return math.exp(float(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 
 def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor | None:
@@ -173,8 +218,8 @@ def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor
     return rows.mean(0)
 
 
-def _mean(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
-    """A person's mean unit embedding (D,)."""
+def _rows(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
+    """A person's unit embeddings (n, D)."""
     if isinstance(given, str | Path):
         given = [given]
     if isinstance(given, Sequence) and not isinstance(given, Tensor):
@@ -190,10 +235,9 @@ def _mean(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
         if not given.is_floating_point() or not torch.isfinite(given).all():
             raise ValueError(f"{name!r}: expected finite floating-point embeddings")
         rows = F.normalize(given.detach().reshape(-1, given.shape[-1]).to(model.device))
-    mean = rows.mean(0)
-    if not mean.norm() > 1e-6:
+    if not rows.mean(0).norm() > 1e-6:
         raise ValueError(f"{name!r}: the mean embedding is zero, so it has no direction")
-    return mean
+    return rows
 
 
 def _photos(model: FaceModel, name: str, paths: Sequence[object], how: Reading) -> Tensor:

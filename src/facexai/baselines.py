@@ -1,0 +1,133 @@
+"""Baselines from captum with the same call as our explainers, not rewritten."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from facexai._messages import near_matches, require
+from facexai.explainers.classmaps import saliency
+from facexai.explainers.targets import Targets, indices
+from facexai.functional import at_least_float32
+from facexai.hooks import evaluating
+from facexai.models import FaceModel, Gallery
+from facexai.results import Saliency
+
+METHODS = (
+    "Saliency",
+    "InputXGradient",
+    "IntegratedGradients",
+    "DeepLift",
+    "GuidedBackprop",
+    "GuidedGradCam",
+    "Occlusion",
+    "Lime",
+)
+"""Names of captum's classes that :func:`captum` takes."""
+
+_MAGNITUDE = ("Saliency", "GuidedBackprop", "GuidedGradCam")
+
+
+class _Whole(nn.Module):
+    """A copy of a classifier as one network from images to logits, without in-place operations."""
+
+    def __init__(self, classifier: Gallery | FaceModel) -> None:
+        super().__init__()
+        model = classifier.model
+        self.net = copy.deepcopy(model.net)
+        for module in self.net.modules():
+            if getattr(module, "inplace", False) is True:
+                setattr(module, "inplace", False)  # noqa: B010  (modules type their attributes as tensors)
+        options: dict[str, Any] = {"take": model.took, "output": model.output, "flip": model.flip}
+        twin = FaceModel(self.net, model.spec, center=model.center, names=model.names, **options)
+        self.classifier = twin if isinstance(classifier, FaceModel) else replace(classifier, model=twin)
+
+    def forward(self, images: Tensor) -> Tensor:
+        model = self.classifier.model
+        return self.classifier.score(model.features(model.outputs(images.clamp(0, 1))), detach_norm=False)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Captum:
+    """One of captum's attributions as an explainer; see :func:`captum`."""
+
+    method: str
+    classifier: Gallery | FaceModel
+    layer: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, images: Tensor, targets: Targets = None) -> Saliency:
+        """Explain images (N, 3, H, W); targets as for every explainer."""
+        model = self.classifier.model
+        with torch.inference_mode(False), torch.random.fork_rng():
+            torch.manual_seed(0)
+            chosen = indices(targets, self.classifier.names, self.classifier.logits(images))
+            whole = _Whole(self.classifier)
+            with evaluating(whole):
+                pixels = self._attribute(whole, images.detach().clone().requires_grad_(), chosen)
+        values = at_least_float32(pixels.detach())
+        cells = values.abs().amax(1) if self.method in _MAGNITUDE else values.sum(1)
+        scores = self.classifier.logits(images).gather(1, chosen[:, None])[:, 0]
+        options = {name: str(value) for name, value in self.options.items()}
+        recipe = {"method": f"captum {self.method}", "layer": self.layer or "pixels", "similarity": "cosine", **options}
+        why = saliency(self.classifier, cells, targets=chosen, scores=scores, recipe=recipe)
+        assert tuple(cells.shape[1:]) == model.spec.size
+        return replace(why, images=images)
+
+    def _attribute(self, whole: _Whole, images: Tensor, targets: Tensor) -> Tensor:
+        attr = require("captum.attr", extra="parity", purpose=f"captum's {self.method}")
+        kind, options = getattr(attr, self.method), dict(self.options)
+        if self.method == "GuidedGradCam":
+            layer = whole.net.get_submodule(whole.classifier.model.layer(self.layer or "auto"))
+            guided: Tensor = kind(whole, layer).attribute(images, targets, interpolate_mode="bilinear", **options)
+            return guided
+        if self.method == "Occlusion":
+            side = max(1, images.shape[-1] // 8)
+            options = {
+                "sliding_window_shapes": (3, side, side),
+                "strides": (3, side // 2 or 1, side // 2 or 1),
+                **options,
+            }
+        if self.method == "Lime":
+            options = {"feature_mask": _patches(images), "n_samples": 200, **options}
+            one = kind(whole)
+            pairs = zip(torch.split(images, 1), torch.split(targets, 1), strict=True)
+            rows = [one.attribute(image, target=target, **options) for image, target in pairs]
+            return torch.cat(rows)
+        attributed: Tensor = kind(whole).attribute(images, target=targets, **options)
+        return attributed
+
+
+def _patches(images: Tensor, count: int = 8) -> Tensor:
+    """A grid of ``count * count`` patches, numbered, (1, 1, H, W): what LIME switches on and off."""
+    rows, columns = (torch.arange(s) * count // s for s in images.shape[2:])
+    return (rows[:, None] * count + columns[None, :])[None, None].to(images.device)
+
+
+def captum(method: str, classifier: Gallery | FaceModel, *, layer: str | None = None, **options: Any) -> Captum:
+    """A baseline from captum as an explainer: called with images and targets, gives a Saliency.
+
+    Args:
+        method: one of :data:`METHODS`.
+        classifier: a gallery or a network with ``output="logits"``; captum works on a copy of its network.
+        layer: for ``"GuidedGradCam"``.
+        options: passed to captum's ``attribute``. Defaults of ours: occlusion by squares of an eighth of the width
+            with half a stride, LIME on 8x8 patches with 200 samples.
+
+    Returns:
+        An explainer; its maps are at the size of the image: magnitudes (largest over RGB) for gradients,
+        signed sums over RGB for attributions. Guided methods act on ``nn.ReLU`` modules only, as captum says;
+        DeepLIFT needs every activation to be a module that runs once.
+
+    Raises:
+        ValueError: captum has no such method here.
+        ImportError: on use, where captum is missing (extra ``parity``).
+    """
+    if method not in METHODS:
+        raise ValueError(f"no baseline is called {method!r}; {near_matches(method, METHODS)}")
+    return Captum(method, classifier, layer, options)

@@ -1,0 +1,237 @@
+"""Deletion and retention: the marked area goes, or nothing else stays, and the decision is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from facexai.metrics.statistic import Statistic
+from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
+from facexai.models import Classifier
+from facexai.perturb import Fill, filling, moved, top_area
+from facexai.results import Saliency
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Drop:
+    """What a change of the images did to the decision; one number for each image in every statistic.
+
+    Attributes:
+        probability: statistic of the drop of the target's probability, in points (0 to 100).
+        relative: of the same drop in per cent of the probability before.
+        score: of the drop of the target's score: cosine for a gallery, else logit.
+        margin: of the drop of the margin to the best other class, in units of the score.
+        change: 1 where the predicted class changed, else 0.
+        controls: the same for ``random``, ``centre``, ``mean-map`` and ``other-image``; None with a reason.
+        reasons: why a control is None.
+        recipe: scheme, area, fill, seed and score unit.
+
+    Drops of two parts of a data set add to that of the whole (give both the whole set's ``reference`` and ``items``).
+    """
+
+    probability: Statistic
+    relative: Statistic
+    score: Statistic
+    margin: Statistic
+    change: Statistic
+    controls: Mapping[str, Drop | None] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def drop(self) -> float:
+        """Mean drop of the target's probability in points."""
+        return self.probability.mean
+
+    @property
+    def relative_drop(self) -> float:
+        """Mean drop in per cent of the probability before."""
+        return self.relative.mean
+
+    @property
+    def score_drop(self) -> float:
+        """Mean drop of the score: cosine for a gallery, else logit."""
+        return self.score.mean
+
+    @property
+    def margin_drop(self) -> float:
+        """Mean drop of the margin to the best other class, in units of the score."""
+        return self.margin.mean
+
+    @property
+    def changed(self) -> float:
+        """Share of images whose predicted class changed, 0 to 1."""
+        return self.change.mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of :attr:`drop`, by identity where known; None for a single one."""
+        return self.probability.interval
+
+    @property
+    def specificity(self) -> float | None:
+        """``drop`` minus that of another image's map: what the map knows of this image. None where there is none."""
+        other = self.controls.get("other-image")
+        return None if other is None else self.drop - other.drop
+
+    def p_value(self, control: str) -> float | None:
+        """Paired test of the probability drop against a control; None where the control is missing.
+
+        Raises:
+            KeyError: no control has this name.
+        """
+        if control not in self.controls:
+            raise KeyError(f"no control {control!r}; there are {', '.join(self.controls)}")
+        other = self.controls[control]
+        return None if other is None else self.probability.p_value(other.probability)
+
+    def __add__(self, other: Drop) -> Drop:
+        if dict(self.recipe) != dict(other.recipe):
+            raise ValueError(f"different recipes do not add: {dict(self.recipe)} and {dict(other.recipe)}")
+        controls = {}
+        for name, mine in self.controls.items():
+            theirs = other.controls.get(name)
+            controls[name] = None if mine is None or theirs is None else mine + theirs
+        summed = {name: getattr(self, name) + getattr(other, name) for name in STATISTICS}
+        return Drop(**summed, controls=controls, reasons={**other.reasons, **self.reasons}, recipe=self.recipe)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The drop and its controls as rows of a table."""
+        return [_row("own", self, None), *(_row(n, c, self) for n, c in self.controls.items() if c is not None)]
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{n} {c.drop:.1f}" for n, c in self.controls.items() if c is not None)
+        return f"Drop({self.recipe.get('scheme')}: {self.drop:.1f} points of {len(self.probability)} images; {held})"
+
+
+STATISTICS = ("probability", "relative", "score", "margin", "change")
+
+
+def _row(name: str, drop: Drop, own: Drop | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"map": name, "drop": drop.drop, "interval": drop.interval}
+    row |= {"relative": drop.relative_drop, "score": drop.score_drop, "margin": drop.margin_drop}
+    return row | {"changed": drop.changed, "p": None if own is None else own.probability.p_value(drop.probability)}
+
+
+def deletion(
+    classifier: Classifier,
+    images: Tensor,
+    saliency: Saliency | Tensor,
+    area: float = 0.2,
+    fill: Fill = "black",
+    seed: int = 0,
+    **options: Unpack[Options],
+) -> Drop:
+    """How much the decision loses when the area that a map marks is removed. A true map loses much.
+
+    Args:
+        classifier: gives logits: a gallery, or a network with ``output="logits"``.
+        images: (N, 3, H, W) RGB in [0, 1].
+        saliency: the maps: a Saliency (its targets are judged) or raw (N, H, W) (the predicted classes are).
+        area: share of the pixels, those with the largest values, exact by rank.
+        fill: what stands in their place; see :func:`facexai.perturb.filling`.
+        seed: of the random control and of noise.
+        options: see :class:`~facexai.metrics.subject.Options`: identities, items, reference, batch_size.
+
+    Returns:
+        :class:`Drop` with the controls: the same region at a random place, the centre of the picture, the mean map of
+        the set, another image's map. On aligned faces the last three are hard to beat; the first proves little.
+
+    Raises:
+        ValueError: shapes that differ, NaN maps, one class, an area outside 0 to 1, an unknown fill.
+
+    Cost: one pass for the images, one for each of the five changed sets.
+
+    Source: Shadman et al. 2025, arXiv:2505.03837 (top 20 % removed, random control); the other controls are ours.
+    """
+    who = subject(classifier, images, saliency, **options)
+    return _drop(who, "deletion", area, fill, seed)
+
+
+def retention(
+    classifier: Classifier,
+    images: Tensor,
+    saliency: Saliency | Tensor,
+    area: float = 0.2,
+    fill: Fill = "black",
+    seed: int = 0,
+    **options: Unpack[Options],
+) -> Drop:
+    """How much the decision loses when only the area that a map marks is kept. A true map loses little.
+
+    It is the deletion of the complement; arguments, controls, errors and source are those of :func:`deletion`.
+    """
+    who = subject(classifier, images, saliency, **options)
+    return _drop(who, "retention", area, fill, seed)
+
+
+def prediction_change(
+    classifier: Classifier,
+    images: Tensor,
+    saliency: Saliency | Tensor,
+    area: float = 0.2,
+    fill: Fill = "black",
+    seed: int = 0,
+    **options: Unpack[Options],
+) -> Statistic:
+    """Share of images whose predicted class changes when the marked area is removed: :attr:`Drop.change` of deletion.
+
+    Arguments and errors are those of :func:`deletion`.
+
+    Source: Shadman et al. 2025, arXiv:2505.03837 (prediction change percentage, over 100).
+    """
+    return deletion(classifier, images, saliency, area, fill, seed, **options).change
+
+
+def _drop(who: Subject, scheme: str, area: float, fill: Fill, seed: int) -> Drop:
+    stand_in = filling(who.images, fill, seed=seed, items=who.items)
+    recipe = {"scheme": scheme, "area": area, "fill": fill, "seed": seed, "score": who.score_unit}
+
+    def changed(region: Tensor) -> Drop:
+        gone = (region if scheme == "deletion" else ~region)[:, None]
+        return _compare(who, who.run(torch.where(gone, stand_in, who.images)), recipe)
+
+    own = top_area(who.maps, area)
+    maps, reasons = control_maps(who)
+    regions = {name: top_area(found, area) for name, found in maps.items()}
+    regions["random"] = moved(own, seed=seed, items=who.items)
+    controls = {name: changed(regions[name]) if name in regions else None for name in CONTROLS}
+    mine = changed(own)
+    return Drop(**{name: getattr(mine, name) for name in STATISTICS}, controls=controls, reasons=reasons, recipe=recipe)
+
+
+def _compare(who: Subject, after: Tensor, recipe: Mapping[str, Any]) -> Drop:
+    """Statistics of the logits before and after."""
+    target = who.targets[:, None]
+    p, q = (logits.softmax(1).gather(1, target)[:, 0] for logits in (who.logits, after))
+    s, t = (logits.gather(1, target)[:, 0] / who.scale for logits in (who.logits, after))
+    m, n = (margin(logits, who.targets) / who.scale for logits in (who.logits, after))
+    changed = who.logits.argmax(1) != after.argmax(1)
+
+    def statistic(values: Tensor) -> Statistic:
+        return Statistic.of(values.cpu().double().numpy(), items=who.items, identities=who.identities)
+
+    return Drop(
+        probability=statistic(100 * (p - q)),
+        relative=statistic(100 * (p - q) / p.clamp(min=torch.finfo(p.dtype).tiny)),
+        score=statistic(s - t),
+        margin=statistic(m - n),
+        change=statistic(changed),
+        recipe=recipe,
+    )
+
+
+def margin(logits: Tensor, targets: Tensor) -> Tensor:
+    """The target's logit minus the best other's, (N,).
+
+    >>> margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
+    tensor([1.])
+    """
+    own = logits.gather(1, targets[:, None])[:, 0]
+    return own - logits.scatter(1, targets[:, None], -torch.inf).amax(1)

@@ -1,0 +1,151 @@
+"""Methods, metrics and controls in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from torch import Tensor
+from typing_extensions import Unpack
+
+from facexai.metrics.curves import insertion
+from facexai.metrics.drop import Drop, deletion, retention
+from facexai.metrics.shape import narrowness
+from facexai.metrics.subject import CONTROLS, Options
+from facexai.models import Classifier
+from facexai.perturb import Fill
+from facexai.results import Saliency
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Method = Callable[[Tensor], Saliency] | Saliency
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One row for each method and for each control that does not depend on the method.
+
+    Attributes:
+        rows: numbers by column; None where something could not be measured.
+        recipe: area, fill, seed, steps, images and score unit.
+
+    ``deletion`` (more is better), ``retention`` (less is better): drop of the target's probability in points.
+    ``specificity``: deletion minus that of another image's map. ``beats ...``: whether the deletion is larger than the
+    control's with p < 0.05, paired.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    recipe: Mapping[str, Any]
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns in the order of the first row."""
+        return list(self.rows[0])
+
+    def __str__(self) -> str:
+        texts = [[_text(row.get(c)) for c in self.columns] for row in self.rows]
+        widths = [max(len(line[i]) for line in [self.columns, *texts]) for i in range(len(self.columns))]
+        lines = [self.columns, ["-" * w for w in widths], *texts]
+        return "\n".join("  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Rows and recipe as JSON can hold them."""
+        return {"recipe": dict(self.recipe), "rows": [dict(row) for row in self.rows]}
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as JSON, whole or not at all."""
+        from facexai import io
+
+        io.write_json(path, self.to_dict())
+
+    def plot(self) -> Figure:
+        """Deletion and retention of every row with their intervals, controls in grey."""
+        from facexai import plots
+
+        names = [str(row["map"]) for row in self.rows]
+        panels = [
+            ("deletion: points lost (more is better)", [(r["deletion"], r["deletion interval"]) for r in self.rows]),
+            ("retention: points lost (less is better)", [(r["retention"], r["retention interval"]) for r in self.rows]),
+        ]
+        return plots.bars(names, panels, grey=[bool(row["control"]) for row in self.rows])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"{value[0]:.1f} to {value[1]:.1f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def faithfulness(
+    methods: Mapping[str, Method],
+    classifier: Classifier,
+    images: Tensor,
+    area: float = 0.2,
+    fill: Fill = "black",
+    seed: int = 0,
+    steps: int = 10,
+    **options: Unpack[Options],
+) -> Table:
+    """Measure methods side by side, with the controls that ask whether any of them knows more than "the middle".
+
+    Args:
+        methods: name -> explainer (called with the images) or its Saliency.
+        classifier: gives logits.
+        images: (N, 3, H, W) RGB in [0, 1].
+        area, fill, seed: as in :func:`deletion`.
+        steps: of the insertion curve; 0 leaves it out.
+        options: see :class:`~facexai.metrics.subject.Options`.
+
+    Returns:
+        :class:`Table`: one row per method, then ``centre prior`` and, per method, nothing that repeats it.
+
+    Raises:
+        ValueError: no method; else as :func:`deletion`.
+    """
+    if not methods:
+        raise ValueError("expected at least one method")
+    rows, drops = [], {}
+    for name, method in methods.items():
+        why = method if isinstance(method, Saliency) else method(images)
+        gone = deletion(classifier, images, why, area, fill, seed, **options)
+        kept = retention(classifier, images, why, area, fill, seed, **options)
+        row = _row(name, gone, kept, control=False)
+        if steps:
+            row["insertion"] = insertion(classifier, images, why, steps, **options).auc
+        row["half of the mass"] = narrowness(why).half_mass.mean
+        row["specificity"] = gone.specificity
+        for control in CONTROLS:
+            row[f"beats {control}"] = _beats(gone, control)
+        rows.append(row)
+        drops[name] = (gone, kept)
+    first = next(iter(drops.values()))
+    centre_gone, centre_kept = (d.controls["centre"] for d in first)
+    if centre_gone is not None and centre_kept is not None:
+        rows.append({**dict.fromkeys(rows[0]), **_row("centre prior", centre_gone, centre_kept, control=True)})
+    recipe = {**first[0].recipe, "steps": steps, "images": len(images)}
+    return Table(tuple(rows), recipe)
+
+
+def _row(name: str, gone: Drop, kept: Drop, *, control: bool) -> dict[str, Any]:
+    return {
+        "map": name,
+        "control": control,
+        "deletion": gone.drop,
+        "deletion interval": gone.interval,
+        "retention": kept.drop,
+        "retention interval": kept.interval,
+        "changed": gone.changed,
+        "score": gone.score_drop,
+        "margin": gone.margin_drop,
+    }
+
+
+def _beats(gone: Drop, control: str) -> bool | None:
+    other, p = gone.controls[control], gone.p_value(control)
+    return None if other is None or p is None else bool(gone.drop > other.drop and p < 0.05)

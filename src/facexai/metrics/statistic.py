@@ -1,0 +1,128 @@
+"""Numbers per image that add: mean, interval by identity, paired comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_DRAWS = 2000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """One number for each image, and what follows from them.
+
+    Attributes:
+        values: (N,) float64.
+        items: (N,) numbers of the images in their data set.
+        identities: (N,) person in each image, or None.
+
+    Statistics of two parts of a data set add to that of the whole.
+
+    >>> Statistic.of([1.0, 3.0]).mean
+    2.0
+    >>> (Statistic.of([1.0]) + Statistic.of([3.0], items=[1])).mean
+    2.0
+    """
+
+    values: Array
+    items: NDArray[np.int64]
+    identities: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls, values: Any, *, items: Sequence[int] | None = None, identities: Sequence[str] | None = None
+    ) -> Statistic:
+        """From anything that is a row of numbers.
+
+        Raises:
+            ValueError: no number, lengths that differ, or numbers that are not finite.
+        """
+        row = np.asarray(values, dtype=np.float64)
+        numbers = np.arange(len(row)) if items is None else np.asarray(items, dtype=np.int64)
+        people = None if identities is None else tuple(str(i) for i in identities)
+        if row.ndim != 1 or len(row) == 0 or len(numbers) != len(row) or (people and len(people) != len(row)):
+            raise ValueError(f"expected one number, item and identity per image, got {row.shape}, {numbers.shape}")
+        if not np.isfinite(row).all():
+            raise ValueError("expected finite numbers, got NaN or infinity")
+        return cls(row, numbers, people)
+
+    def __add__(self, other: Statistic) -> Statistic:
+        if (self.identities is None) != (other.identities is None):
+            raise ValueError("one part knows identities and the other does not; give both or neither")
+        if set(self.items.tolist()) & set(other.items.tolist()):
+            raise ValueError("the parts share items; number the images of the data set and pass items=")
+        people = None if self.identities is None else (*self.identities, *(other.identities or ()))
+        values, items = np.concatenate([self.values, other.values]), np.concatenate([self.items, other.items])
+        order = np.argsort(items, kind="stable")
+        people = None if people is None else tuple(people[i] for i in order)
+        return Statistic(values[order], items[order], people)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean over images, summed in the order of items."""
+        return float(self.values.sum() / len(self.values))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap percentile interval of the mean; people are drawn where identities are known, else images."""
+        return self.bootstrap()
+
+    def bootstrap(self, *, draws: int = _DRAWS, seed: int = 0, level: float = 0.95) -> tuple[float, float] | None:
+        """The interval of the mean at another level, number of draws or seed.
+
+        With one identity (or one image) there is nothing to draw, and the interval is None.
+        """
+        sums, counts = self._clusters()
+        if len(sums) < 2:
+            return None
+        drawn = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
+        means = sums[drawn].sum(1) / counts[drawn].sum(1)
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        return (float(low), float(high))
+
+    def _clusters(self) -> tuple[Array, Array]:
+        """Sum and count per person, or per image."""
+        if self.identities is None:
+            return self.values, np.ones(len(self.values))
+        _, person = np.unique(self.identities, return_inverse=True)
+        return np.bincount(person, self.values).astype(np.float64), np.bincount(person).astype(np.float64)
+
+    def p_value(self, other: Statistic) -> float:
+        """Chance of a mean difference this large if the two did not differ: paired, signs flipped by person or image.
+
+        Args:
+            other: the same images under the control.
+
+        Returns:
+            Two-sided p in (0, 1]; (1 + count) / (1 + draws) with 9,999 draws, all sign patterns where those are fewer.
+
+        Raises:
+            ValueError: other images.
+        """
+        from scipy import stats
+
+        if not np.array_equal(self.items, other.items):
+            raise ValueError("a paired test needs the same images in the same order")
+        sums, counts = Statistic(self.values - other.values, self.items, self.identities)._clusters()
+        if len(sums) < 2 or not np.any(sums):
+            return 1.0
+        whole = counts.sum()
+
+        def mean(x: Array, axis: int) -> Any:
+            return x.sum(axis) / whole
+
+        test = stats.permutation_test(
+            (sums,), mean, permutation_type="samples", vectorized=True, n_resamples=9999, rng=np.random.default_rng(0)
+        )
+        return float(test.pvalue)

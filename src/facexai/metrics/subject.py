@@ -1,0 +1,184 @@
+"""What all metrics ask first: whose decision, on which images, about which class, with which map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict, final
+
+import torch
+from torch import Tensor
+
+from facexai.functional import minmax
+from facexai.hooks import quiet_grad
+from facexai.models import Classifier
+from facexai.perturb import centre_prior, check_maps, numbered
+from facexai.results import Saliency
+
+CONTROLS = ("random", "centre", "mean-map", "other-image")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the controls ``mean-map`` and ``other-image`` need from the whole data set.
+
+    Attributes:
+        mean_map: (H, W), mean over the set of the maps scaled to [0, 1]; None: of the maps given.
+        other_maps: (N, H, W), for each image the map of the next image of another identity; None: among those given.
+    """
+
+    mean_map: Tensor | None = None
+    other_maps: Tensor | None = None
+
+
+class Options(TypedDict, total=False):
+    """What every metric that asks a classifier takes.
+
+    Keys:
+        identities: (N,) person in each image, for intervals, paired tests and the control ``other-image``.
+        items: (N,) numbers of the images in their data set; randomness depends on them. Default 0, 1, ...
+        reference: mean map and partners' maps of the whole set, where the images are a part of it.
+        batch_size: images per forward pass; default 64.
+    """
+
+    identities: Sequence[str] | None
+    items: Sequence[int] | None
+    reference: Reference
+    batch_size: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Images with their maps, classes and the classifier's logits before anything is changed.
+
+    Attributes:
+        classifier: gives logits.
+        images: (N, 3, H, W).
+        maps: (N, H, W), raw.
+        targets: (N,) the explained class: that of the Saliency, else the predicted one.
+        logits: (N, C) of the unchanged images.
+        items: (N,) numbers of the images in their data set.
+        identities: (N,) person in each image, or None.
+        reference: of the whole data set.
+        batch_size: images per forward pass.
+    """
+
+    classifier: Classifier
+    images: Tensor
+    maps: Tensor
+    targets: Tensor
+    logits: Tensor
+    items: tuple[int, ...]
+    identities: tuple[str, ...] | None
+    reference: Reference
+    batch_size: int
+
+    def run(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of changed images."""
+        return logits_of(self.classifier, images, self.batch_size)
+
+    @property
+    def scale(self) -> float:
+        """Logits per unit of score: a gallery's scale, so that scores are cosines; 1 for other classifiers."""
+        return float(getattr(self.classifier, "scale", 1.0))
+
+    @property
+    def score_unit(self) -> str:
+        """``"cosine"`` for a gallery, else ``"logit"``."""
+        return "cosine" if hasattr(self.classifier, "scale") else "logit"
+
+
+def logits_of(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
+    """Logits (N, C), float64, a batch at a time."""
+    with quiet_grad():
+        return torch.cat([classifier.logits(part).detach().double() for part in torch.split(images, batch_size)])
+
+
+def subject(
+    classifier: Classifier,
+    images: Tensor,
+    saliency: Saliency | Tensor,
+    *,
+    items: Sequence[int] | None = None,
+    identities: Sequence[str] | None = None,
+    reference: Reference | None = None,
+    batch_size: int = 64,
+) -> Subject:
+    """Check that images, maps and identities belong together, and ask the classifier once.
+
+    Raises:
+        ValueError: numbers or sizes that differ, NaN in a map, fewer than two classes.
+    """
+    maps = saliency.maps if isinstance(saliency, Saliency) else saliency
+    check_maps(maps)
+    if len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
+        raise ValueError(
+            f"expected one map of {tuple(images.shape[-2:])} for each of the {len(images)} images, "
+            f"got maps {tuple(maps.shape)}"
+        )
+    if identities is not None and len(identities) != len(images):
+        raise ValueError(f"expected one identity for each of the {len(images)} images, got {len(identities)}")
+    logits = logits_of(classifier, images, batch_size)
+    if logits.shape[1] < 2:
+        raise ValueError("probabilities and margins need at least two classes, this classifier has one")
+    targets = saliency.targets if isinstance(saliency, Saliency) else logits.argmax(1)
+    people = None if identities is None else tuple(str(i) for i in identities)
+    numbers = tuple(int(i) for i in numbered(items, len(images)))
+    return Subject(
+        classifier,
+        images,
+        maps.detach(),
+        targets.to(logits.device),
+        logits,
+        numbers,
+        people,
+        Reference() if reference is None else reference,
+        batch_size,
+    )
+
+
+def mean_map(maps: Tensor) -> Tensor:
+    """The mean (H, W) of maps (N, H, W), each scaled to [0, 1]."""
+    return minmax(maps).mean(0)
+
+
+def others(n: int, identities: Sequence[str] | None) -> list[int] | None:
+    """For each image the next one, in a circle, of another identity; without identities simply the next.
+
+    Returns:
+        None where some image has no such other.
+
+    >>> others(4, ["ann", "ann", "bo", "ann"])
+    [2, 2, 3, 2]
+    """
+    found = []
+    for i in range(n):
+        candidates = ((i + step) % n for step in range(1, n))
+        other = next((j for j in candidates if identities is None or identities[j] != identities[i]), None)
+        if other is None:
+            return None
+        found.append(other)
+    return found
+
+
+def control_maps(who: Subject) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Maps (N, H, W) of the controls that are maps, and the reason for each that there is not."""
+    reference = who.reference
+    n, size = len(who.maps), (int(who.maps.shape[1]), int(who.maps.shape[2]))
+    centre = centre_prior(size).to(who.maps).expand(n, -1, -1)
+    found, reasons = {"centre": centre}, {}
+    if reference.mean_map is not None:
+        found["mean-map"] = reference.mean_map.to(who.maps).expand(n, -1, -1)
+    elif n > 1:
+        found["mean-map"] = mean_map(who.maps).expand(n, -1, -1)
+    else:
+        reasons["mean-map"] = "one image: the mean map is its own"
+    if reference.other_maps is not None:
+        found["other-image"] = reference.other_maps.to(who.maps)
+    elif (partners := others(n, who.identities)) is not None and n > 1:
+        found["other-image"] = who.maps[partners]
+    else:
+        reasons["other-image"] = "one image" if n == 1 else "an image has no partner of another identity"
+    return found, reasons
