@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from facexai._messages import near_matches
+from facexai._messages import FaceXAIWarning, near_matches
 from facexai.hooks import quiet_grad
 from facexai.images import When, Which, fitted, load, photo_files
 from facexai.models.face_model import FaceModel
@@ -61,6 +63,14 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits: names, templates, scale and centre; not the model's, which has its own."""
+        digest = hashlib.sha256(f"{self.names}|{self.scale}".encode())
+        for tensor in (self.templates, self.center):
+            digest.update(b"" if tensor is None else tensor.detach().cpu().double().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def index(self, name: str) -> int:
         """The class index of a person.
@@ -144,6 +154,8 @@ def enrol(
         people = _folder(Path(people))
     if not isinstance(people, Mapping) or not people:
         raise ValueError("expected at least one person: {name: images, embeddings or paths}, or a folder NAME/*.jpg")
+    if len({str(name) for name in people}) < len(people):
+        raise ValueError("two people have the same name once names are text; give each a name of their own")
     with quiet_grad():
         everyone = tqdm(people.items(), desc="enrol", unit="person", disable=not how.progress or None)
         means = {str(name): _mean(model, str(name), given, how) for name, given in everyone}
@@ -211,10 +223,12 @@ def _photos(model: FaceModel, name: str, paths: Sequence[object], how: Reading) 
 def _folder(folder: Path) -> dict[str, list[str | Path]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; expected one with a sub-folder of photos per person")
-    people: dict[str, list[str | Path]] = {}
-    for person in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if files := photo_files(person):
-            people[person.name] = list(files)
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    people: dict[str, list[str | Path]] = {person.name: list(photo_files(person)) for person in found}
+    empty = [name for name, files in people.items() if not files]
+    people = {name: files for name, files in people.items() if files}
     if not people:
         raise ValueError(f"{folder} holds no photos; expected NAME/*.jpg (or png, webp, bmp), one folder per person")
+    if empty:
+        warnings.warn(f"no photos of {', '.join(empty[:8])}: not enrolled", FaceXAIWarning, stacklevel=4)
     return people
