@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facexai import explainers, functional, images, io, models, plots, results, zoo
+    from facexai import baselines, explainers, functional, images, io, metrics, models, perturb, plots, results, zoo
     from facexai._messages import FaceXAIWarning
     from facexai.explainers import CAM, SDD, GradCAM, HiResCAM
     from facexai.input_spec import InputSpec
@@ -35,7 +35,19 @@ _NAMES = {
     "load": "facexai.results",
     "FaceXAIWarning": "facexai._messages",
 }
-_MODULES = ("explainers", "functional", "images", "io", "models", "plots", "results", "zoo")
+_MODULES = (
+    "baselines",
+    "explainers",
+    "functional",
+    "images",
+    "io",
+    "metrics",
+    "models",
+    "perturb",
+    "plots",
+    "results",
+    "zoo",
+)
 
 __all__ = [
     "CAM",
@@ -48,12 +60,15 @@ __all__ = [
     "HiResCAM",
     "InputSpec",
     "Saliency",
+    "baselines",
     "explainers",
     "functional",
     "images",
     "io",
     "load",
+    "metrics",
     "models",
+    "perturb",
     "plots",
     "results",
     "zoo",

@@ -1,14 +1,16 @@
 """The command line: ``facexai demo``, ``facexai explain``, ``facexai models``.
 
-Exit codes: 0 done; 1 done, but some images failed; 2 wrong arguments or input, nothing useful was written;
-130 interrupted.
+Exit codes: 0 done; 1 done, but some images failed; 2 wrong arguments or input; 3 the network or facexai failed in a
+way nobody foresaw; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,13 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("always", FaceXAIWarning)
             warnings.showwarning = _note
             code: int = options.run(options)
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"facexai {options.command}: {error}", file=sys.stderr)
+        print(f"facexai {options.command}: {_told(error)}", file=sys.stderr)
         return 2
+    except Exception as error:
+        print(f"facexai {options.command}: {type(error).__name__}: {_told(error)}", file=sys.stderr)
+        return 3
+
+
+def _told(error: BaseException) -> str:
+    """An error's text and notes on one line."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())]).replace("\n", " ")
 
 
 def _note(message: Warning | str, *_: object, **__: object) -> None:
@@ -53,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="facexai",
         description="Explain what a face-recognition model decided.",
-        epilog="exit codes: 0 done; 1 some images failed; 2 wrong arguments or input; 130 interrupted",
+        epilog="exit codes: 0 done; 1 some images failed; 2 wrong arguments or input; 3 unforeseen; 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"facexai {facexai.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -148,7 +162,7 @@ def _explain(options: argparse.Namespace) -> int:
         try:
             explained.append(_one(path, name, explainer, people, options))
         except (ValueError, FileNotFoundError) as error:
-            failed.append({"image": path.name, "error": str(error)})
+            failed.append({"image": path.name, "error": _told(error).replace(str(path), path.name)})
     if not explained:
         raise ValueError("no image could be explained: " + "; ".join(f["error"] for f in failed))
     report = {"people": list(people.names), "explained": explained, "failed": failed}
@@ -183,13 +197,12 @@ def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
 
 
 def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each photo with a name for its files: its stem, numbered where a stem comes again."""
-    used: dict[str, int] = {}
-    named = []
+    """Each photo with a name for its files: its stem, numbered where that is taken."""
+    named: dict[str, Path] = {}
     for path in paths:
-        used[path.stem] = used.get(path.stem, 0) + 1
-        named.append((path, path.stem if used[path.stem] == 1 else f"{path.stem}-{used[path.stem]}"))
-    return named
+        numbered = (f"{path.stem}-{i}" for i in itertools.count(2))
+        named[next(name for name in itertools.chain([path.stem], numbered) if name not in named)] = path
+    return [(path, name) for name, path in named.items()]
 
 
 def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: argparse.Namespace) -> dict[str, Any]:

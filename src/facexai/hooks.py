@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -20,25 +21,38 @@ class Seen:
     value: Tensor | None = field(default=None, repr=False)
 
     @property
+    def last(self) -> Tensor:
+        """The tensor of the latest call, (N, ...), untouched by whatever ran after the layer.
+
+        Raises:
+            ValueError: the layer did not run in this forward pass.
+        """
+        if self.value is None:
+            raise ValueError(f"layer {self.layer!r} did not run in the forward pass; name one that does")
+        return self.value
+
+    @property
     def tensor(self) -> Tensor:
-        """The captured tensor, (N, ...), untouched by whatever ran after the layer.
+        """The tensor of the only call.
 
         Raises:
             ValueError: the layer did not run, or ran more than once, in this forward pass.
         """
-        if self.value is None:
-            raise ValueError(f"layer {self.layer!r} did not run in the forward pass; name one that does")
         if self.calls > 1:
             raise ValueError(
                 f"layer {self.layer!r} ran {self.calls} times in one forward pass, so its map is ambiguous; "
                 "name a module that runs once, such as the block around it"
             )
-        return self.value
+        return self.last
 
 
 @contextmanager
 def capture(
-    net: nn.Module, layer: str, *, side: Literal["output", "input"] = "output", gradient: bool = False
+    net: nn.Module,
+    layer: str,
+    *,
+    side: Literal["output", "input"] = "output",
+    graph: Literal["none", "start", "keep"] = "none",
 ) -> Iterator[Seen]:
     """Keep what a layer gives (or takes) during the forward passes inside the ``with`` block.
 
@@ -49,8 +63,9 @@ def capture(
         net: the module that will be called.
         layer: a name of ``net.named_modules()``.
         side: the layer's ``"output"`` or its first ``"input"``.
-        gradient: make the captured tensor a leaf that requires gradients and record the graph from here on,
-            even inside ``no_grad`` and with frozen weights. What ran before the layer is not recorded.
+        graph: ``"start"`` makes the captured tensor a leaf that requires gradients and records the graph from here
+            on, even inside ``no_grad`` and with frozen weights; what ran before the layer is not recorded.
+            ``"keep"`` leaves the captured tensor in the graph that is being recorded. ``"none"`` detaches it.
 
     Yields:
         A :class:`Seen`; its ``.tensor`` is set by the forward pass.
@@ -70,22 +85,27 @@ def capture(
                 f"layer {layer!r} gives a {type(value).__name__}, expected one tensor; name a layer inside or after it"
             )
         seen.calls += 1
-        if gradient:
+        if graph == "start":
             torch.set_grad_enabled(True)  # undone by the grad mode context around the forward pass
             seen.value = value.detach().requires_grad_(True)
         else:
-            seen.value = value.detach()
+            seen.value = value if graph == "keep" else value.detach()
         return seen.value.clone()
 
     def after(_: nn.Module, __: Any, output: Any) -> Tensor:
         return keep(output)
 
-    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (keep(args[0] if args else None), *args[1:])
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (keep(args[0]), *args[1:]), kwargs
+        name = next(iter(kwargs), "")
+        return args, {**kwargs, name: keep(kwargs.get(name))}
 
     with ExitStack() as stack:
-        hook = module.register_forward_hook(after) if side == "output" else module.register_forward_pre_hook(before)
-        stack.callback(hook.remove)
+        if side == "output":
+            stack.callback(module.register_forward_hook(after).remove)
+        else:
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         yield seen
 
 
@@ -148,8 +168,9 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
     calls: list[Call] = []
     inputs: dict[int, Tensor | None] = {}
 
-    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs[id(module)] = args[0].detach().clone() if args and isinstance(args[0], Tensor) else None
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = next(chain(args, kwargs.values()), None)
+        inputs[id(module)] = first.detach().clone() if isinstance(first, Tensor) else None
 
     with ExitStack() as stack:
         for name, module in modules.items():
@@ -158,7 +179,7 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
                 kept = output.detach().clone() if isinstance(output, Tensor) else None
                 calls.append(Call(name, module, inputs.pop(id(module), None), kept))
 
-            stack.callback(module.register_forward_pre_hook(before).remove)
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(after).remove)
         result = run()
     return calls, result

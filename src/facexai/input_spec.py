@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -12,6 +13,7 @@ from torch import Tensor
 from facexai._messages import near_matches
 
 _RANGE_TOLERANCE = 1e-4
+_WHOLE = (0.0, 0.0, 112.0, 112.0)
 
 
 def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
@@ -19,6 +21,29 @@ def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, fl
     if len(values) != 3 or not all(torch.isfinite(torch.tensor(v)) for v in values):
         raise ValueError(f"InputSpec: expected one or three finite numbers for {name}, got {value!r}")
     return values
+
+
+def check_pixels(images: Tensor) -> None:
+    """Refuse what is not RGB in [0, 1]: another type, NaN or infinity, values outside.
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: NaN, infinity or values outside [0, 1].
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"expected images as a torch.Tensor, got {type(images).__name__}; facexai.images.load(path)")
+    if not images.is_floating_point():
+        raise TypeError(f"expected floating-point images in [0, 1], got {images.dtype}; images.float() / 255")
+    if images.numel() == 0:
+        raise ValueError(f"expected at least one pixel, got shape {tuple(images.shape)}")
+    low, high = (float(v) for v in torch.aminmax(images.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("expected finite pixel values, got NaN or infinity")
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise ValueError(
+            f"expected pixels in [0, 1], got {low:.3g} to {high:.3g}; give plain RGB "
+            "(divide 0..255 by 255) and leave mean and std to the InputSpec"
+        )
 
 
 @final
@@ -52,11 +77,11 @@ class InputSpec:
     mean: float | tuple[float, float, float] = 0.0
     std: float | tuple[float, float, float] = 1.0
     range: float = 1.0
-    crop: tuple[float, float, float, float] = (0.0, 0.0, 112.0, 112.0)
+    crop: tuple[float, float, float, float] = _WHOLE
 
     def __post_init__(self) -> None:
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(size) != 2 or min(size) < 1:
+        size = tuple(self.size) if isinstance(self.size, Sequence) else (self.size, self.size)
+        if len(size) != 2 or not all(isinstance(s, int) and s >= 1 for s in size):
             raise ValueError(f"InputSpec: expected size (H, W) of at least one pixel, got {self.size!r}")
         object.__setattr__(self, "size", (int(size[0]), int(size[1])))
         if self.channels not in ("RGB", "BGR"):
@@ -73,7 +98,7 @@ class InputSpec:
     def __repr__(self) -> str:
         return (
             f"InputSpec(size={self.size}, channels={self.channels!r}, mean={self.mean}, std={self.std}, "
-            f"range={self.range})"
+            f"range={self.range}" + (")" if self.crop == _WHOLE else f", crop={self.crop})")
         )
 
     @classmethod
@@ -114,21 +139,14 @@ class InputSpec:
         if len(images) == 0:
             raise ValueError("expected at least one image, got an empty batch")
         if not images.is_floating_point():
-            raise TypeError(f"expected floating-point images in [0, 1], got {images.dtype}; images.float() / 255")
+            check_pixels(images)
         if tuple(images.shape[-2:]) != self.size:
             raise ValueError(
                 f"this network takes {self.height_width[0]}x{self.height_width[1]} pixels (H x W), "
                 f"got {images.shape[-2]}x{images.shape[-1]}; facexai never resizes by itself: "
                 f"facexai.images.resize(images, {self.size}) or facexai.images.align(photo, spec)"
             )
-        low, high = (float(v) for v in torch.aminmax(images.detach()))
-        if not (low == low and high == high and abs(low) != float("inf") and abs(high) != float("inf")):
-            raise ValueError("expected finite pixel values, got NaN or infinity")
-        if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
-            raise ValueError(
-                f"expected pixels in [0, 1], got {low:.3g} to {high:.3g}; give plain RGB "
-                "(divide 0..255 by 255) and leave mean and std to the InputSpec"
-            )
+        check_pixels(images)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Checked images (N, 3, H, W) as the network wants them; differentiable.

@@ -106,7 +106,8 @@ def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, ND
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, indented, whole or not at all. NaN is refused: JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
+    # names of files that are no text keep their odd bytes as escapes, which JSON knows
+    write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def package_file(package: str, name: str, size: int, sha256: str, *, extra: str, purpose: str) -> Path:

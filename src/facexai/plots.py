@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html as _html
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ def figure(width: float, height: float) -> Figure:
 def png(picture: Figure, dpi: int = 110) -> bytes:
     """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", dpi=dpi)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts that the font lacks
+        picture.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 

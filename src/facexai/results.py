@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMAT = 1
+_MOST_DRAWN = 8  # in a notebook
 
 
 @final
@@ -34,6 +36,7 @@ class Saliency:
         rivals: (N, R) class indices, for SDD.
         rival_scores: (N, R) logits of the rivals, for SDD.
         class_cells: (N, 1 + R, h, w) raw class maps, the target's first, for SDD.
+        constant: (N,) logits that no cell holds, for CAM: ``cells.sum((1, 2)) + constant`` is ``scores``.
         images: (N, 3, H, W), a reference for drawing only; never saved.
     """
 
@@ -46,6 +49,7 @@ class Saliency:
     rivals: Tensor | None = None
     rival_scores: Tensor | None = None
     class_cells: Tensor | None = None
+    constant: Tensor | None = None
     images: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -134,8 +138,18 @@ class Saliency:
     def _repr_html_(self) -> str:
         from facexai import plots
 
-        figure = self.plot() if self.rivals is None or len(self) > 8 else self.plot_rivals()
-        return plots.html(figure, caption=repr(self))
+        few = self if len(self) <= _MOST_DRAWN else self._first(_MOST_DRAWN)
+        caption = repr(self) + ("" if few is self else f"; the first {_MOST_DRAWN} are drawn")
+        try:
+            figure = few.plot() if few.rivals is None else few.plot_rivals()
+        except ImportError as error:
+            return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
+        return plots.html(figure, caption=caption)
+
+    def _first(self, n: int) -> Saliency:
+        parts = {name: getattr(self, name) for name in (*_ARRAYS, "images")}
+        cut: dict[str, Any] = {name: None if part is None else part[:n] for name, part in parts.items()}
+        return replace(self, **cut)
 
     def save(self, path: str | Path) -> None:
         """Write cells, classes, scores and the recipe as ``.npz``, without pickle and without the images.
@@ -157,7 +171,7 @@ class Saliency:
         io.save(path, {name: array.detach().cpu().numpy() for name, array in arrays.items()}, manifest)
 
 
-_ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells")
+_ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant")
 
 
 def load(path: str | Path) -> Saliency:

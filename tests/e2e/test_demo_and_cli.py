@@ -244,3 +244,45 @@ def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, p
             warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
             exec(compile(block, page, "exec"), names)
     assert (tmp_path / "why.npz").exists()
+
+
+def test_every_photo_has_files_of_its_own(enrolled, tmp_path):
+    photos = []
+    for name in ("a.jpg", "a.png", "a-2.jpg"):
+        shutil.copy(enrolled / "who.jpg", tmp_path / name)
+        photos.append(str(tmp_path / name))
+    out = tmp_path / "out"
+    assert main(["explain", *photos, "--gallery", str(enrolled / "enrolled"), "--out", str(out)]) == 0
+    report = json.loads((out / "explanations.json").read_text())
+    files = [row["files"][0] for row in report["explained"]]
+    assert len(set(files)) == 3
+    assert set(files) <= set(os.listdir(out))
+
+
+def test_odd_names_and_no_folders_in_the_report(enrolled, tmp_path):
+    odd = os.fsdecode(str(tmp_path).encode() + b"/\xff<b>.jpg")
+    shutil.copy(enrolled / "who.jpg", odd)
+    (tmp_path / "bad.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    arguments = ["explain", odd, str(tmp_path / "bad.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(out)]
+    assert main(arguments) == 1
+    text = (out / "explanations.json").read_text()
+    assert str(tmp_path) not in text
+    assert len(json.loads(text)["explained"]) == 1
+
+
+def test_what_nobody_foresaw_is_one_line_and_code_three(enrolled, tmp_path, capsys):
+    arguments = ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)]
+    assert main([*arguments, "--model", "ownmodel:wrong_size"]) == 3
+    error = capsys.readouterr().err.strip().splitlines()
+    assert "does the spec fit the network?" in error[-1]
+    assert main([*arguments, "--model", "ownmodel:broken"]) == 2
+    assert "KeyError" in capsys.readouterr().err
+    assert main([*arguments, "--model", "ownmodel:torch"]) == 2
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m facexai models | head -1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""

@@ -12,6 +12,7 @@ from nets import FlatNet, GapNet, UnitNet, shaken
 from torch import nn
 
 from facexai import CAM, FaceModel, FaceXAIWarning, InputSpec
+from facexai.models import PRESETS
 
 
 @pytest.fixture
@@ -245,3 +246,57 @@ def test_presets_differ_where_the_code_bases_do():
     assert ranges["arcface"] == (-1.0, 1.0)
     assert ranges["magface"] == (0.0, 1.0)
     assert ranges["facex-zoo"] == (-127.5 / 128, 127.5 / 128)
+
+
+def test_the_presets_are_those_of_the_code_bases():
+    half, facenet = {"mean": 0.5, "std": 0.5}, {"mean": 127.5, "std": 128.0, "range": 255.0}
+    expected = {
+        "arcface": InputSpec(112, **half),
+        "insightface": InputSpec(112, **half),
+        "cvlface": InputSpec(112, **half),
+        "elasticface": InputSpec(112, **half),
+        "curricularface": InputSpec(112, **half),
+        "edgeface": InputSpec(112, **half),
+        "adaface": InputSpec(112, channels="BGR", **half),
+        "magface": InputSpec(112, channels="BGR"),
+        "facex-zoo": InputSpec(112, channels="BGR", **facenet),
+        "facenet-pytorch": InputSpec(160, **facenet, crop=(-10, -10, 122, 122)),
+        "mobilefacenet": InputSpec((112, 96), **facenet, crop=(8, 0, 104, 112)),
+        "dlib": InputSpec(150, mean=(122.782, 117.001, 104.298), std=256.0, range=255.0, crop=(7, 22, 105, 120)),
+    }
+    assert expected == PRESETS
+
+
+def test_logits_never_pass_for_embeddings(images):
+    model = FaceModel(Returns(lambda e: {"logits": e}))
+    with pytest.warns(FaceXAIWarning), pytest.raises(ValueError, match="gives logits"):
+        model.embed(images)
+    with pytest.warns(FaceXAIWarning), pytest.raises(ValueError, match="do not concatenate"):
+        FaceModel(Returns(lambda e: {"logits": e}), flip="concat").logits(images)
+
+
+def test_names_must_fit_the_classes(images):
+    with pytest.raises(ValueError, match="2 names for 32 classes"):
+        FaceModel(shaken(FlatNet()), output="logits", names=["a", "b"]).logits(images)
+    with pytest.raises(ValueError, match="distinct"):
+        FaceModel(shaken(FlatNet()), output="logits", names=["a", "a"])
+    with pytest.raises(TypeError, match="center as a tensor"):
+        FaceModel(shaken(FlatNet()), center=[0.0])
+
+
+def test_a_failing_forward_says_what_it_was_given(images):
+    model = FaceModel(shaken(FlatNet()), InputSpec(96))
+    with pytest.raises(RuntimeError) as failure:
+        model.embed(torch.rand(1, 3, 96, 96))
+    assert "does the spec fit the network?" in failure.value.__notes__[0]
+    assert "(1, 3, 96, 96)" in failure.value.__notes__[0]
+
+
+def test_a_script_module_embeds_and_says_that_it_cannot_be_explained(images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.trace(shaken(GapNet()), images)
+    model = FaceModel(script, InputSpec(112))
+    assert model.embed(images).shape == (3, 10)
+    with pytest.raises(ValueError, match="wrap the eager module"):
+        CAM(model.gallery({"a": images[:1]}))(images)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from nets import FlatNet, GapNet, shaken
 
-from facexai import FaceModel, InputSpec, images
+from facexai import FaceModel, FaceXAIWarning, InputSpec, images
 
 
 @pytest.fixture
@@ -109,3 +109,19 @@ def test_templates_of_another_model_are_refused(model, faces):
     people = model.gallery({"ann": faces})
     with pytest.raises(ValueError, match="32 numbers"):
         people.score(other.features(other.outputs(torch.rand(1, 3, 112, 112))))
+
+
+def test_hidden_and_empty_folders_are_not_people(model, faces, tmp_path):
+    for name in ("ann", ".ipynb_checkpoints", "nobody"):
+        (tmp_path / name).mkdir()
+    images.save(faces[0], tmp_path / "ann" / "a.png")
+    images.save(faces[0], tmp_path / ".ipynb_checkpoints" / "a.png")
+    (tmp_path / "ann" / "._a.png").write_bytes(b"resource fork")
+    with pytest.warns(FaceXAIWarning, match="no photos of nobody"):
+        people = model.gallery(tmp_path)
+    assert people.names == ("ann",)
+
+
+def test_names_that_become_the_same_text(model, faces):
+    with pytest.raises(ValueError, match="same name"):
+        model.gallery({1: faces[:1], "1": faces[1:]})

@@ -119,3 +119,30 @@ def test_cam_evidence_is_portable_and_serves_another_gallery(people, images):
     torch.testing.assert_close(CAM(others).answer(evidence, "y").cells, CAM(others)(images, "y").cells)
     with pytest.raises(TypeError, match="does not pickle"):
         pickle.dumps(HiResCAM(people).observe(images))
+
+
+def test_evidence_of_another_method_or_layer_is_refused(people, images):
+    folded, graph = CAM(people).observe(images), HiResCAM(people, layer="layer3").observe(images)
+    for explainer, evidence in ((HiResCAM(people), folded), (CAM(people), graph)):
+        with pytest.raises(ValueError, match="another method's"):
+            explainer.answer(evidence, 0)
+    with pytest.raises(ValueError, match="of layer 'layer3', not 'layer4'"):
+        HiResCAM(people, layer="layer4").answer(graph, 0)
+    torch.testing.assert_close(  # one look serves both gradient methods
+        GradCAM(people, layer="layer3").answer(graph, 0).cells, GradCAM(people, layer="layer3")(images, 0).cells
+    )
+
+
+def test_a_bare_network_is_told_what_to_do(people):
+    for explainer in (CAM, HiResCAM, GradCAM):
+        with pytest.raises(TypeError, match=r"FaceModel\(net, spec\)\.gallery"):
+            explainer(people.model.net)
+    with pytest.raises(TypeError, match="name of a layer"):
+        HiResCAM(people, layer=3)(torch.rand(1, 3, 112, 112))
+
+
+def test_two_galleries_have_two_recipes(people, images):
+    other = people.model.gallery({f"p{i}": torch.randn(32).double() for i in range(4)}, scale=10.0)
+    recipes = [HiResCAM(p)(images).recipe for p in (people, other)]
+    assert recipes[0]["gallery"] != recipes[1]["gallery"]
+    assert recipes[0]["fingerprint"] == recipes[1]["fingerprint"]

@@ -57,8 +57,7 @@ def test_folded_cam_equals_hirescam(name):
     torch.testing.assert_close(HiResCAM(model, layer=folded.recipe["layer"])(images, 3).cells, folded.cells)
 
 
-def test_a_wrong_order_of_flattening_is_caught():
-    """The reader of the head's weights in the wrong order is wrong by a hundred per cent; the right one is not."""
+def test_the_order_of_flattening_is_found():
     model = model_of(ChannelsLast())
     assert [step.link for step in model.head.steps if step.link != "same"] == ["flatten-last"]
     assert [s.link for s in model_of(FlatNet()).head.steps if s.link != "same"] == ["flatten"]
@@ -173,3 +172,129 @@ def test_real_networks(dlib_model, mobileface):
         assert why.recipe["layer"] == last
         assert error_of(model, images, torch.randn(2, model.embed(images).shape[1])).max() < 1e-5
         torch.testing.assert_close(HiResCAM(people, layer=last)(images, "a").cells, why.cells, rtol=1e-3, atol=1e-3)
+
+
+def test_cells_and_constant_of_a_result_are_the_score():
+    """With everything that moves the constant: biases, a centre, a gallery's centre, mirrored branches."""
+    images = torch.rand(3, 3, 112, 112, dtype=torch.float64)
+    for flip in (None, "sum", "concat"):
+        model = model_of(FlatNet(), center=torch.randn(32).double(), flip=flip)
+        size = 64 if flip == "concat" else 32
+        rows = {f"p{i}": torch.randn(size).double() for i in range(10)}
+        for people in (model.gallery(rows), model.gallery(rows, center="enrolled")):
+            why = CAM(people)(images, "p3")
+            torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores)
+            assert why.constant.abs().min() > 0.01
+    why = CAM(FaceModel(shaken(UnitNet()), "adaface", take=0).gallery({"a": torch.randn(32)}))(images.float(), "a")
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores, rtol=1e-4, atol=1e-4)
+
+
+class Normalise(nn.Module):
+    def forward(self, x):
+        return F.normalize(x)
+
+
+@pytest.mark.parametrize("end", ["inside", "module"])
+def test_networks_that_normalise_are_explained_as_if_they_did_not(end):
+    """Also for the enrolled photo itself, where the gradient of the cosine is zero."""
+    plain = FaceModel(shaken(FlatNet()).double(), "arcface")
+    net = UnitNet() if end == "inside" else FlatNet()
+    net.load_state_dict(plain.net.state_dict())
+    net = net if end == "inside" else nn.Sequential(net, Normalise())
+    model = FaceModel(net.double().eval(), "arcface", take=0 if end == "inside" else None)
+    assert model.head.unit
+    image = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    ours, theirs = (m.gallery({"self": image, "other": torch.randn(32).double()}) for m in (model, plain))
+    assert HiResCAM(ours).recipe(HiResCAM(ours).observe(image))["similarity"] == "dot"
+    prefix = "" if end == "inside" else "0."
+    for layer in ("layer3", "layer4"):
+        found = HiResCAM(ours, layer=prefix + layer)(image, "self")
+        torch.testing.assert_close(found.cells, HiResCAM(theirs, layer=layer)(image, "self").cells)
+    torch.testing.assert_close(CAM(ours)(image, "self").cells, found.cells)
+    assert found.cells.abs().max() > 0.01
+
+
+class UnitNormHead(NormHead):
+    def forward(self, x):
+        return F.normalize(super().forward(x))
+
+
+def test_a_cosine_that_cannot_be_undone_is_said():
+    model = FaceModel(UnitNormHead().eval(), "arcface")
+    people = model.gallery({"a": torch.randn(12), "b": torch.randn(12)})
+    with pytest.warns(FaceXAIWarning, match="gradient is that of the cosine"):
+        why = HiResCAM(people, layer="conv")(torch.rand(1, 3, 112, 112))
+    assert why.recipe["similarity"] == "cosine"
+
+
+class Clamped(FlatNet):
+    """Cuts the embedding after its last module, at a value that noise does not reach."""
+
+    def forward(self, x):
+        return super().forward(x).clamp(-self.limit, self.limit)
+
+    limit = 1e6
+
+
+def test_a_change_of_the_output_is_caught_on_every_call():
+    model = model_of(Clamped(), output="logits")
+    images = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    CAM(model)(images, 0)
+    model.net.limit = 0.1
+    with pytest.raises(ValueError, match="changes the output of its head"):
+        CAM(model)(images, 0)
+
+
+class SharedRelu(nn.Module):
+    """One ReLU used twice, the second time right before the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.c1, self.c2 = nn.Conv2d(3, 4, 8, stride=8), nn.Conv2d(4, 4, 2, stride=2)
+        self.relu, self.fc = nn.ReLU(), nn.Linear(196, 6)
+
+    def forward(self, x):
+        return self.fc(self.relu(self.c2(self.relu(self.c1(x)))).flatten(1))
+
+
+def test_a_module_that_runs_twice_is_no_obstacle():
+    model = model_of(SharedRelu(), output="logits")
+    images = torch.rand(2, 3, 112, 112, dtype=torch.float64)
+    why = CAM(model)(images, 3)
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores)
+    assert "relu" not in model.layers
+    assert HiResCAM(model)(images, 3).recipe["layer"] == "c2"
+
+
+class ByKeyword(FlatNet):
+    def forward(self, x):
+        x = self.bn2(input=self.layer4(self.layer3(self.stem(x))))
+        return self.features(input=self.fc(input=self.dropout(torch.flatten(x, 1))))
+
+
+def test_modules_called_by_keyword_fold():
+    model = model_of(ByKeyword(), output="logits")
+    assert CAM(model)(torch.rand(1, 3, 112, 112).double(), 0).cells.shape == (1, 7, 7)
+
+
+def test_an_exchanged_module_is_looked_at_again():
+    model = model_of(FlatNet(), output="logits")
+    images = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    CAM(model)(images, 0)
+    model.net.fc = nn.Linear(784, 32).double()
+    model.net.features = nn.BatchNorm1d(32).double().eval()
+    assert CAM(model)(images, 0).cells.shape == (1, 7, 7)
+
+
+def test_the_wrong_order_of_flattening_would_be_wrong_by_a_hundred_per_cent():
+    import dataclasses
+
+    model = model_of(FlatNet())
+    images, directions = torch.rand(3, 3, 112, 112).double(), torch.randn(3, 32).double()
+    assert error_of(model, images, directions).max() < 1e-12
+    head = model.head
+    steps = tuple(dataclasses.replace(s, link="flatten-last") if s.link == "flatten" else s for s in head.steps)
+    wrong = dataclasses.replace(head, steps=steps)
+    right_weights, _ = head.pull(directions)
+    weights, _ = wrong.pull(directions)
+    assert (weights - right_weights).norm() > 0.9 * right_weights.norm()

@@ -35,7 +35,7 @@ def test_what_follows_in_place_does_not_change_what_was_captured():
 def test_the_graph_starts_at_the_layer_also_with_frozen_weights_and_under_no_grad():
     net = InPlace().requires_grad_(False)
     x = torch.randn(1, 3, 5, 5)
-    with quiet_grad(), capture(net, "conv", gradient=True) as seen:
+    with quiet_grad(), capture(net, "conv", graph="start") as seen:
         out = net(x)
     (gradient,) = torch.autograd.grad(out.sum(), seen.tensor)
     assert torch.equal(gradient, 2.0 * (net.conv(x) > 0))

@@ -111,3 +111,20 @@ def test_the_repr_names_method_layer_and_targets():
         "Saliency(SDD(CAM) at 'l', 2 images, 7x7 cells, targets: Ann, Ann)"
     )
     assert saliency(names=None).name(3) == "3"
+
+
+def test_a_notebook_without_matplotlib_gets_text(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    shown = saliency(names=("<b>", "b", "c", "d"))._repr_html_()
+    assert shown.startswith("<pre>")
+    assert "facexai[plot]" in shown
+    assert "<b>" not in shown
+
+
+def test_a_notebook_draws_a_few_of_many():
+    assert "the first 8 are drawn" in saliency(n=9)._repr_html_()
+
+
+def test_names_in_any_script_draw_without_a_warning():
+    why = saliency(names=("\u5f20\u4f1f", "b", "c", "d"))
+    assert plots.png(why.plot())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import Evidence, class_saliency, explain
+from facexai.explainers.classmaps import Evidence, check_explainable, check_kind, class_saliency, explain
 from facexai.explainers.targets import Targets
 from facexai.functional import at_least_float32
 from facexai.hooks import capture, quiet_grad
@@ -28,8 +29,8 @@ class CAM:
     """Class activation map: the exact share of every cell of the last map in a class's logit.
 
     The head, from the last spatial map to the output, is affine in most face networks and is folded into one weight
-    per cell, channel and class. Cells and the constant part add up to the logit; this completeness is checked on
-    every call.
+    per cell, channel and class. Cells and ``.constant`` add up to the logit; this completeness is checked on every
+    call.
 
     Args:
         classifier: a gallery, or a FaceModel with ``output="logits"``.
@@ -51,12 +52,15 @@ class CAM:
     >>> why = CAM(model)(torch.rand(2, 3, 8, 8), targets=3)
     >>> why.cells.shape, why.maps.shape
     (torch.Size([2, 6, 6]), torch.Size([2, 8, 8]))
+    >>> torch.allclose(why.cells.sum((1, 2)) + why.constant, why.scores, atol=1e-5)
+    True
     """
 
     classifier: WhiteBox
     layer: Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
+        check_explainable(self.classifier)
         if self.layer != "auto":
             raise ValueError(
                 f"CAM's layer is always the head's input, got layer={self.layer!r}; "
@@ -86,29 +90,42 @@ class CAM:
             quiet_grad(),
         ):
             outputs = model.outputs(images)
-        return Evidence(seen.tensor, outputs, end.tensor.flatten(1), head.layer, model.fingerprint)
+        return Evidence(seen.last, outputs, end.last.flatten(1), head.layer, model.fingerprint, "folded")
 
     def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
-        """The map of any class from evidence; the network does not run."""
-        return class_saliency(self, evidence, targets, relu=False)
+        """The map of any class from evidence. Only a model that was never used runs: twice noise, to find its head.
+
+        Returns:
+            A Saliency with ``.constant`` (N,): cells and constant add up to the score.
+        """
+        why = class_saliency(self, evidence, targets, relu=False)
+        return replace(why, constant=self._fold(evidence, why.targets[:, None])[1][:, 0])
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) in logits."""
+        return self._fold(evidence, classes)[0]
+
+    def _fold(self, evidence: Evidence, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (N, K, h, w), and the constants (N, K) that the cells leave to the score."""
+        check_kind(evidence, "folded", "auto")
         model, head = self.classifier.model, self.classifier.model.head
         assert evidence.head is not None
         with quiet_grad():
             activations, e = at_least_float32(evidence.activations), at_least_float32(evidence.head)
+            _check_end(e, at_least_float32(evidence.outputs), head.unit, evidence.activations.dtype)
             features = model.features(evidence.outputs)
             directions = model.branch_directions(self.classifier.directions(features, classes)).to(e)
             if head.unit:  # the network divides by the length of e itself; it counts as a constant
                 directions = directions / e.norm(dim=1).clamp(min=1e-12)[:, None, None]
-            maps = []
-            for r in directions.unbind(1):
+            scores, maps, constants = self.classifier.score(features, classes), [], []
+            for k, r in enumerate(directions.unbind(1)):
                 weights, constant = head.pull(r)
                 cells = (weights * activations).sum(1)
                 _check_completeness(cells, constant, r, e, evidence.activations.dtype)
                 maps.append(model.merge(cells))
-            return torch.stack(maps, 1)
+                branches = (constant - (r * e).sum(1)).view(-1, len(scores)).sum(0)
+                constants.append(scores[:, k] + branches)
+            return torch.stack(maps, 1), torch.stack(constants, 1)
 
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
         """Every choice that changes a number."""
@@ -132,6 +149,18 @@ def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, d
         raise ValueError(
             f"CAM's cells do not add up to the score: error {error:.1e}, allowed {limit:.0e}. The head does more than "
             "its modules say (a functional step, a change between calls); use HiResCAM(..., layer=...)"
+        )
+
+
+def _check_end(e: Tensor, outputs: Tensor, unit: bool, dtype: torch.dtype) -> None:
+    """The network must return what its head gives, not only for the noise by which the head was found."""
+    expected = F.normalize(e) if unit else e
+    error = float(((expected - outputs).norm(dim=1) / outputs.norm(dim=1).clamp(min=1e-12)).max())
+    limit = _TOLERANCE.get(dtype, _TOLERANCE_HALF)
+    if not error <= limit:
+        raise ValueError(
+            f"the network changes the output of its head: by {error:.1e} of its length, allowed {limit:.0e}; "
+            "use HiResCAM(..., layer=...)"
         )
 
 

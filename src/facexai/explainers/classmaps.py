@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facexai.explainers.targets import Targets, indices
-from facexai.models import WhiteBox
+from facexai.models import Gallery, WhiteBox
 from facexai.results import Saliency
 
 Similarity = Literal["dot", "cosine"]
@@ -24,9 +24,10 @@ class Evidence:
     Attributes:
         activations: (B*N, C, h, w), the map of the explained layer; B = 2 branches where the model flips.
         outputs: (B*N, D), the network's output.
-        head: (B*N, D), output of the folded head, where the method uses it.
+        head: (B*N, D), output of the affine head, where the method uses it.
         layer: name of the explained layer.
         fingerprint: of the model that was observed.
+        kind: ``"folded"``, plain tensors for CAM, or ``"graph"``, for gradient methods.
 
     Evidence of CAM is plain tensors: it pickles, and can be kept. Evidence of gradient methods holds the graph from
     the layer to the output: it lives as long as the object and does not pickle.
@@ -37,11 +38,12 @@ class Evidence:
     head: Tensor | None
     layer: str
     fingerprint: str
+    kind: Literal["folded", "graph"]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if self.outputs.requires_grad:
+        if self.kind == "graph":
             raise TypeError("this evidence holds a gradient graph and does not pickle; keep the images, or use CAM's")
-        return (Evidence, (self.activations, self.outputs, self.head, self.layer, self.fingerprint))
+        return (Evidence, (self.activations, self.outputs, self.head, self.layer, self.fingerprint, self.kind))
 
 
 class ClassMaps(Protocol):
@@ -63,6 +65,23 @@ class ClassMaps(Protocol):
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
         """Every choice that changes a number, as JSON."""
         ...
+
+
+def check_explainable(classifier: WhiteBox) -> None:
+    """Refuse what has no logits that follow from a network's features, such as a bare ``nn.Module``."""
+    if not all(hasattr(classifier, name) for name in ("model", "score", "directions")):
+        raise TypeError(
+            f"expected a gallery or a FaceModel, got {type(classifier).__name__}; "
+            "FaceModel(net, spec).gallery({name: images}), or FaceModel(net, spec, output='logits')"
+        )
+
+
+def check_kind(evidence: Evidence, kind: str, layer: str) -> None:
+    """Refuse evidence of another kind of explainer, or of another layer than the one that was named."""
+    if evidence.kind != kind:
+        raise ValueError("this evidence is another method's; observe the images with this explainer")
+    if layer not in ("auto", evidence.layer):
+        raise ValueError(f"this evidence is of layer {evidence.layer!r}, not {layer!r}; observe the images again")
 
 
 def check_evidence(classifier: WhiteBox, evidence: Evidence) -> None:
@@ -102,9 +121,9 @@ def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], 
     record["model"] = repr(model)
     record["fingerprint"] = model.fingerprint
     record["classifier"] = type(classifier).__name__
-    scale = getattr(classifier, "scale", None)
-    if scale is not None:
-        record["scale"] = float(scale)
+    if isinstance(classifier, Gallery):
+        record["scale"] = float(classifier.scale)
+        record["gallery"] = classifier.fingerprint
     return Saliency(cells=cells, size=model.spec.height_width, names=classifier.names, recipe=record, **fields)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facexai import functional
 from facexai.explainers.classmaps import Evidence, Similarity, explain
-from facexai.explainers.gradients import answer, check_similarity, class_maps, observe, recipe
+from facexai.explainers.gradients import answer, check_fields, class_maps, observe, recipe
 from facexai.models import WhiteBox
 
 
@@ -47,7 +47,7 @@ class GradCAM:
     relu: bool = True
 
     def __post_init__(self) -> None:
-        check_similarity(self.similarity)
+        check_fields(self)
 
     __call__ = explain
     observe = observe

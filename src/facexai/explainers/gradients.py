@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from facexai.explainers.classmaps import Evidence, Similarity, class_saliency
+from facexai._messages import FaceXAIWarning
+from facexai.explainers.classmaps import Evidence, Similarity, check_explainable, check_kind, class_saliency
 from facexai.explainers.targets import Targets
 from facexai.hooks import capture, quiet_grad
-from facexai.models import WhiteBox
+from facexai.models import HeadDoesNotFold, WhiteBox
 from facexai.results import Saliency
 
 
@@ -34,15 +37,46 @@ class GradientMaps(Protocol):
 def observe(self: GradientMaps, images: Tensor) -> Evidence:
     """One forward pass; keeps the layer's map and the graph from there to the output."""
     model = self.classifier.model
-    name = model.layer(self.layer)
-    with quiet_grad(), capture(model.net, name, gradient=True) as seen:
+    name, last = model.layer(self.layer), _unit_head(self)
+    with ExitStack() as stack:
+        stack.enter_context(quiet_grad())
+        seen = stack.enter_context(capture(model.net, name, graph="start"))
+        end = stack.enter_context(capture(model.net, last, graph="keep")) if last else None
         outputs = model.outputs(images)
     if seen.tensor.ndim != 4 or min(seen.tensor.shape[2:]) < 1:
         raise ValueError(
             f"layer {name!r} gives shape {tuple(seen.tensor.shape)}, expected a map (N, C, h, w); "
             f"layers with maps end in {list(model.layers)[-3:]}"
         )
-    return Evidence(seen.tensor, outputs, None, name, model.fingerprint)
+    head = None if end is None else end.last.flatten(1)
+    evidence = Evidence(seen.tensor, outputs, head, name, model.fingerprint, "graph")
+    if self.similarity == "dot" and _similarity(self, evidence) == "cosine":
+        warnings.warn(
+            "the network normalises its embedding itself, in a way that cannot be undone: the gradient is that of the "
+            "cosine, which vanishes for identical faces",
+            FaceXAIWarning,
+            stacklevel=3,
+        )
+    return evidence
+
+
+def _unit_head(self: GradientMaps) -> str | None:
+    """The module whose output the network divides by its length, where the dot product is to be explained."""
+    if self.similarity == "cosine" or self.classifier.model.gives_logits:
+        return None
+    try:
+        head = self.classifier.model.head
+    except HeadDoesNotFold:
+        return None
+    return head.last if head.unit else None
+
+
+def _similarity(self: GradientMaps, evidence: Evidence) -> Similarity:
+    """What is really differentiated: the cosine, where the network normalises and its head is unknown."""
+    if self.similarity == "cosine" or evidence.head is not None or self.classifier.model.gives_logits:
+        return self.similarity
+    lengths = evidence.outputs.detach().float().norm(dim=1)
+    return "cosine" if bool(((lengths - 1).abs() < 1e-3).all()) else "dot"
 
 
 def answer(self: GradientMaps, evidence: Evidence, targets: Targets = None) -> Saliency:
@@ -55,7 +89,7 @@ def recipe(self: GradientMaps, evidence: Evidence) -> dict[str, Any]:
     return {
         "method": type(self).__name__,
         "layer": evidence.layer,
-        "similarity": self.similarity,
+        "similarity": _similarity(self, evidence),
         "flip": self.classifier.model.flip,
     }
 
@@ -64,12 +98,16 @@ def class_maps(
     explainer: GradientMaps, evidence: Evidence, classes: Tensor, formula: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Maps (N, K, h, w) of classes (N, K) by a formula of activations and gradients."""
-    classifier, similarity = explainer.classifier, explainer.similarity
+    check_kind(evidence, "graph", explainer.layer)
+    classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
     with torch.inference_mode(False), torch.enable_grad():
-        features = model.features(evidence.outputs)
+        outputs = evidence.outputs
+        if dot and evidence.head is not None:  # undo the network's own normalisation: its length counts as a constant
+            outputs = evidence.head / evidence.head.norm(dim=1, keepdim=True).clamp(min=1e-12).detach()
+        features = model.features(outputs)
         classes = classes.clone()  # autograd keeps it, so it must not be an inference-mode tensor
-        scores = classifier.score(features, classes, detach_norm=similarity == "dot")
+        scores = classifier.score(features, classes, detach_norm=dot)
         if not scores.requires_grad:
             raise ValueError(_unreached(evidence.layer))
         maps = []
@@ -88,7 +126,8 @@ def _unreached(layer: str) -> str:
     )
 
 
-def check_similarity(similarity: str) -> None:
-    """Refuse anything but dot and cosine."""
-    if similarity not in ("dot", "cosine"):
+def check_fields(self: GradientMaps) -> None:
+    """Refuse a classifier that cannot be explained, and any similarity but dot and cosine."""
+    check_explainable(self.classifier)
+    if (similarity := self.similarity) not in ("dot", "cosine"):
         raise ValueError(f"expected similarity 'dot' or 'cosine', got {similarity!r}")

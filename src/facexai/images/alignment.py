@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facexai.images.files import resize
 from facexai.images.mtcnn import Face, detect
-from facexai.input_spec import InputSpec
+from facexai.input_spec import InputSpec, check_pixels
 
 Array = NDArray[np.float64]
 When = Literal["never", "auto", "always"]
@@ -138,7 +138,7 @@ def align(
         :class:`Aligned`; pixels outside the photo are black.
 
     Raises:
-        ValueError: wrong shape, no face, several faces, landmarks that coincide.
+        TypeError, ValueError: wrong shape or values, no face, several faces, landmarks that coincide.
         ImportError: the extra is missing.
 
     Source: ArcFace's template and a similarity transform (Deng et al. 2019, arXiv:1801.07698); reconstruction of
@@ -149,6 +149,7 @@ def align(
     (torch.Size([1, 3, 112, 112]), True)
     """
     spec = InputSpec.of(spec)
+    check_pixels(photo)
     photo = photo[0] if photo.ndim == 4 and len(photo) == 1 else photo
     if photo.ndim != 3 or photo.shape[0] != 3:
         raise ValueError(f"expected one photo (3, H, W), got shape {tuple(photo.shape)}")

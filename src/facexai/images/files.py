@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,16 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from facexai.input_spec import check_pixels
+from facexai.io import write_whole
+
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _MAX_PIXELS = 50_000_000
 _MAX_BYTES = 200_000_000
 
 
 def photo_files(folder: str | Path) -> list[Path]:
-    """The photos directly in a folder (jpg, jpeg, png, webp, bmp), sorted by name.
+    """The photos directly in a folder (jpg, jpeg, png, webp, bmp), sorted by name; hidden files are none.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -27,7 +29,8 @@ def photo_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS and path.is_file())
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in _ENDINGS and path.is_file())
 
 
 def load(path: str | Path | Sequence[str | Path], *, max_pixels: int = _MAX_PIXELS) -> Tensor:
@@ -73,7 +76,7 @@ def _load_one(path: Path, max_pixels: int) -> Tensor:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
             with Image.open(path) as picture:
                 if picture.width * picture.height > max_pixels:
-                    raise ValueError(
+                    raise _Refused(
                         f"{path}: {picture.width}x{picture.height} is more than {max_pixels} pixels; "
                         "make it smaller, or raise max_pixels if you trust the file"
                     )
@@ -81,9 +84,15 @@ def _load_one(path: Path, max_pixels: int) -> Tensor:
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a picture that Pillow can read") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: more than {max_pixels} pixels") from error
-    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    except _Refused:
+        raise
+    except Exception as error:  # damaged files and EXIF data fail in many ways inside Pillow
         raise ValueError(f"{path} is damaged or truncated: {error}") from error
+
+
+class _Refused(ValueError):
+    """A readable picture that is not wanted."""
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:
@@ -101,20 +110,20 @@ def save(image: Tensor, path: str | Path) -> None:
     """Write one image, (3, H, W) or (1, 3, H, W) RGB in [0, 1], by the ending of the path; all of it or nothing.
 
     Raises:
-        ValueError: more than one image, or an ending that Pillow does not write.
+        TypeError, ValueError: more than one image, values outside [0, 1], or an unknown ending.
         OSError: the disk is full or the folder is missing.
     """
     path = Path(path)
     image = image[0] if image.ndim == 4 and len(image) == 1 else image
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"expected one image (3, H, W), got shape {tuple(image.shape)}")
+    check_pixels(image)
+    if path.suffix.lower() not in _ENDINGS:
+        raise ValueError(f"expected a path that ends in one of {', '.join(_ENDINGS)}, got {path}")
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    write_whole(path, lambda file: picture.save(file, kind))
 
 
 def resize(images: Tensor, size: tuple[int, int] | int) -> Tensor:
@@ -128,7 +137,7 @@ def resize(images: Tensor, size: tuple[int, int] | int) -> Tensor:
         (N, 3, H, W) at the new size.
 
     Raises:
-        ValueError: wrong shape or a size below one pixel.
+        TypeError, ValueError: wrong shape, values outside [0, 1], or a size below one pixel.
 
     >>> resize(torch.ones(1, 3, 10, 10), 4).shape
     torch.Size([1, 3, 4, 4])
@@ -136,6 +145,7 @@ def resize(images: Tensor, size: tuple[int, int] | int) -> Tensor:
     size = (size, size) if isinstance(size, int) else size
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape) < 1:
         raise ValueError(f"expected images (N, 3, H, W), got shape {tuple(images.shape)}")
+    check_pixels(images)
     if min(size) < 1:
         raise ValueError(f"expected a size of at least one pixel, got {size}")
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

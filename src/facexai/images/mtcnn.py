@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facexai._messages import require
+from facexai.input_spec import check_pixels
 from facexai.io import package_file
 
 if TYPE_CHECKING:
@@ -69,11 +70,12 @@ def detect(photo: Tensor, *, min_size: int = 20) -> list[Face]:
         One :class:`Face` each; an empty list where there is none.
 
     Raises:
-        ValueError: wrong shape, or min_size below 12.
+        TypeError, ValueError: wrong shape or values, or min_size below 12.
         ImportError: the extra ``align`` is missing.
 
     Source: Zhang et al. 2016, arXiv:1604.02878; thresholds .6, .7, .7 and pyramid factor .709 as there.
     """
+    check_pixels(photo)
     photo = photo[0] if photo.ndim == 4 and len(photo) == 1 else photo
     if photo.ndim != 3 or photo.shape[0] != 3 or min_size < 12:
         raise ValueError(f"expected one photo (3, H, W) and min_size >= 12, got {tuple(photo.shape)} and {min_size}")

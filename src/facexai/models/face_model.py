@@ -6,7 +6,6 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -16,15 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, near_matches
-from facexai.hooks import evaluating, quiet_grad, trace
+from facexai.hooks import evaluating, quiet_grad
 from facexai.input_spec import InputSpec
 from facexai.models.fingerprint import fingerprint
-from facexai.models.heads import Head, HeadDoesNotFold, find_head
+from facexai.models.heads import Head, HeadDoesNotFold
 from facexai.models.outputs import Take, default_take, describe, select
+from facexai.models.source import call_factory
+from facexai.models.structure import Structure, look
 
 if TYPE_CHECKING:
     from facexai.images import When, Which
-    from facexai.models.gallery import Gallery, People
+    from facexai.models.enrolment import People
+    from facexai.models.gallery import Gallery
 
 Output = Literal["auto", "embedding", "logits"]
 Flip = Literal["sum", "concat"] | None
@@ -90,8 +92,12 @@ class FaceModel:
             raise ValueError(
                 f"expected flip None, 'sum' or (for embeddings) 'concat', got {flip!r} with output={output!r}"
             )
+        if center is not None and not isinstance(center, Tensor):
+            raise TypeError(f"expected center as a tensor (D,), got {type(center).__name__}; torch.tensor(center)")
         if center is not None and (output == "logits" or center.ndim != 1 or not torch.isfinite(center).all()):
             raise ValueError("expected center (D,), finite, for a network that gives embeddings")
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError("expected distinct class names")
         values: dict[str, Any] = {"net": net, "spec": InputSpec.of(spec), "take": take, "output": output}
         values |= {"flip": flip, "center": center, "source": source}
         values["names"] = None if names is None else tuple(names)
@@ -106,14 +112,7 @@ class FaceModel:
             ValueError: the source is not of that form, or cannot be imported, or has no such function.
             TypeError: the function returns something else.
         """
-        module, _, factory = source.partition(":")
-        if not module or not factory:
-            raise ValueError(f"expected 'package.module:factory', got {source!r}")
-        try:
-            make = getattr(import_module(module), factory)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot load the model {source!r}: {error}") from error
-        model = make()
+        model = call_factory(source)
         if not isinstance(model, FaceModel):
             raise TypeError(
                 f"{source} returned a {type(model).__name__}, expected a facexai.FaceModel around the network"
@@ -195,7 +194,14 @@ class FaceModel:
         if self.flip is not None:
             x = torch.cat([x, x.flip(-1)])
         with evaluating(self.net):
-            raw = self.core(x)
+            try:
+                raw = self.core(x)
+            except Exception as error:
+                error.add_note(
+                    f"while {type(self.core).__name__} ran on its input {tuple(x.shape)} ({x.dtype}, by {self.spec}); "
+                    "does the spec fit the network?"
+                )
+                raise
         if self.take is None and "_took" not in self.__dict__:
             self._remember_take(raw)
         rows = select(raw, self.took, len(x))
@@ -228,6 +234,8 @@ class FaceModel:
         if self.flip is None:
             return outputs
         plain, mirrored = outputs.chunk(2)
+        if self.flip == "concat" and self.gives_logits:
+            raise ValueError("logits of two branches do not concatenate; flip='sum', or take= the embedding")
         return plain + mirrored if self.flip == "sum" else torch.cat([plain, mirrored], 1)
 
     def branch_directions(self, directions: Tensor) -> Tensor:
@@ -256,11 +264,11 @@ class FaceModel:
             (N, D'), rows of length 1 (a zero embedding stays zero), float32 or float64.
         """
         self.spec.check(images)
+        with quiet_grad():
+            features = torch.cat([self.features(self.outputs(part)) for part in torch.split(images, batch_size)])
         if self.gives_logits:
             raise ValueError("this network gives logits, not embeddings; choose its embedding with take=")
-        with quiet_grad():
-            parts = torch.split(images, batch_size)
-            return torch.cat([F.normalize(self.features(self.outputs(part))) for part in parts])
+        return F.normalize(features)
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits (N, C) of a network that gives them.
@@ -279,6 +287,8 @@ class FaceModel:
                 "this network gives embeddings, which have no classes: enrol people with "
                 "model.gallery({name: images}), or say FaceModel(net, spec, output='logits') if they are logits"
             )
+        if self.names is not None and len(self.names) != features.shape[1]:
+            raise ValueError(f"{len(self.names)} names for {features.shape[1]} classes; give one name per class")
         return features if targets is None else features.gather(1, targets)
 
     def directions(self, features: Tensor, targets: Tensor) -> Tensor:
@@ -287,22 +297,20 @@ class FaceModel:
 
     # ---- looking into it --------------------------------------------------------------------------------------
 
-    @cached_property
-    def _structure(self) -> tuple[Head | HeadDoesNotFold, dict[str, tuple[int, int, int]]]:
-        """Head and layers, from one forward pass of two images of noise."""
-        noise = torch.rand(2, 3, *self.spec.height_width, generator=torch.Generator().manual_seed(0))
-        modules = {name: module for name, module in self.net.named_modules() if name and module is not self.core}
-        with quiet_grad():
-            calls, outputs = trace(lambda: self.outputs(noise.to(self.device)), modules)
-        maps: dict[str, tuple[int, int, int]] = {}
-        for call in calls:
-            if call.output is not None and call.output.ndim == 4 and call.output.is_floating_point():
-                maps.pop(call.name, None)
-                maps[call.name] = (int(call.output.shape[1]), int(call.output.shape[2]), int(call.output.shape[3]))
-        try:
-            return find_head(calls, outputs), maps
-        except HeadDoesNotFold as refusal:
-            return refusal.with_traceback(None), maps
+    @property
+    def _structure(self) -> Structure:
+        """Head and layers; looked at again when a module was exchanged."""
+        modules = tuple(id(module) for module in self.net.modules())
+        known = self.__dict__.get("_known")
+        if known is None or known[0] != modules:
+            known = self.__dict__["_known"] = (modules, look(self.net, self.core, self.outputs, self._noise()))
+        structure: Structure = known[1]
+        return structure
+
+    def _noise(self) -> Tensor:
+        """Two images that the network was not made for, always the same."""
+        drawn = torch.rand(2, 3, *self.spec.height_width, generator=torch.Generator().manual_seed(0))
+        return drawn.to(self.device)
 
     @property
     def head(self) -> Head:
@@ -311,15 +319,15 @@ class FaceModel:
         Raises:
             HeadDoesNotFold: the end of the network is not affine, with the place where it stops to be.
         """
-        head = self._structure[0]
+        head = self._structure.head
         if isinstance(head, HeadDoesNotFold):
             raise HeadDoesNotFold(*head.args)
         return head
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
-        """Layers that give a spatial map, in the order in which they run: name -> (channels, h, w)."""
-        return dict(self._structure[1])
+        """Layers that run once and give a spatial map, in the order in which they run: name -> (channels, h, w)."""
+        return dict(self._structure.layers)
 
     def layer(self, name: str) -> str:
         """The layer of that name; ``"auto"``: the deepest map of at least 7x7 cells before the head.
@@ -327,16 +335,13 @@ class FaceModel:
         Raises:
             ValueError: no such layer, or no map of that size.
         """
-        if name != "auto":
-            if name not in (known := dict(self.net.named_modules())) or not name:
-                raise ValueError(f"the network has no layer {name!r}; {near_matches(name, self.layers or known)}")
-            return name
-        head, layers = self._structure
-        skip = frozenset() if isinstance(head, HeadDoesNotFold) else head.names
-        large = [n for n, (_, h, w) in layers.items() if min(h, w) >= 7 and n not in skip]
-        if not large:
-            raise ValueError(f"no layer gives a map of at least 7x7 cells; name one of {self.layers}")
-        return large[-1]
+        if name == "auto":
+            return self._structure.deepest(7)
+        if not isinstance(name, str):
+            raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
+        if name not in (known := dict(self.net.named_modules())) or not name:
+            raise ValueError(f"the network has no layer {name!r}; {near_matches(name, self.layers or known)}")
+        return name
 
     # ---- people -----------------------------------------------------------------------------------------------
 
@@ -369,7 +374,7 @@ class FaceModel:
             ValueError, TypeError: nobody enrolled, empty person, zero or non-finite embedding, sizes that differ.
             FileNotFoundError: no such folder.
         """
-        from facexai.models.gallery import Reading, enrol
+        from facexai.models.enrolment import Reading, enrol
 
         how = Reading(align=align, face=face, batch_size=batch_size, progress=progress)
         return enrol(self, people, scale=scale, center=center, how=how)

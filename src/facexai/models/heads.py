@@ -175,7 +175,12 @@ def find_head(calls: Sequence[Call], output: Tensor) -> Head:
     leaves = [call for call in calls if not any(True for _ in call.module.children())]
     if not leaves:
         raise HeadDoesNotFold(_refusal("the network has no submodules to look at"))
-    unit = _ends_in(leaves[-1], output)
+    unit, end = False, leaves[-1]
+    bare = not any(True for _ in end.module.parameters())
+    if len(leaves) > 1 and bare and end.input is not None and _is_unit(end.input, end.output):
+        _ends_in(end, output)  # a module that normalises is the network's last act
+        leaves, output, unit = leaves[:-1], end.input, True
+    unit = _ends_in(leaves[-1], output) or unit
     steps: list[Step] = []
     wanted = leaves[-1].output
     for call in reversed(leaves):
@@ -199,8 +204,11 @@ def _with_map(
     last, earliest = leaves[-1].name, steps[-1].name
     own = frozenset(step.name for step in steps)
     moves = tuple(step for step in reversed(steps) if step.module is not None or step.link != "same")
+    seen: set[str] = set()
     for call in reversed(calls):
-        link = _link(call.output, first) if call.name not in own else None
+        latest = call.name not in seen  # of a module that runs several times only the last output is captured
+        seen.add(call.name)
+        link = _link(call.output, first) if latest and call.name not in own else None
         if link is not None and call.output is not None and call.output.ndim == 4 and call.output.shape[-2:] != (1, 1):
             c, h, w = (int(s) for s in call.output.shape[1:])
             bridge = () if link == "same" else (Step(call.name, None, link, (c, h, w)),)
@@ -222,13 +230,21 @@ def _ends_in(last: Call, output: Tensor) -> bool:
         eps = torch.finfo(output.dtype).eps
         if torch.allclose(e.flatten(1).to(output), output, rtol=64 * eps, atol=64 * eps * float(output.abs().max())):
             return False
-        if torch.allclose(F.normalize(at_least_float32(e.flatten(1))), at_least_float32(output), rtol=1e-3, atol=1e-5):
+        if _is_unit(e, output):
             return True
     raise HeadDoesNotFold(_refusal(f"the network's output is not the output of its last module {_where(last)}"))
 
 
+def _is_unit(e: Tensor | None, output: Tensor | None) -> bool:
+    """Whether ``output`` is ``e`` divided by its length."""
+    if e is None or output is None or e.flatten(1).shape != output.shape:
+        return False
+    unit = F.normalize(at_least_float32(e.flatten(1)))
+    return torch.allclose(unit, at_least_float32(output), rtol=1e-3, atol=1e-5)
+
+
 def _why(last: Call) -> str:
-    if isinstance(last.module, _BatchNorm):
+    if isinstance(last.module, _BatchNorm) and last.module.running_mean is None:
         return f"{_where(last)} uses the statistics of the batch also in eval mode"
     return f"{_where(last)} at its end is not affine"
 
