@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facexai import FaceModel, images, io
+from facexai import FaceModel, Gallery, images, io
 
 SIDE, TEMPLATE = 160, 24  # faces are 160x160, five-point aligned; the template starts at (24, 24)
 
@@ -125,3 +125,14 @@ def report(options: argparse.Namespace, rows: Sequence[dict[str, Any]], *package
         content["faces"] = data_set(options.faces)
     content["rows"] = list(rows)
     io.write_json(options.json, json.loads(json.dumps(content)))
+
+
+def split(
+    photos: dict[str, list[Path]], model: FaceModel, probes: int, enrolled: int = 8
+) -> tuple[Gallery, Tensor, list[str]]:
+    """A calibrated gallery of each person's first photos, and probes from the photos after them."""
+    gallery = model.gallery(
+        {name: faces(paths[:enrolled], model) for name, paths in photos.items()}, scale="calibrated"
+    )
+    names = [name for name, paths in photos.items() for _ in paths[enrolled : enrolled + probes]]
+    return gallery, faces([p for paths in photos.values() for p in paths[enrolled : enrolled + probes]], model), names

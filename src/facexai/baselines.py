@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import near_matches, require
+from facexai._messages import FaceXAIWarning, near_matches, require
 from facexai.explainers.classmaps import saliency
 from facexai.explainers.targets import Targets, indices
 from facexai.functional import at_least_float32
@@ -29,6 +30,7 @@ METHODS = (
 )
 """Names of captum's classes that :func:`captum` takes."""
 
+_NEED_RELU = ("GuidedBackprop", "GuidedGradCam", "DeepLift")
 _MAGNITUDE = ("Saliency", "GuidedBackprop", "GuidedGradCam")
 
 
@@ -81,6 +83,12 @@ class Captum:
 
     def _attribute(self, whole: _Whole, images: Tensor, targets: Tensor) -> Tensor:
         attr = require("captum.attr", extra="parity", purpose=f"captum's {self.method}")
+        if self.method in _NEED_RELU and not any(isinstance(m, nn.ReLU) for m in whole.modules()):
+            warnings.warn(
+                f"captum's {self.method} changes nn.ReLU modules; this network has none, so it shows plain gradients",
+                FaceXAIWarning,
+                stacklevel=4,
+            )
         kind, options = getattr(attr, self.method), dict(self.options)
         if self.method == "GuidedGradCam":
             layer = whole.net.get_submodule(whole.classifier.model.layer(self.layer or "auto"))

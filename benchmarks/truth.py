@@ -1,0 +1,80 @@
+"""Is any map true? Every method and every baseline against every control, black and blurred fill, with intervals."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from common import arguments, networks, people, report, split
+
+from facexai import CAM, SDD, FaceXAIWarning, GradCAM, HiResCAM, baselines, metrics
+
+BASELINES = {
+    "Saliency": {},
+    "InputXGradient": {},
+    "IntegratedGradients": {"n_steps": 16},
+    "DeepLift": {},
+    "GuidedBackprop": {},
+    "GuidedGradCam": {},
+    "Occlusion": {},
+    "Lime": {"n_samples": 200},
+}
+CONTROLS = ("random", "centre", "mean-map", "other-image")
+
+
+def methods(gallery):
+    """Name -> explainer, ours first."""
+    ours = {"CAM": CAM(gallery), "HiResCAM": HiResCAM(gallery), "Grad-CAM": GradCAM(gallery)}
+    ours["Grad-CAM, cosine"] = GradCAM(gallery, similarity="cosine")
+    ours |= {f"SDD({name})": SDD(base) for name, base in list(ours.items())[:3]}
+    theirs = {f"captum {n}": baselines.captum(n, gallery, **o) for n, o in BASELINES.items()}
+    return ours | theirs
+
+
+def measure(network, name, why, gallery, probes, identities, fill):
+    """One row of the table."""
+    gone = metrics.deletion(gallery, probes, why, fill=fill, identities=identities)
+    kept = metrics.retention(gallery, probes, why, fill=fill, identities=identities)
+    low, high = gone.interval
+    row = {"network": network, "fill": fill, "map": name, "deletion": gone.drop}
+    row["deletion, 95 %"] = f"{low:.1f} to {high:.1f}"
+    row |= {"retention": kept.drop, "retention, 95 %": "{:.1f} to {:.1f}".format(*kept.interval)}
+    row |= {"cosine lost": gone.score_drop, "changed, %": 100 * gone.changed, "specificity": gone.specificity}
+    for control in CONTROLS:
+        p, other = gone.p_value(control), gone.controls[control].drop
+        row[control] = other
+        row[f"beats {control}"] = bool(gone.drop > other and p < 0.05)
+        row[f"p {control}"] = p
+    row["retention, centre"] = kept.controls["centre"].drop
+    row["half of the mass"] = metrics.narrowness(why).half_mass.mean
+    return row
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--probes", type=int, default=2, help="photos per person; default: 2")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore", FaceXAIWarning)
+    warnings.simplefilter("ignore", UserWarning)
+    photos, rows, facts = people(options.faces), [], {}
+    for network, model in networks(options).items():
+        gallery, probes, identities = split(photos, model, options.probes)
+        truth = torch.tensor([gallery.index(name) for name in identities])
+        right = float((gallery.logits(probes).argmax(1) == truth).double().mean())
+        facts[network] = {"scale": gallery.scale, "rank-1": right, "probes": len(probes), "layer": model.layer("auto")}
+        sdd = SDD(HiResCAM(gallery))(probes)
+        overlap = metrics.class_overlap(sdd, identities=identities)
+        facts[network] |= {"overlap of class maps": overlap.before.mean, "overlap after SDD": overlap.after.mean}
+        for name, explainer in methods(gallery).items():
+            why = explainer(probes)
+            for fill in ("black", "blur"):
+                rows.append(measure(network, name, why, gallery, probes, identities, fill))
+                print(
+                    {k: rows[-1][k] for k in ("network", "fill", "map", "deletion", "retention", "centre")}, flush=True
+                )
+    report(options, rows, "scipy", "captum", facts=facts, probes_per_person=options.probes, area=0.2)
+
+
+if __name__ == "__main__":
+    main()
