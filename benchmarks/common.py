@@ -108,12 +108,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def report(options: argparse.Namespace, rows: Sequence[dict[str, Any]], *packages: str, **more: Any) -> None:
-    """Print the table; write the JSON with versions, device and data set."""
-    print(table(rows))
+def report(
+    options: argparse.Namespace,
+    rows: Sequence[dict[str, Any]],
+    *packages: str,
+    columns: Sequence[str] | None = None,
+    sentences: Sequence[str] = (),
+    **more: Any,
+) -> None:
+    """Print the table (of those columns) and the sentences; write the JSON with versions, device and data set."""
+    shown = list(rows[0]) if columns is None else list(columns)
+    print(table([{column: row[column] for column in shown} for row in rows]))
+    print(*sentences, sep="\n")
     if options.json is None:
         return
     content: dict[str, Any] = {"benchmark": Path(sys.argv[0]).name, **more}
@@ -123,7 +134,7 @@ def report(options: argparse.Namespace, rows: Sequence[dict[str, Any]], *package
     content["gpu"] = "not measured on a GPU"
     if "faces" in options:
         content["faces"] = data_set(options.faces)
-    content["rows"] = list(rows)
+    content |= {"columns": shown, "sentences": list(sentences), "rows": list(rows)}
     io.write_json(options.json, json.loads(json.dumps(content)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from common import arguments, networks, people, report, split
 
@@ -11,15 +13,12 @@ METHODS = {"HiResCAM": HiResCAM, "SDD": lambda people, layer: SDD(HiResCAM(peopl
 
 
 def candidates(model: FaceModel) -> list[str]:
-    """For each resolution of at least 3x3 cells the deepest layer, and one in the middle of those before it."""
-    groups: dict[tuple[int, int], list[str]] = {}
+    """For each resolution of at least 3x3 cells the deepest layer."""
+    deepest: dict[tuple[int, int], str] = {}
     for name, (_, h, w) in model.layers.items():
         if min(h, w) >= 3 and name not in model.head.names:
-            groups.setdefault((h, w), []).append(name)
-    chosen = []
-    for names in groups.values():
-        chosen += dict.fromkeys([names[len(names) // 2], names[-1]])
-    return chosen
+            deepest[h, w] = name
+    return list(deepest.values())
 
 
 def main() -> None:
@@ -31,12 +30,12 @@ def main() -> None:
     for network, model in networks(options).items():
         gallery, probes, identities = split(photos, model, options.probes)
         for layer in candidates(model):
-            for method, make in METHODS.items():
+            for (method, make), fill in product(METHODS.items(), ("black", "blur")):
                 why = make(gallery, layer=layer)(probes)
-                gone = metrics.deletion(gallery, probes, why, identities=identities)
-                kept = metrics.retention(gallery, probes, why, identities=identities)
+                gone = metrics.deletion(gallery, probes, why, fill=fill, identities=identities)
+                kept = metrics.retention(gallery, probes, why, fill=fill, identities=identities)
                 cells = "x".join(map(str, why.cells.shape[1:]))
-                row = {"network": network, "layer": layer, "cells": cells, "method": method}
+                row = {"network": network, "layer": layer, "cells": cells, "method": method, "fill": fill}
                 row |= {"deletion": gone.drop, "retention": kept.drop, "specificity": gone.specificity}
                 controls = {name: gone.controls[name].drop for name in ("random", "centre")}
                 rows.append(row | controls | {"retention, centre": kept.controls["centre"].drop})

@@ -19,6 +19,24 @@ BASELINES = {
     "Occlusion": {},
     "Lime": {"n_samples": 200},
 }
+COLUMNS = [
+    "network",
+    "fill",
+    "map",
+    "deletion",
+    "deletion, 95 %",
+    "random",
+    "centre",
+    "mean-map",
+    "other-image",
+    "retention",
+    "retention, 95 %",
+    "retention, centre",
+    "cosine lost",
+    "changed, %",
+    "half of the mass",
+]
+NAMES = {"random": "its own region moved at random", "centre": "the centre prior", "other-image": "another photo's map"}
 CONTROLS = ("random", "centre", "mean-map", "other-image")
 
 
@@ -50,6 +68,28 @@ def measure(network, name, why, gallery, probes, identities, fill):
     return row
 
 
+def sentences(rows, facts):
+    """Who beats what, in plain words, from the rows alone."""
+    said = []
+    for network, fact in facts.items():
+        said.append(
+            f"{network}: layer {fact['layer']!r}, calibrated scale {fact['scale']:.1f}, {fact['probes']} probes, "
+            f"rank-1 {fact['rank-1']:.3f}. Regions of the top five classes overlap by "
+            f"{fact['overlap of class maps']:.2f} (IoU), after SDD by {fact['overlap after SDD']:.2f}."
+        )
+        for fill in ("black", "blur"):
+            mine = [r for r in rows if (r["network"], r["fill"]) == (network, fill)]
+            for control in ("random", "centre", "other-image"):
+                winners = [r["map"] for r in mine if r[f"beats {control}"]]
+                told = ", ".join(winners) if winners else "nobody"
+                said.append(f"{network}, {fill} fill, deletion: better than {NAMES[control]} (p < .05): {told}.")
+            centre = mine[0]["retention, centre"]
+            better = [r["map"] for r in mine if r["retention"] < centre]
+            told = ", ".join(better) if better else "nobody"
+            said.append(f"{network}, {fill} fill, retention: loses less than the centre prior ({centre:.1f}): {told}.")
+    return said
+
+
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--probes", type=int, default=2, help="photos per person; default: 2")
@@ -73,7 +113,17 @@ def main() -> None:
                 print(
                     {k: rows[-1][k] for k in ("network", "fill", "map", "deletion", "retention", "centre")}, flush=True
                 )
-    report(options, rows, "scipy", "captum", facts=facts, probes_per_person=options.probes, area=0.2)
+    report(
+        options,
+        rows,
+        "scipy",
+        "captum",
+        columns=COLUMNS,
+        sentences=sentences(rows, facts),
+        facts=facts,
+        probes_per_person=options.probes,
+        area=0.2,
+    )
 
 
 if __name__ == "__main__":

@@ -26,17 +26,23 @@ html_theme = "furo"
 html_title = "facexai"
 
 
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _tables() -> None:
     """The tables of docs/benchmarks.md, from the committed results, so that they cannot drift apart."""
     here = Path(__file__).parent
     (here / "_tables").mkdir(exist_ok=True)
     for result in sorted((here.parent / "benchmarks" / "results").glob("*.json")):
-        rows = json.loads(result.read_text())["rows"]
-        columns = list(rows[0])
+        content = json.loads(result.read_text())
+        rows, columns = content["rows"], content.get("columns") or list(content["rows"][0])
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         for row in rows:
-            cells = ("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append("| " + " | ".join(_text(row[column]) for column in columns) + " |")
+        lines += ["", *(f"- {sentence}" for sentence in content.get("sentences", ()))]
         (here / "_tables" / f"{result.stem}.md").write_text("\n".join(lines) + "\n")
 
 

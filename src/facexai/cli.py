@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--model", default="dlib-resnet29", help="a name of 'facexai models', or package.module:factory"
     )
-    explain.add_argument("--layer", default="auto", help="layer to explain; default: the deepest map of at least 7x7")
+    explain.add_argument(
+        "--layer", default="auto", help="layer to explain; default: the deepest map of 14x14 cells, else 7x7"
+    )
     explain.add_argument("--target", help="person to explain; default: the predicted one")
     explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")
     explain.add_argument("--scale", type=float, default=64.0, help="logits per unit of cosine; default: 64")

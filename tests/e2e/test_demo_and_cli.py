@@ -104,7 +104,7 @@ def test_explain_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
     assert "who.jpg: Collins" in capsys.readouterr().out
     report = json.loads((tmp_path / "explanations.json").read_text())
     row = report["explained"][0]
-    assert (row["target"], list(row["rivals"]), row["cells"]) == ("Collins", ["Hopper"], [8, 8])
+    assert (row["target"], list(row["rivals"]), row["cells"]) == ("Collins", ["Hopper"], [17, 17])
     assert row["recipe"]["method"] == "SDD(HiResCAM)"
     assert row["aligned"] is not None
     why = load(tmp_path / "who.npz")
@@ -226,7 +226,7 @@ def test_examples_run(zoo_installed, tmp_path, example):
         assert "equals CAM: True" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/metrics.md"])
 def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):
     import re
 
@@ -235,7 +235,7 @@ def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, p
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
-    assert len(blocks) >= 3
+    assert blocks
     names: dict = {}
     for block in blocks:
         import warnings
@@ -243,7 +243,7 @@ def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, p
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
             exec(compile(block, page, "exec"), names)
-    assert (tmp_path / "why.npz").exists()
+    assert page == "docs/metrics.md" or (tmp_path / "why.npz").exists()
 
 
 def test_every_photo_has_files_of_its_own(enrolled, tmp_path):

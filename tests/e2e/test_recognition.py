@@ -39,7 +39,7 @@ def test_the_table_of_completeness(zoo_installed, tmp_path):
 
 def test_five_figures(zoo_installed, shared, tmp_path):
     printed = run("sdd_figures.py", "--faces", str(shared / "data" / "lfw42"), "--out", str(tmp_path))
-    assert printed.count("SDD(HiResCAM) at 'stage3'") == 5
+    assert printed.count("SDD(HiResCAM) at 'stage2'") == 5
     assert len(list(tmp_path.glob("*.png"))) == 5
 
 

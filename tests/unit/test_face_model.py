@@ -300,3 +300,13 @@ def test_a_script_module_embeds_and_says_that_it_cannot_be_explained(images):
     assert model.embed(images).shape == (3, 10)
     with pytest.raises(ValueError, match="wrap the eager module"):
         CAM(model.gallery({"a": images[:1]}))(images)
+
+
+def test_auto_takes_the_deepest_map_of_fourteen_cells_else_seven(dlib_model):
+    def net(*strides):
+        convs = [nn.Conv2d(3, 3, 1, stride=s) for s in strides]
+        return nn.Sequential(*convs, nn.Flatten(), nn.LazyLinear(4))
+
+    assert FaceModel(net(4, 2, 2), InputSpec(112)).layer("auto") == "1"  # 28, 14, 7 cells
+    assert FaceModel(net(9, 1, 2), InputSpec(112)).layer("auto") == "2"  # 13, 13, 7
+    assert dlib_model.layer("auto") == "stage2"

@@ -74,11 +74,11 @@ def sentences_of(numbers: dict[str, Any]) -> list[str]:
     ]
     area = numbers["eye_region_share_of_picture"]
     for row in numbers["pasted_eyes"]:
-        donor, moved = row["eyes_of"], row["distance"][row["eyes_of"]] < row["distance_before"][row["eyes_of"]]
+        donor, host = row["eyes_of"], row["face_of"]
         said.append(
-            f"{donor}'s eyes pasted into {row['face_of']}'s face move the picture from "
-            f"{row['distance_before'][donor]:.2f} to {row['distance'][donor]:.2f} from {donor}: the network "
-            f"{'sees' if moved else 'does not see'} {donor} in them."
+            f"{donor}'s eyes pasted into {host}'s face move the picture from {row['distance_before'][donor]:.2f} to "
+            f"{row['distance'][donor]:.2f} from {donor}, and from {row['distance_before'][host]:.2f} to "
+            f"{row['distance'][host]:.2f} from {host}."
         )
         for method, shares in row["share_inside"].items():
             inside, without = shares[f"towards {donor}"], shares["same map without the paste"]

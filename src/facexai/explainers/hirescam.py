@@ -23,8 +23,8 @@ class HiResCAM:
 
     Args:
         classifier: a gallery, or a FaceModel with ``output="logits"``.
-        layer: a name of ``net.named_modules()``, the module's output; ``"auto"``: the deepest map of at least 7x7
-            cells before the head. The result says which.
+        layer: a name of ``net.named_modules()``, the module's output; ``"auto"``: the deepest map before the
+            head of at least 14x14 cells, else of 7x7. The result says which.
         similarity: ``"dot"`` explains the dot product with the unit template, the probe's length held constant;
             ``"cosine"`` differentiates the length too (exactly zero for an identical pair). The same for logits.
         relu: keep positive cells only.

@@ -330,13 +330,13 @@ class FaceModel:
         return dict(self._structure.layers)
 
     def layer(self, name: str) -> str:
-        """The layer of that name; ``"auto"``: the deepest map of at least 7x7 cells before the head.
+        """The layer of that name; ``"auto"``: the deepest map before the head of at least 14x14 cells, else of 7x7.
 
         Raises:
             ValueError: no such layer, or no map of that size.
         """
         if name == "auto":
-            return self._structure.deepest(7)
+            return self._structure.default()
         if not isinstance(name, str):
             raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
         if name not in (known := dict(self.net.named_modules())) or not name:

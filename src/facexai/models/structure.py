@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from facexai.hooks import quiet_grad, trace
 from facexai.models.heads import Head, HeadDoesNotFold, find_head
 
+_CELLS = (14, 7)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -22,17 +24,21 @@ class Structure:
     head: Head | HeadDoesNotFold
     layers: dict[str, tuple[int, int, int]]
 
-    def deepest(self, cells: int) -> str:
-        """The last layer before the head with a map of at least that many cells each way.
+    def default(self) -> str:
+        """The layer that ``"auto"`` takes: the deepest before the head with at least 14x14 cells, else 7x7.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none of 7x7.
+
+        Source: measured, ``benchmarks/layers.py``: deeper maps miss what deletion finds, finer ones mark speckle that
+        harms any image (their regions do as much damage elsewhere, and another photo's as much here).
         """
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
-        large = [n for n, (_, h, w) in self.layers.items() if min(h, w) >= cells and n not in skip]
-        if not large:
-            raise ValueError(f"no layer gives a map of at least {cells}x{cells} cells; name one of {self.layers}")
-        return large[-1]
+        for cells in _CELLS:
+            large = [n for n, (_, h, w) in self.layers.items() if min(h, w) >= cells and n not in skip]
+            if large:
+                return large[-1]
+        raise ValueError(f"no layer gives a map of at least {_CELLS[-1]}x{_CELLS[-1]} cells; name one of {self.layers}")
 
 
 def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor) -> Structure:
