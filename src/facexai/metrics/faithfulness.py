@@ -103,7 +103,7 @@ def faithfulness(
         options: see :class:`~facexai.metrics.subject.Options`.
 
     Returns:
-        :class:`Table`: one row per method, then ``centre prior`` and, per method, nothing that repeats it.
+        :class:`Table`: one row per method, then one for the centre prior, which is the same for all of them.
 
     Raises:
         ValueError: no method; else as :func:`deletion`.
@@ -117,7 +117,7 @@ def faithfulness(
         kept = retention(classifier, images, why, area, fill, seed, **options)
         row = _row(name, gone, kept, control=False)
         if steps:
-            row["insertion"] = insertion(classifier, images, why, steps, **options).auc
+            row["insertion"] = insertion(classifier, images, why, steps, seed=seed, **options).auc
         row["half of the mass"] = narrowness(why).half_mass.mean
         row["specificity"] = gone.specificity
         for control in CONTROLS:
@@ -128,7 +128,7 @@ def faithfulness(
     centre_gone, centre_kept = (d.controls["centre"] for d in first)
     if centre_gone is not None and centre_kept is not None:
         rows.append({**dict.fromkeys(rows[0]), **_row("centre prior", centre_gone, centre_kept, control=True)})
-    recipe = {**first[0].recipe, "steps": steps, "images": len(images)}
+    recipe = {**first[0].recipe, "insertion": {"steps": steps, "fill": "blur"}, "images": len(images)}
     return Table(tuple(rows), recipe)
 
 
