@@ -190,6 +190,12 @@ def test_a_saliency_is_judged_for_its_own_targets(images):
     np.testing.assert_allclose(drop.score.values, [1.0, 2.0, 3.0])
 
 
+def test_a_saliency_of_another_classifier_is_refused(images):
+    why = Saliency(torch.rand(3, 2, 2), (4, 4), torch.full((3,), 7), torch.ones(3))
+    with pytest.raises(ValueError, match="target 7 is no class of this classifier, which has 2"):
+        metrics.deletion(Brightness(), images, why)
+
+
 def test_a_gallery_is_measured_in_cosines():
     model = FaceModel(shaken(FlatNet()), "arcface")
     people = model.gallery({f"p{i}": torch.randn(32) for i in range(4)}, scale=30.0)

@@ -124,6 +124,11 @@ def subject(
     if logits.shape[1] < 2:
         raise ValueError("probabilities and margins need at least two classes, this classifier has one")
     targets = saliency.targets if isinstance(saliency, Saliency) else logits.argmax(1)
+    if int(targets.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"the Saliency's target {int(targets.max())} is no class of this classifier, which has {logits.shape[1]}; "
+            "measure with the classifier that was explained"
+        )
     people = None if identities is None else tuple(str(i) for i in identities)
     numbers = tuple(int(i) for i in numbered(items, len(images)))
     return Subject(
