@@ -148,3 +148,21 @@ def test_the_readmes_numbers_are_the_measured_ones():
     ):
         times = [r["in forward passes"] for r in costs if r["batch"] == batch and r["task"] in tasks]
         assert f"{min(times):.1f} to {max(times):.1f}" in readme, (batch, tasks)
+
+
+def test_the_readmes_sobering_sentence_is_measured():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    content = json.loads((ROOT / "benchmarks" / "results" / "truth.json").read_text())
+    rows = {(r["network"], r["fill"], r["map"]): r for r in content["rows"]}
+    assert {f["probes"] for f in content["facts"].values()} == {42}
+    sdd, base = (rows["dlib_resnet29", "black", name] for name in ("SDD(HiResCAM)", "HiResCAM"))
+    assert f"{sdd['deletion']:.1f} points lost, base {base['deletion']:.1f}, random {sdd['random']:.1f}" in readme
+    for network in content["facts"]:
+        for fill in ("black", "blur"):
+            own = rows[network, fill, "SDD(HiResCAM)"]
+            assert own["beats random"]
+            assert own["deletion"] > rows[network, fill, "HiResCAM"]["deletion"]
+        blurred = [r for r in content["rows"] if (r["network"], r["fill"]) == (network, "blur")]
+        assert not any(r["beats centre"] for r in blurred)
+        best = min(rows[network, "blur", f"captum {name}"]["deletion"] for name in ("Occlusion", "Lime"))
+        assert best > max(r["deletion"] for r in blurred if "Occlusion" not in r["map"] and "Lime" not in r["map"])
