@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
+from facexai.metrics.adding import joined
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
@@ -56,16 +57,10 @@ class Curve:
         return None if other is None else self.area.p_value(other.area)
 
     def __add__(self, other: Curve) -> Curve:
-        if dict(self.recipe) != dict(other.recipe):
-            raise ValueError(f"different recipes do not add: {dict(self.recipe)} and {dict(other.recipe)}")
-        controls = {}
-        for name, mine in self.controls.items():
-            theirs = other.controls.get(name)
-            controls[name] = None if mine is None or theirs is None else mine + theirs
+        rest = joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
         values = np.concatenate([self.values, other.values])[order]
-        reasons = {**other.reasons, **self.reasons}
-        return Curve(self.shares, values, self.area + other.area, controls, reasons, self.recipe)
+        return Curve(self.shares, values, self.area + other.area, **rest)
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.3f}" for n, c in self.controls.items() if c is not None)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from facexai.metrics.adding import joined
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
@@ -92,14 +93,8 @@ class Drop:
         return None if other is None else self.probability.p_value(other.probability)
 
     def __add__(self, other: Drop) -> Drop:
-        if dict(self.recipe) != dict(other.recipe):
-            raise ValueError(f"different recipes do not add: {dict(self.recipe)} and {dict(other.recipe)}")
-        controls = {}
-        for name, mine in self.controls.items():
-            theirs = other.controls.get(name)
-            controls[name] = None if mine is None or theirs is None else mine + theirs
-        summed = {name: getattr(self, name) + getattr(other, name) for name in STATISTICS}
-        return Drop(**summed, controls=controls, reasons={**other.reasons, **self.reasons}, recipe=self.recipe)
+        rest = joined(self, other)
+        return Drop(**{name: getattr(self, name) + getattr(other, name) for name in STATISTICS}, **rest)
 
     def rows(self) -> list[dict[str, Any]]:
         """The drop and its controls as rows of a table."""

@@ -1,0 +1,35 @@
+"""Adding what was measured on two parts of a data set, controls included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+
+class Measured(Protocol):
+    """A result with controls of its own kind."""
+
+    @property
+    def controls(self) -> Mapping[str, Any]: ...
+    @property
+    def reasons(self) -> Mapping[str, str]: ...
+    @property
+    def recipe(self) -> Mapping[str, Any]: ...
+
+
+Result = TypeVar("Result", bound=Measured)
+
+
+def joined(first: Result, second: Result) -> dict[str, Any]:
+    """Controls, reasons and recipe of the sum; a control that one part lacks is None.
+
+    Raises:
+        ValueError: the parts were measured by different recipes.
+    """
+    if dict(first.recipe) != dict(second.recipe):
+        raise ValueError(f"different recipes do not add: {dict(first.recipe)} and {dict(second.recipe)}")
+    controls: dict[str, Any] = {}
+    for name, mine in first.controls.items():
+        theirs = second.controls.get(name)
+        controls[name] = None if mine is None or theirs is None else mine + theirs
+    return {"controls": controls, "reasons": {**second.reasons, **first.reasons}, "recipe": first.recipe}
