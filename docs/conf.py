@@ -39,10 +39,10 @@ def _tables() -> None:
     for result in sorted((here.parent / "benchmarks" / "results").glob("*.json")):
         content = json.loads(result.read_text())
         rows, columns = content["rows"], content.get("columns") or list(content["rows"][0])
-        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines = [*(f"- {sentence}" for sentence in content.get("sentences", ())), ""]
+        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         for row in rows:
             lines.append("| " + " | ".join(_text(row[column]) for column in columns) + " |")
-        lines += ["", *(f"- {sentence}" for sentence in content.get("sentences", ()))]
         (here / "_tables" / f"{result.stem}.md").write_text("\n".join(lines) + "\n")
 
 
