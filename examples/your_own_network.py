@@ -42,6 +42,7 @@ try:
 except HeadDoesNotFold as reason:
     print(reason)
 
-exact, finer = HiResCAM(people)(faces, "bo"), HiResCAM(people, layer="stem")(faces, "bo")
+exact = HiResCAM(people, layer=why.recipe["layer"])(faces, "bo")
+finer = HiResCAM(people)(faces, "bo")
 print("HiResCAM at the head's input equals CAM:", torch.allclose(exact.cells, why.cells, atol=1e-4))
-print("a finer layer, first order:", tuple(finer.cells.shape[1:]), "cells")
+print("the default layer is finer and first order:", finer.recipe["layer"], tuple(finer.cells.shape[1:]), "cells")

@@ -84,6 +84,20 @@ def test_the_maps_point_at_pasted_eyes_where_the_network_sees_them(demo):
             assert inside > max(area, without)
 
 
+def test_the_pages_tell_the_demos_numbers(demo):
+    numbers, readme = demo[2], " ".join((ROOT / "README.md").read_text().split())
+    start = " ".join((ROOT / "docs" / "start.md").read_text().split())
+    first, second = numbers["blend"].values()
+    assert f"({numbers['distance_between_the_two']:.2f} apart, its limit is 0.6)" in readme
+    assert f"({first:.2f} and {second:.2f})" in readme
+    collins, hopper = numbers["pasted_eyes"]
+    for row in (collins, hopper):
+        hires = row["share_inside"]["HiResCAM"]
+        inside, before = hires[f"towards {row['eyes_of']}"], hires["same map without the paste"]
+        assert f"{100 * inside:.0f} %, {100 * before:.0f} before" in start
+        assert row["share_inside"]["SDD"][f"towards {row['eyes_of']}"] > 0.99
+
+
 def test_sentences_follow_the_numbers(demo):
     from facexai.demo.run import sentences_of
 
