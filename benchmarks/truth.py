@@ -41,12 +41,15 @@ CONTROLS = ("random", "centre", "mean-map", "other-image")
 
 
 def methods(gallery):
-    """Name -> explainer, ours first."""
+    """Name -> explainer, ours first; without baselines whose rule finds no activation module to change."""
     ours = {"CAM": CAM(gallery), "HiResCAM": HiResCAM(gallery), "Grad-CAM": GradCAM(gallery)}
     ours["Grad-CAM, cosine"] = GradCAM(gallery, similarity="cosine")
     ours |= {f"SDD({name})": SDD(base) for name, base in list(ours.items())[:3]}
-    theirs = {f"captum {n}": baselines.captum(n, gallery, **o) for n, o in BASELINES.items()}
-    return ours | theirs
+    for name, options in BASELINES.items():
+        rules = baselines.RULES.get(name, ())
+        if not rules or any(isinstance(module, rules) for module in gallery.model.net.modules()):
+            ours[f"captum {name}"] = baselines.captum(name, gallery, **options)
+    return ours
 
 
 def measure(network, name, why, gallery, probes, identities, fill):
@@ -82,11 +85,19 @@ def sentences(rows, facts):
             for control in ("random", "centre", "other-image"):
                 winners = [r["map"] for r in mine if r[f"beats {control}"]]
                 told = ", ".join(winners) if winners else "nobody"
-                said.append(f"{network}, {fill} fill, deletion: better than {NAMES[control]} (p < .05): {told}.")
+                said.append(
+                    f"{network}, {fill} fill, deletion: more than {NAMES[control]} (p < .05, uncorrected): {told}."
+                )
             centre = mine[0]["retention, centre"]
             better = [r["map"] for r in mine if r["retention"] < centre]
             told = ", ".join(better) if better else "nobody"
-            said.append(f"{network}, {fill} fill, retention: loses less than the centre prior ({centre:.1f}): {told}.")
+            said.append(
+                f"{network}, {fill} fill, retention: mean below the centre prior's {centre:.1f} (not tested): {told}."
+            )
+            pairs = [(r["map"][4:-1], r) for r in mine if r["map"].startswith("SDD(")]
+            base = {r["map"]: r["deletion"] for r in mine}
+            more = [f"{r['map']} {r['deletion']:.1f} against {base[name]:.1f}" for name, r in pairs]
+            said.append(f"{network}, {fill} fill, deletion of SDD against its base, means: {', '.join(more)}.")
     return said
 
 
@@ -96,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", FaceXAIWarning)
-    warnings.simplefilter("ignore", UserWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="captum")
     photos, rows, facts = people(options.faces), [], {}
     for network, model in networks(options).items():
         gallery, probes, identities = split(photos, model, options.probes)

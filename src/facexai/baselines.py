@@ -16,6 +16,7 @@ from facexai.explainers.targets import Targets, indices
 from facexai.functional import at_least_float32
 from facexai.hooks import evaluating
 from facexai.models import FaceModel, Gallery
+from facexai.models.gallery import around
 from facexai.results import Saliency
 
 METHODS = (
@@ -30,7 +31,13 @@ METHODS = (
 )
 """Names of captum's classes that :func:`captum` takes."""
 
-_NEED_RELU = ("GuidedBackprop", "GuidedGradCam", "DeepLift")
+_RESCALED = (nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
+RULES: dict[str, tuple[type[nn.Module], ...]] = {
+    "GuidedBackprop": (nn.ReLU,),
+    "GuidedGradCam": (nn.ReLU,),
+    "DeepLift": _RESCALED,
+}
+_ONE_BRANCH = ("DeepLift", "GuidedGradCam")
 _MAGNITUDE = ("Saliency", "GuidedBackprop", "GuidedGradCam")
 
 
@@ -44,9 +51,7 @@ class _Whole(nn.Module):
         for module in self.net.modules():
             if getattr(module, "inplace", False) is True:
                 setattr(module, "inplace", False)  # noqa: B010  (modules type their attributes as tensors)
-        options: dict[str, Any] = {"take": model.took, "output": model.output, "flip": model.flip}
-        twin = FaceModel(self.net, model.spec, center=model.center, names=model.names, **options)
-        self.classifier = twin if isinstance(classifier, FaceModel) else replace(classifier, model=twin)
+        self.classifier = around(classifier, self.net)
 
     def forward(self, images: Tensor) -> Tensor:
         model = self.classifier.model
@@ -76,16 +81,21 @@ class Captum:
         cells = values.abs().amax(1) if self.method in _MAGNITUDE else values.sum(1)
         scores = self.classifier.logits(images).gather(1, chosen[:, None])[:, 0]
         options = {name: str(value) for name, value in self.options.items()}
-        recipe = {"method": f"captum {self.method}", "layer": self.layer or "pixels", "similarity": "cosine", **options}
+        layer = model.layer(self.layer or "auto") if self.method == "GuidedGradCam" else "pixels"
+        recipe = {"method": f"captum {self.method}", "layer": layer, "flip": model.flip, **options}
+        if isinstance(self.classifier, Gallery):
+            recipe["similarity"] = "cosine"
         why = saliency(self.classifier, cells, targets=chosen, scores=scores, recipe=recipe)
         assert tuple(cells.shape[1:]) == model.spec.size
         return replace(why, images=images)
 
     def _attribute(self, whole: _Whole, images: Tensor, targets: Tensor) -> Tensor:
         attr = require("captum.attr", extra="parity", purpose=f"captum's {self.method}")
-        if self.method in _NEED_RELU and not any(isinstance(m, nn.ReLU) for m in whole.modules()):
+        rules = RULES.get(self.method, ())
+        if rules and not any(isinstance(module, rules) for module in whole.modules()):
             warnings.warn(
-                f"captum's {self.method} changes nn.ReLU modules; this network has none, so it shows plain gradients",
+                f"captum's {self.method} changes activation modules such as nn.ReLU and this network has none, so it "
+                f"equals {'InputXGradient' if self.method == 'DeepLift' else 'its unguided form'}",
                 FaceXAIWarning,
                 stacklevel=4,
             )
@@ -133,9 +143,11 @@ def captum(method: str, classifier: Gallery | FaceModel, *, layer: str | None = 
         DeepLIFT needs every activation to be a module that runs once.
 
     Raises:
-        ValueError: captum has no such method here.
+        ValueError: captum has no such method here, or it does not work with the model's ``flip``.
         ImportError: on use, where captum is missing (extra ``parity``).
     """
+    if classifier.model.flip is not None and method in _ONE_BRANCH:
+        raise ValueError(f"captum's {method} does not work with flip={classifier.model.flip!r}; use a model without it")
     if method not in METHODS:
         raise ValueError(f"no baseline is called {method!r}; {near_matches(method, METHODS)}")
     return Captum(method, classifier, layer, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -73,7 +74,7 @@ def filling(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int] |
     Raises:
         ValueError: unknown fill, or a value outside [0, 1].
     """
-    if isinstance(fill, int | float) and not isinstance(fill, bool):
+    if isinstance(fill, Real) and not isinstance(fill, bool):
         if not 0 <= fill <= 1:
             raise ValueError(f"expected a fill value from 0 to 1, got {fill}")
         return torch.full_like(images, float(fill))

@@ -7,7 +7,7 @@ import torch
 from nets import FlatNet, shaken
 from torch import nn
 
-from facexai import FaceModel, baselines, metrics
+from facexai import FaceModel, FaceXAIWarning, baselines, metrics
 
 captum = pytest.importorskip("captum.attr", exc_type=ImportError)
 pytest.importorskip("sklearn")
@@ -84,3 +84,18 @@ def test_unknown_baselines_and_missing_captum(people, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(ImportError, match=r"facexai\[parity\]"):
         baselines.captum("Saliency", people)(images)
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "GuidedGradCam"])
+def test_baselines_that_do_not_work_with_flip_are_refused(people, name):
+    flipped = FaceModel(people.model.net, "arcface", flip="sum").gallery({"a": torch.randn(32), "b": torch.randn(32)})
+    with pytest.raises(ValueError, match="does not work with flip"):
+        baselines.captum(name, flipped)
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "GuidedBackprop"])
+def test_baselines_without_anything_to_change_say_so(images, name):
+    net = nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.Flatten(), nn.Linear(196, 6))
+    model = FaceModel(net, "arcface", output="logits")
+    with pytest.warns(FaceXAIWarning, match="this network has none"):
+        baselines.captum(name, model)(images)

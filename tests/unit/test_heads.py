@@ -263,7 +263,7 @@ def test_a_module_that_runs_twice_is_no_obstacle():
     why = CAM(model)(images, 3)
     torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores)
     assert "relu" not in model.layers
-    assert HiResCAM(model)(images, 3).recipe["layer"] == "c2"
+    assert HiResCAM(model)(images, 3).recipe["layer"] == "c1"
 
 
 class ByKeyword(FlatNet):

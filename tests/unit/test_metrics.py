@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import FlatNet, GapNet, shaken
 
-from facexai import CAM, SDD, FaceModel, GradCAM, HiResCAM, InputSpec, Saliency, metrics, perturb
+from facexai import CAM, SDD, FaceModel, FaceXAIWarning, GradCAM, HiResCAM, InputSpec, Saliency, metrics, perturb
 from facexai.metrics.drop import margin
 from facexai.metrics.sanity import rank_correlation
 from facexai.metrics.statistic import Statistic
@@ -409,3 +409,83 @@ def test_a_calibrated_scale_is_the_most_probable_one():
         model.gallery({k: v[:1] for k, v in rows.items()}, scale="calibrated")
     with pytest.raises(ValueError, match="'calibrated'"):
         model.gallery(rows, scale="best")
+
+
+def test_what_cannot_be_calibrated_is_said():
+    model = FaceModel(shaken(GapNet(16)), InputSpec(64))
+    apart = {f"p{k}": torch.eye(16)[k] + 0.01 * torch.randn(4, 16) for k in range(5)}
+    with pytest.warns(FaceXAIWarning, match="separated perfectly"):
+        assert model.gallery(apart, scale="calibrated").scale == 64.0
+    alike = {f"p{k}": torch.randn(4, 16, generator=torch.Generator().manual_seed(0)) for k in range(5)}
+    with pytest.warns(FaceXAIWarning, match="do not tell people apart"):
+        assert model.gallery(alike, scale="calibrated").scale == 64.0
+
+
+def test_another_gallery_is_not_measured_by_accident(people):
+    faces = torch.rand(2, 3, 112, 112)
+    why = HiResCAM(people)(faces)
+    turned = dataclasses.replace(people, names=people.names[::-1], templates=people.templates.flip(0))
+    with pytest.raises(ValueError, match="names other classes"):
+        metrics.deletion(turned, faces, why)
+
+
+def test_a_table_compares_like_with_like(people):
+    faces = torch.rand(2, 3, 112, 112)
+    methods = {"a": HiResCAM(people)(faces, "p0"), "b": HiResCAM(people)(faces, "p1")}
+    with pytest.raises(ValueError, match="'b' explains other classes"):
+        metrics.faithfulness(methods, people, faces, steps=0)
+
+
+def test_one_image_is_never_called_beaten(people):
+    faces = torch.rand(1, 3, 112, 112)
+    table = metrics.faithfulness({"HiResCAM": HiResCAM(people)}, people, faces, steps=0)
+    assert table.rows[0]["beats centre"] is None
+    assert table.rows[0]["deletion interval"] is None
+    assert str(table)
+
+
+def test_percentages_of_nothing_stay_finite():
+    class Steep:
+        def logits(self, x):
+            return 3000 * torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1)
+
+    drop = metrics.deletion(Steep(), torch.full((2, 3, 4, 4), 0.4), torch.rand(2, 4, 4), area=1.0)
+    assert np.isfinite(drop.relative_drop)
+    assert metrics.deletion(Steep(), torch.full((2, 3, 4, 4), 0.4), torch.rand(2, 4, 4)).controls["centre"] is not None
+
+
+def test_specificity_has_an_interval(images, left):
+    drop = metrics.deletion(Brightness(), images, left * torch.rand(left.shape), identities=["a", "b", "c"])
+    assert drop.specific.mean == pytest.approx(drop.specificity)
+    assert drop.specific.interval is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": torch.full((3, 3, 4, 4), 200.0)}, ValueError, "divide 0..255"),
+        ({"saliency": np.zeros((3, 4, 4))}, TypeError, "torch.Tensor"),
+        ({"batch_size": 0}, ValueError, "batch size"),
+        ({"items": [1, 1, 2]}, ValueError, "distinct item"),
+        ({"reference": Reference(torch.zeros(2, 2))}, ValueError, r"reference\.mean_map"),
+        ({"reference": Reference(None, torch.zeros(1, 4, 4))}, ValueError, r"reference\.other_maps"),
+    ],
+)
+def test_more_bad_input(images, left, change, error, message):
+    given = {"images": images, "saliency": left, **change}
+    with pytest.raises(error, match=message):
+        metrics.deletion(Brightness(), given.pop("images"), given.pop("saliency"), **given)
+
+
+def test_layers_are_shuffled_from_the_output_also_when_registered_first():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.conv = torch.nn.Linear(196, 6), torch.nn.Conv2d(3, 4, 16, stride=16)
+
+        def forward(self, x):
+            return self.head(self.conv(x).flatten(1))
+
+    model = FaceModel(Odd().eval(), InputSpec(112), output="logits")
+    result = metrics.randomisation(CAM, model, torch.rand(1, 3, 112, 112), torch.tensor([0]))
+    assert result.layers == ("head", "conv")

@@ -7,11 +7,14 @@ from facexai.metrics.sanity import randomisation, stability
 from facexai.metrics.shape import class_overlap, narrowness
 from facexai.metrics.shortcut import Difference, mad
 from facexai.metrics.statistic import Statistic
+from facexai.metrics.subject import Options, Reference, mean_map, others
 
 __all__ = [
     "Curve",
     "Difference",
     "Drop",
+    "Options",
+    "Reference",
     "Statistic",
     "Table",
     "class_overlap",
@@ -20,7 +23,9 @@ __all__ = [
     "faithfulness",
     "insertion",
     "mad",
+    "mean_map",
     "narrowness",
+    "others",
     "prediction_change",
     "randomisation",
     "retention",

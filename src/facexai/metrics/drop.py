@@ -17,6 +17,8 @@ from facexai.models import Classifier
 from facexai.perturb import Fill, filling, moved, top_area
 from facexai.results import Saliency
 
+_FLOOR = 1e-6  # probabilities below this are no base for percentages
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Drop:
 
     Attributes:
         probability: statistic of the drop of the target's probability, in points (0 to 100).
-        relative: of the same drop in per cent of the probability before.
+        relative: of the same drop in per cent of the probability before (of 1e-6 where that is smaller).
         score: of the drop of the target's score: cosine for a gallery, else logit.
         margin: of the drop of the margin to the best other class, in units of the score.
         change: 1 where the predicted class changed, else 0.
@@ -78,8 +80,17 @@ class Drop:
     @property
     def specificity(self) -> float | None:
         """``drop`` minus that of another image's map: what the map knows of this image. None where there is none."""
+        specific = self.specific
+        return None if specific is None else specific.mean
+
+    @property
+    def specific(self) -> Statistic | None:
+        """The statistic behind :attr:`specificity`, with its interval."""
         other = self.controls.get("other-image")
-        return None if other is None else self.drop - other.drop
+        if other is None:
+            return None
+        own = self.probability
+        return Statistic(own.values - other.probability.values, own.items, own.identities)
 
     def p_value(self, control: str) -> float | None:
         """Paired test of the probability drop against a control; None where the control is missing.
@@ -214,7 +225,7 @@ def _compare(who: Subject, after: Tensor, recipe: Mapping[str, Any]) -> Drop:
 
     return Drop(
         probability=statistic(100 * (p - q)),
-        relative=statistic(100 * (p - q) / p.clamp(min=torch.finfo(p.dtype).tiny)),
+        relative=statistic(100 * (p - q) / p.clamp(min=_FLOOR)),
         score=statistic(s - t),
         margin=statistic(m - n),
         change=statistic(changed),

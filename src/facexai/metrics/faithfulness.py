@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -106,13 +107,16 @@ def faithfulness(
         :class:`Table`: one row per method, then one for the centre prior, which is the same for all of them.
 
     Raises:
-        ValueError: no method; else as :func:`deletion`.
+        ValueError: no method, or methods that explain different classes; else as :func:`deletion`.
     """
     if not methods:
         raise ValueError("expected at least one method")
-    rows, drops = [], {}
+    rows, drops, explained = [], {}, None
     for name, method in methods.items():
         why = method if isinstance(method, Saliency) else method(images)
+        explained = why.targets if explained is None else explained
+        if not torch.equal(explained, why.targets):
+            raise ValueError(f"{name!r} explains other classes than the methods before it; explain the same for all")
         gone = deletion(classifier, images, why, area, fill, seed, **options)
         kept = retention(classifier, images, why, area, fill, seed, **options)
         row = _row(name, gone, kept, control=False)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from facexai.hooks import quiet_grad, trace
 from facexai.metrics.statistic import Statistic
 from facexai.models import FaceModel, Gallery
+from facexai.models.gallery import around
 from facexai.perturb import generator, numbered
 from facexai.results import Saliency
 
@@ -88,16 +90,12 @@ def randomisation(
     Source: Adebayo et al. 2018, arXiv:1810.03292, sec. 4; the weights of each layer are shuffled rather than drawn
     anew, which keeps their distribution (ours).
     """
-    model = classifier.model
-    net = copy.deepcopy(model.net)
-    twin = FaceModel(
-        net, model.spec, take=model.took, output=model.output, flip=model.flip, center=model.center, names=model.names
-    )
-    shuffled = twin if isinstance(classifier, FaceModel) else replace(classifier, model=twin)
+    net = copy.deepcopy(classifier.model.net)
+    shuffled = around(classifier, net)
     original = make(classifier)(images, targets).maps
     layers: list[str] = []
     found: list[Statistic] = []
-    for name, module in reversed(_weighted(net)):
+    for name, module in reversed(_weighted(net, lambda: shuffled.model.outputs(images[:1]))):
         _shuffle(module, generator(seed, len(layers), name))
         maps = make(shuffled)(images, targets).maps
         layers.append(name)
@@ -105,8 +103,13 @@ def randomisation(
     return Randomisation(tuple(layers), tuple(found))
 
 
-def _weighted(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(n, m) for n, m in net.named_modules() if any(True for _ in m.parameters(recurse=False))]
+def _weighted(net: nn.Module, run: Callable[[], Tensor]) -> list[tuple[str, nn.Module]]:
+    """Modules with weights of their own, in the order in which they last run."""
+    found = {n: m for n, m in net.named_modules() if n and any(True for _ in m.parameters(recurse=False))}
+    with quiet_grad():
+        calls, _ = trace(run, found)
+    order = dict.fromkeys(call.name for call in reversed(calls))
+    return [(name, found[name]) for name in reversed(order)]
 
 
 @torch.no_grad()

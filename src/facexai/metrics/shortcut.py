@@ -43,7 +43,7 @@ class Difference:
         return self.absolute.interval
 
     @property
-    def p_value(self) -> float:
+    def p_value(self) -> float | None:
         """Sign-flip permutation p-value of the signed mean difference."""
         still = Statistic(0 * self.signed.values, self.signed.items, self.signed.identities)
         return self.signed.p_value(still)

@@ -50,6 +50,8 @@ class Statistic:
         people = None if identities is None else tuple(str(i) for i in identities)
         if row.ndim != 1 or len(row) == 0 or len(numbers) != len(row) or (people and len(people) != len(row)):
             raise ValueError(f"expected one number, item and identity per image, got {row.shape}, {numbers.shape}")
+        if len(set(numbers.tolist())) < len(numbers):
+            raise ValueError("expected distinct item numbers")
         if not np.isfinite(row).all():
             raise ValueError("expected finite numbers, got NaN or infinity")
         return cls(row, numbers, people)
@@ -86,8 +88,9 @@ class Statistic:
         sums, counts = self._clusters()
         if len(sums) < 2:
             return None
-        drawn = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
-        means = sums[drawn].sum(1) / counts[drawn].sum(1)
+        rng = np.random.default_rng(seed)
+        rows = (rng.integers(0, len(sums), len(sums)) for _ in range(draws))  # one draw at a time: large sets fit
+        means = [sums[row].sum() / counts[row].sum() for row in rows]
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return (float(low), float(high))
 
@@ -98,14 +101,15 @@ class Statistic:
         _, person = np.unique(self.identities, return_inverse=True)
         return np.bincount(person, self.values).astype(np.float64), np.bincount(person).astype(np.float64)
 
-    def p_value(self, other: Statistic) -> float:
+    def p_value(self, other: Statistic) -> float | None:
         """Chance of a mean difference this large if the two did not differ: paired, signs flipped by person or image.
 
         Args:
             other: the same images under the control.
 
         Returns:
-            Two-sided p in (0, 1]; (1 + count) / (1 + draws) with 9,999 draws, all sign patterns where those are fewer.
+            None with one person (or one image), where nothing can be tested. Else two-sided p in (0, 1];
+            (1 + count) / (1 + draws) with 9,999 draws, all sign patterns where those are fewer.
 
         Raises:
             ValueError: other images.
@@ -115,7 +119,9 @@ class Statistic:
         if not np.array_equal(self.items, other.items):
             raise ValueError("a paired test needs the same images in the same order")
         sums, counts = Statistic(self.values - other.values, self.items, self.identities)._clusters()
-        if len(sums) < 2 or not np.any(sums):
+        if len(sums) < 2:
+            return None
+        if not np.any(sums):
             return 1.0
         whole = counts.sum()
 
@@ -123,6 +129,12 @@ class Statistic:
             return x.sum(axis) / whole
 
         test = stats.permutation_test(
-            (sums,), mean, permutation_type="samples", vectorized=True, n_resamples=9999, rng=np.random.default_rng(0)
+            (sums,),
+            mean,
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=9999,
+            batch=max(1, 2_000_000 // len(sums)),
+            rng=np.random.default_rng(0),
         )
         return float(test.pvalue)

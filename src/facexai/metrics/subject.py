@@ -11,7 +11,8 @@ from torch import Tensor
 
 from facexai.functional import minmax
 from facexai.hooks import quiet_grad
-from facexai.models import Classifier
+from facexai.input_spec import check_pixels
+from facexai.models import Classifier, Gallery
 from facexai.perturb import centre_prior, check_maps, numbered
 from facexai.results import Saliency
 
@@ -82,12 +83,12 @@ class Subject:
     @property
     def scale(self) -> float:
         """Logits per unit of score: a gallery's scale, so that scores are cosines; 1 for other classifiers."""
-        return float(getattr(self.classifier, "scale", 1.0))
+        return self.classifier.scale if isinstance(self.classifier, Gallery) else 1.0
 
     @property
     def score_unit(self) -> str:
         """``"cosine"`` for a gallery, else ``"logit"``."""
-        return "cosine" if hasattr(self.classifier, "scale") else "logit"
+        return "cosine" if isinstance(self.classifier, Gallery) else "logit"
 
 
 def logits_of(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
@@ -111,8 +112,16 @@ def subject(
     Raises:
         ValueError: numbers or sizes that differ, NaN in a map, fewer than two classes.
     """
+    check_pixels(images)
     maps = saliency.maps if isinstance(saliency, Saliency) else saliency
+    if not isinstance(maps, Tensor):
+        raise TypeError(f"expected a Saliency or maps as a torch.Tensor, got {type(maps).__name__}")
     check_maps(maps)
+    if batch_size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    names = getattr(classifier, "names", None)
+    if isinstance(saliency, Saliency) and None not in (saliency.names, names) and saliency.names != names:
+        raise ValueError("the Saliency names other classes than this classifier; measure with the one explained")
     if len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
         raise ValueError(
             f"expected one map of {tuple(images.shape[-2:])} for each of the {len(images)} images, "
@@ -124,7 +133,9 @@ def subject(
     if logits.shape[1] < 2:
         raise ValueError("probabilities and margins need at least two classes, this classifier has one")
     targets = saliency.targets if isinstance(saliency, Saliency) else logits.argmax(1)
-    if int(targets.max()) >= logits.shape[1]:
+    if not torch.isfinite(logits).all():
+        raise ValueError("the classifier gives NaN or infinite logits for these images")
+    if int(targets.max()) >= logits.shape[1] or int(targets.min()) < 0:
         raise ValueError(
             f"the Saliency's target {int(targets.max())} is no class of this classifier, which has {logits.shape[1]}; "
             "measure with the classifier that was explained"
@@ -171,6 +182,12 @@ def others(n: int, identities: Sequence[str] | None) -> list[int] | None:
 def control_maps(who: Subject) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Maps (N, H, W) of the controls that are maps, and the reason for each that there is not."""
     reference = who.reference
+    for name, given, shape in (
+        ("mean_map", reference.mean_map, who.maps.shape[1:]),
+        ("other_maps", reference.other_maps, who.maps.shape),
+    ):
+        if given is not None and given.shape != shape:
+            raise ValueError(f"expected reference.{name} of shape {tuple(shape)}, got {tuple(given.shape)}")
     n, size = len(who.maps), (int(who.maps.shape[1]), int(who.maps.shape[2]))
     centre = centre_prior(size).to(who.maps).expand(n, -1, -1)
     found, reasons = {"centre": centre}, {}

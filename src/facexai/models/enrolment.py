@@ -24,6 +24,8 @@ People = Mapping[str, Tensor | str | Path | Sequence[str | Path]] | str | Path
 
 _FEWEST_FOR_CENTER = 10
 _SCALES = (1.0, 1000.0)  # where a calibrated scale is looked for
+_PERFECT = 1e-4  # a loss below this says that nothing was left to calibrate
+_CONVENTION = 64.0
 
 
 @final
@@ -79,6 +81,9 @@ def calibrated(people: Sequence[Tensor]) -> float:
     Args:
         people: for each person the embeddings (n, D) of the photos, centred if the gallery is.
 
+    Returns:
+        The scale; with a warning the conventional 64 where the photos are separated perfectly or not at all.
+
     Raises:
         ValueError: fewer than two people, or nobody with two photos.
 
@@ -103,8 +108,18 @@ def calibrated(people: Sequence[Tensor]) -> float:
     def loss(log_scale: float) -> float:
         return float(F.cross_entropy(math.exp(log_scale) * table, truth.to(table.device)))
 
-    low, high = (math.log(v) for v in _SCALES)
-    return math.exp(float(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+    low, high = _SCALES
+    found = math.exp(float(minimize_scalar(loss, bounds=(math.log(low), math.log(high)), method="bounded").x))
+    separated, useless = loss(math.log(found)) < _PERFECT, found < 1.01 * low
+    if not (separated or useless):
+        return found
+    why = "are separated perfectly, so any large scale fits" if separated else "do not tell people apart at any scale"
+    warnings.warn(
+        f"the left-out photos {why}; took the conventional {_CONVENTION:g}. Give scale= a number, or enrol more photos",
+        FaceXAIWarning,
+        stacklevel=4,
+    )
+    return _CONVENTION
 
 
 def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor | None:

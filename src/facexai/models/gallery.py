@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from facexai._messages import near_matches
 from facexai.hooks import quiet_grad
@@ -27,6 +27,7 @@ class Gallery:
         scale: logits per unit of cosine.
         center: (D,) subtracted from unit embeddings before the cosine, or None.
 
+    >>> import torch
     >>> from facexai import FaceModel, InputSpec
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     >>> people = FaceModel(net, InputSpec(2)).gallery({"ann": torch.eye(2)[0], "bo": torch.eye(2)[1]}, scale=1.0)
@@ -117,3 +118,12 @@ class Gallery:
     def cosines(self, images: Tensor) -> Tensor:
         """Cosine of images (N, 3, H, W) to every person: (N, C), between -1 and 1."""
         return self.logits(images) / self.scale
+
+
+def around(classifier: Gallery | FaceModel, net: nn.Module) -> Gallery | FaceModel:
+    """The same classifier with another network of the same kind, such as a changed copy; templates stay."""
+    model = classifier.model
+    twin = FaceModel(
+        net, model.spec, take=model.took, output=model.output, flip=model.flip, center=model.center, names=model.names
+    )
+    return twin if isinstance(classifier, FaceModel) else replace(classifier, model=twin)

@@ -30,8 +30,8 @@ class Structure:
         Raises:
             ValueError: there is none of 7x7.
 
-        Source: measured, ``benchmarks/layers.py``: deeper maps miss what deletion finds; finer ones, under black fill,
-        mark speckle that harms any image, although they do well under blur.
+        Source: a compromise that was measured, ``benchmarks/layers.py``: under black fill deeper maps find much less in
+        deletion, and finer ones mark speckle that harms any image; under blur no resolution wins everywhere.
         """
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
         for cells in _CELLS:
