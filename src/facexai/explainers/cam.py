@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import Evidence, check_explainable, check_kind, class_saliency, explain
+from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.explainers.targets import Targets
 from facexai.functional import at_least_float32
 from facexai.hooks import capture, quiet_grad
@@ -98,8 +98,16 @@ class CAM:
         Returns:
             A Saliency with ``.constant`` (N,): cells and constant add up to the score.
         """
-        why = class_saliency(self, evidence, targets, relu=False)
-        return replace(why, constant=self._fold(evidence, why.targets[:, None])[1][:, 0])
+        logits, chosen = asked(self.classifier, evidence, targets)
+        maps, constants = self._fold(evidence, chosen[:, None])
+        return saliency(
+            self.classifier,
+            maps[:, 0],
+            targets=chosen,
+            scores=logits.gather(1, chosen[:, None])[:, 0],
+            constant=constants[:, 0],
+            recipe={**self.recipe(evidence), "relu": False},
+        )
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) in logits."""

@@ -99,19 +99,11 @@ def logits_of(classifier: WhiteBox, evidence: Evidence) -> Tensor:
         return classifier.score(classifier.model.features(evidence.outputs.detach()))
 
 
-def class_saliency(explainer: ClassMaps, evidence: Evidence, targets: Targets, *, relu: bool) -> Saliency:
-    """One map per image for the target classes."""
-    check_evidence(explainer.classifier, evidence)
-    logits = logits_of(explainer.classifier, evidence)
-    chosen = indices(targets, explainer.classifier.names, logits)
-    cells = explainer.class_maps(evidence, chosen[:, None])[:, 0]
-    return saliency(
-        explainer.classifier,
-        cells.clamp(min=0) if relu else cells,
-        targets=chosen,
-        scores=logits.gather(1, chosen[:, None])[:, 0],
-        recipe={**explainer.recipe(evidence), "relu": relu},
-    )
+def asked(classifier: WhiteBox, evidence: Evidence, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) of the observed images and the target classes (N,); refuses evidence of another network."""
+    check_evidence(classifier, evidence)
+    logits = logits_of(classifier, evidence)
+    return logits, indices(targets, classifier.names, logits)
 
 
 def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], **fields: Any) -> Saliency:

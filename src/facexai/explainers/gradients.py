@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import Evidence, Similarity, check_explainable, check_kind, class_saliency
+from facexai.explainers.classmaps import Evidence, Similarity, asked, check_explainable, check_kind, saliency
 from facexai.explainers.targets import Targets
 from facexai.hooks import capture, quiet_grad
 from facexai.models import HeadDoesNotFold, WhiteBox
@@ -81,7 +81,15 @@ def _similarity(self: GradientMaps, evidence: Evidence) -> Similarity:
 
 def answer(self: GradientMaps, evidence: Evidence, targets: Targets = None) -> Saliency:
     """The map of any class from evidence: one backward pass from the output to the layer."""
-    return class_saliency(self, evidence, targets, relu=self.relu)
+    logits, chosen = asked(self.classifier, evidence, targets)
+    cells = self.class_maps(evidence, chosen[:, None])[:, 0]
+    return saliency(
+        self.classifier,
+        cells.clamp(min=0) if self.relu else cells,
+        targets=chosen,
+        scores=logits.gather(1, chosen[:, None])[:, 0],
+        recipe={**self.recipe(evidence), "relu": self.relu},
+    )
 
 
 def recipe(self: GradientMaps, evidence: Evidence) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from facexai import functional
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import ClassMaps, Evidence, check_evidence, explain, logits_of, saliency
-from facexai.explainers.targets import Targets, index, indices, ranking
+from facexai.explainers.classmaps import ClassMaps, Evidence, asked, explain, saliency
+from facexai.explainers.targets import Targets, index, ranking
 from facexai.functional.sdd import Amplify, Divergence, Scale
 from facexai.models import WhiteBox
 from facexai.results import Saliency
@@ -88,9 +88,7 @@ class SDD:
         Returns:
             A Saliency with ``.rivals`` (N, R) and ``.class_cells`` (N, 1 + R, h, w), the target's first.
         """
-        check_evidence(self.classifier, evidence)
-        logits = logits_of(self.classifier, evidence)
-        chosen = indices(targets, self.classifier.names, logits)
+        logits, chosen = asked(self.classifier, evidence, targets)
         rivals = self._rivals(logits, chosen)
         maps = self.base.class_maps(evidence, torch.cat([chosen[:, None], rivals], 1))
         if self.relu:
