@@ -8,8 +8,7 @@ import torch
 from common import arguments, networks, report
 
 from facexai import FaceModel
-from facexai.explainers.cam import completeness_error
-from facexai.functional import at_least_float32
+from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture
 
 IMAGES = 8
@@ -28,7 +27,7 @@ def main() -> None:
             cast.net.requires_grad_(False)
             with torch.no_grad(), capture(cast.net, head.layer, side=head.side) as a, capture(cast.net, head.last) as e:
                 cast.outputs(images)
-            activations, output = at_least_float32(a.tensor), at_least_float32(e.tensor)
+            activations, output = at_least_float32(head.layout.map(a.last)), at_least_float32(e.last.flatten(1))
             r = torch.randn(*output.shape).to(output)
             weights, constant = head.pull(r)
             error = completeness_error((weights * activations).sum(1), constant, r, output)

@@ -120,3 +120,100 @@ def two_linears() -> nn.Module:
         nn.Linear(20, 8, bias=False),
         nn.BatchNorm1d(8, affine=False),
     )
+
+
+class DepthwiseHead(nn.Module):
+    """MobileFaceNet's head: a depth-wise convolution as large as the map, then flatten, Linear, BN1d; H112 x W96."""
+
+    def __init__(self, *, size: tuple[int, int] = (7, 6), dim: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 16, stride=16)
+        self.prelu = nn.PReLU(12)
+        self.gdc = nn.Sequential(nn.Conv2d(12, 12, size, groups=12, bias=False), nn.BatchNorm2d(12))
+        self.flatten = nn.Flatten()
+        self.linear = nn.Linear(12, dim, bias=False)
+        self.bn = nn.BatchNorm1d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.linear(self.flatten(self.gdc(self.prelu(self.stem(x))))))
+
+
+class Attention(nn.Module):
+    """Self-attention whose weights are a module's output, which looks like a map and is none."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.softmax, self.proj = nn.Linear(dim, 3 * dim), nn.Softmax(-1), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, dim = x.shape
+        q, k, v = self.qkv(x).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        weights = self.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5)
+        return self.proj((weights @ v).transpose(1, 2).reshape(n, tokens, dim))
+
+
+class TokenBlock(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.norm2 = nn.LayerNorm(dim), Attention(dim, heads), nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class TokenNet(nn.Module):
+    """A vision transformer for faces: 14x14 tokens, flattened into Linear, BN1d, Linear, BN1d; or pooled; or CLS."""
+
+    def __init__(self, end: str = "flatten", *, dim: int = 8) -> None:
+        super().__init__()
+        self.end = end
+        self.patches = nn.Conv2d(3, dim, 8, stride=8)
+        self.cls = nn.Parameter(torch.randn(1, 1, dim))
+        self.blocks = nn.ModuleList([TokenBlock(dim, 2) for _ in range(2)])
+        self.norm = nn.LayerNorm(dim)
+        self.pool = nn.AdaptiveAvgPool1d(1)
+        size = dim * 196 if end == "flatten" else dim
+        self.feature = nn.Sequential(
+            nn.Linear(size, 24, bias=False), nn.BatchNorm1d(24), nn.Linear(24, 16, bias=False), nn.BatchNorm1d(16)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        if self.end == "cls":
+            x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        ends = {
+            "flatten": lambda: x.reshape(len(x), -1),
+            "mean": lambda: x.mean(1),
+            "pool": lambda: self.pool(x.transpose(1, 2)).flatten(1),
+            "cls": lambda: x[:, 0],
+        }
+        return self.feature(ends[self.end]())
+
+
+class HwcNet(nn.Module):
+    """Channels last all the way, as Swin is: LayerNorm over channels, flattened or averaged over rows and columns."""
+
+    def __init__(self, *, mean: bool = False) -> None:
+        super().__init__()
+        self.mean = mean
+        self.patches = nn.Conv2d(3, 8, 16, stride=16)
+        self.mix, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.head = nn.Linear(8 if mean else 8 * 49, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).permute(0, 2, 3, 1)
+        x = self.norm(x + F.gelu(self.mix(x)))
+        return self.head(x.mean((1, 2)) if self.mean else x.flatten(1))
+
+
+def pointwise_head() -> nn.Module:
+    """Global average pooling, then 1x1 convolutions instead of linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 16, stride=16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 10, 1), nn.BatchNorm2d(10)
+    )

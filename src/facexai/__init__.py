@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facexai import baselines, explainers, functional, images, io, metrics, models, perturb, plots, results, zoo
     from facexai._messages import FaceXAIWarning
-    from facexai.explainers import CAM, SDD, GradCAM, HiResCAM
+    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold
     from facexai.results import Saliency, load
@@ -25,7 +25,9 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 _NAMES = {
     "CAM": "facexai.explainers",
     "GradCAM": "facexai.explainers",
+    "GradCAMPlusPlus": "facexai.explainers",
     "HiResCAM": "facexai.explainers",
+    "LayerCAM": "facexai.explainers",
     "SDD": "facexai.explainers",
     "FaceModel": "facexai.models",
     "Gallery": "facexai.models",
@@ -56,9 +58,11 @@ __all__ = [
     "FaceXAIWarning",
     "Gallery",
     "GradCAM",
+    "GradCAMPlusPlus",
     "HeadDoesNotFold",
     "HiResCAM",
     "InputSpec",
+    "LayerCAM",
     "Saliency",
     "baselines",
     "explainers",

@@ -10,15 +10,18 @@ import torch
 from nets import FlatNet, shaken
 from torch import nn
 
-from facexai import CAM, SDD, FaceModel, GradCAM, HiResCAM
+from facexai import CAM, SDD, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 
 EXPLAINERS = {
     "CAM": CAM,
     "HiResCAM": lambda c: HiResCAM(c, layer="layer3"),
     "HiResCAM-cosine": lambda c: HiResCAM(c, layer="layer3", similarity="cosine"),
     "GradCAM": lambda c: GradCAM(c, layer="layer3"),
+    "GradCAM++": lambda c: GradCAMPlusPlus(c, layer="layer3"),
+    "LayerCAM": lambda c: LayerCAM(c, layer="layer3"),
     "SDD-CAM": lambda c: SDD(CAM(c), rivals=2),
     "SDD-HiResCAM": lambda c: SDD(HiResCAM(c, layer="layer3"), rivals=2),
+    "SDD-LayerCAM": lambda c: SDD(LayerCAM(c, layer="layer3"), rivals=2),
     "SDD-GradCAM": lambda c: SDD(GradCAM(c, layer="layer3"), rivals=["p0"]),
 }
 FLIPS = (None, "sum", "concat")

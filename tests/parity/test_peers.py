@@ -7,7 +7,7 @@ import torch
 from nets import FlatNet, GapNet, shaken
 from torch import nn
 
-from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec
+from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec, LayerCAM
 
 captum = pytest.importorskip("captum.attr", exc_type=ImportError)
 torchcam = pytest.importorskip("torchcam.methods", exc_type=ImportError)
@@ -61,6 +61,15 @@ def test_gradcam_equals_torchcam(people, images):
         scores = whole(people.model.spec.prepare(images))
         (theirs,) = extractor(2, scores, normalized=False)
     ours = GradCAM(people, layer="layer3", similarity="cosine")(images, 2).cells
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_layercam_equals_torchcam(people, images):
+    whole = GalleryNet(people).eval()
+    with torchcam.LayerCAM(whole, "net.layer3") as extractor:
+        scores = whole(people.model.spec.prepare(images))
+        (theirs,) = extractor(2, scores, normalized=False)
+    ours = LayerCAM(people, layer="layer3", similarity="cosine")(images, 2).cells
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from nets import FlatNet, GapNet, shaken
 
-from facexai import FaceModel, FaceXAIWarning, InputSpec, images
+from facexai import CAM, FaceModel, FaceXAIWarning, InputSpec, images
 
 
 @pytest.fixture
@@ -125,3 +125,40 @@ def test_hidden_and_empty_folders_are_not_people(model, faces, tmp_path):
 def test_names_that_become_the_same_text(model, faces):
     with pytest.raises(ValueError, match="same name"):
         model.gallery({1: faces[:1], "1": faces[1:]})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_class_weights_of_a_trained_head_are_a_gallery(turned):
+    """Rows are normalised as margin heads do; the margin itself counts in training only."""
+    model = FaceModel(shaken(FlatNet()), "arcface")
+    weights = torch.nn.Parameter(3 * torch.randn(50, 32))
+    people = model.gallery(weights.T if turned else weights, scale=30.0)
+    images = torch.rand(2, 3, 112, 112)
+    cosines = model.embed(images) @ F.normalize(weights.detach()).T
+    torch.testing.assert_close(people.logits(images), 30 * cosines)
+    assert people.names[:3] == ("0", "1", "2")
+    assert not people.templates.requires_grad
+    why = CAM(people)(images, 49)
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores, rtol=1e-4, atol=1e-4)
+    named = model.gallery(weights, names=[f"id{k}" for k in range(50)], center="enrolled")
+    assert named.index("id7") == 7
+    assert named.center.shape == (32,)
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "message"),
+    [
+        (torch.randn(32, 32), {}, "either way round"),
+        (torch.randn(50, 31), {}, r"\(C, 32\) or \(32, C\)"),
+        (torch.randn(50), {}, "finite class weights"),
+        (torch.full((50, 32), float("nan")), {}, "finite class weights"),
+        (torch.ones(50, 32).long(), {}, "finite class weights"),
+        (torch.cat([torch.ones(2, 32), torch.zeros(1, 32)]), {}, "class 2 has zero weights"),
+        (torch.randn(50, 32), {"scale": "calibrated"}, "needs photos"),
+        (torch.randn(50, 32), {"names": ["a"]}, "1 names for 50 classes"),
+        ({"a": torch.randn(32)}, {"names": ["a"]}, "belongs to class weights"),
+    ],
+)
+def test_bad_class_weights_get_one_clear_error(weights, options, message):
+    with pytest.raises(ValueError, match=message):
+        FaceModel(shaken(FlatNet()), "arcface").gallery(weights, **options)

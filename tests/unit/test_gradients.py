@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from nets import Block, FlatNet, GapNet, shaken
 from torch import nn
 
-from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec
+from facexai import CAM, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, InputSpec, LayerCAM, functional
 
 
 @pytest.fixture
@@ -35,26 +37,69 @@ def literal(people, images, layer, target, formula, *, cosine=False):
         score = people.scale * (f / length) @ people.templates[target]
         (g,) = torch.autograd.grad(score, a)
         a = a.detach()
-        rows = [[formula(a[0, :, i, j], g[0, :, i, j], g[0]) for j in range(7)] for i in range(7)]
+        rows = [[formula(a[0, :, i, j], g[0, :, i, j], g[0], a[0]) for j in range(7)] for i in range(7)]
         maps.append(torch.tensor(rows))
     return torch.stack(maps).double()
 
 
-def hires(a, g, _):
+def hires(a, g, *_):
     return sum(float(x * y) for x, y in zip(a, g, strict=True))
 
 
-def grad(a, _, g):
+def grad(a, _, g, __):
     return max(0.0, sum(float(x * channel.mean()) for x, channel in zip(a, g, strict=True)))
+
+
+def layer_cam(a, g, *_):
+    return max(0.0, sum(float(x) * max(float(y), 0.0) for x, y in zip(a, g, strict=True)))
+
+
+def plus_plus(scale):
+    """Derivatives of Y = exp(s), s the score without the gallery's scale, whose own second derivative is zero."""
+
+    def formula(a, _, g, whole):
+        g = g / scale
+        floor, cell = 1e-12 * float((g**2).max()), 0.0
+        for k in range(len(a)):
+            total, weight = float(whole[k].sum()), 0.0
+            for value in g[k].flatten().tolist():
+                below = 2 * value**2 + total * value**3
+                if value > 0 and below > floor:
+                    weight += value**2 / below * value
+            cell += weight * float(a[k])
+        return max(0.0, cell)
+
+    return formula
 
 
 @pytest.mark.parametrize("layer", ["stem", "layer3"])
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_they_equal_the_letter(people, images, layer, similarity):
-    for make, formula in ((HiResCAM, hires), (GradCAM, grad)):
+    formulas = {HiResCAM: hires, GradCAM: grad, LayerCAM: layer_cam, GradCAMPlusPlus: plus_plus(people.scale)}
+    for make, formula in formulas.items():
         why = make(people, layer=layer, similarity=similarity)(images, "p2")
         expected = literal(people, images, layer, 2, formula, cosine=similarity == "cosine")
         torch.testing.assert_close(why.cells, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_scale_of_a_gallery_does_not_change_gradcam_plus_plus(people, images):
+    """The score is exponentiated, so its unit counts: cosine, whatever the gallery's scale; logits as they are."""
+    louder = dataclasses.replace(people, scale=640.0)
+    a, b = (GradCAMPlusPlus(p, layer="layer3")(images, 1) for p in (people, louder))
+    torch.testing.assert_close(a.cells, b.cells)
+    assert (a.recipe["score_scale"], b.recipe["score_scale"]) == (10.0, 640.0)
+    activations, gradients = torch.rand(1, 2, 3, 3), torch.randn(1, 2, 3, 3)
+    once, scaled = (functional.gradcam_plus_plus(activations, k * gradients) for k in (1, 64))
+    assert not torch.allclose(scaled / scaled.max(), once / once.max(), atol=1e-2)
+
+
+def test_gradcam_plus_plus_stays_finite_where_its_denominator_vanishes():
+    activations = torch.tensor([-2.0, -2.0 - 1e-13, -8.0, 0.0]).double().view(1, 4, 1, 1)  # 2 g^2 + A g^3 at g = 1
+    cells = functional.gradcam_plus_plus(activations, torch.ones(1, 4, 1, 1).double())
+    assert cells.item() == 0.0
+    assert not functional.gradcam_plus_plus(activations, torch.zeros(1, 4, 1, 1).double()).any()
+    large = functional.gradcam_plus_plus(torch.rand(1, 2, 3, 3), 1e3 * torch.randn(1, 2, 3, 3))
+    assert torch.isfinite(large).all()
 
 
 def test_the_cosine_of_an_identical_pair_has_no_gradient_and_dot_has():
@@ -134,7 +179,7 @@ def test_evidence_of_another_method_or_layer_is_refused(people, images):
 
 
 def test_a_bare_network_is_told_what_to_do(people):
-    for explainer in (CAM, HiResCAM, GradCAM):
+    for explainer in (CAM, HiResCAM, GradCAM, GradCAMPlusPlus, LayerCAM):
         with pytest.raises(TypeError, match=r"FaceModel\(net, spec\)\.gallery"):
             explainer(people.model.net)
     with pytest.raises(TypeError, match="name of a layer"):

@@ -5,11 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import ChannelsLast, FlatNet, GapNet, NormHead, UnitNet, shaken, two_linears
+from nets import (
+    ChannelsLast,
+    DepthwiseHead,
+    FlatNet,
+    GapNet,
+    HwcNet,
+    NormHead,
+    TokenNet,
+    UnitNet,
+    pointwise_head,
+    shaken,
+    two_linears,
+)
 from torch import nn
 
 from facexai import CAM, FaceModel, FaceXAIWarning, HeadDoesNotFold, HiResCAM, InputSpec
-from facexai.explainers.cam import completeness_error
+from facexai.functional import completeness_error
+from facexai.models.heads import Link
+from facexai.models.layout import Layout, layout_of
 
 FOLDING = {
     "flat": lambda: FlatNet(),
@@ -19,6 +33,19 @@ FOLDING = {
     "pooled by a function": lambda: GapNet(functional=True),
     "channels last": lambda: ChannelsLast(),
     "two linear layers": two_linears,
+    "depth-wise": lambda: DepthwiseHead(size=(7, 7)),
+    "1x1 convolutions": pointwise_head,
+    "one convolution as large as the map": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 16, stride=16), nn.ReLU(), nn.Conv2d(4, 6, 7), nn.Flatten(), nn.BatchNorm1d(6)
+    ),
+    "padded convolution of the whole map": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 16, stride=16), nn.ReLU(), nn.Conv2d(4, 6, 8, padding=1, stride=3, dilation=1, groups=2)
+    ),
+    "tokens, flattened": lambda: TokenNet(),
+    "tokens, averaged by a function": lambda: TokenNet("mean"),
+    "tokens, averaged by a module": lambda: TokenNet("pool"),
+    "rows, columns, channels, flattened": lambda: HwcNet(),
+    "rows, columns, channels, averaged": lambda: HwcNet(mean=True),
     "one linear layer on pixels' patches": lambda: nn.Sequential(
         nn.Conv2d(3, 4, 16, stride=16), nn.Flatten(), nn.Linear(196, 6)
     ),
@@ -37,7 +64,7 @@ def error_of(model, images, directions):
     with torch.no_grad(), capture(model.net, head.layer, side=head.side) as a, capture(model.net, head.last) as e:
         model.outputs(images)
     weights, constant = head.pull(directions)
-    return completeness_error((weights * a.tensor).sum(1), constant, directions, e.tensor)
+    return completeness_error((weights * head.layout.map(a.last)).sum(1), constant, directions, e.last.flatten(1))
 
 
 @pytest.mark.parametrize("name", FOLDING)
@@ -58,9 +85,11 @@ def test_folded_cam_equals_hirescam(name):
 
 
 def test_the_order_of_flattening_is_found():
-    model = model_of(ChannelsLast())
-    assert [step.link for step in model.head.steps if step.link != "same"] == ["flatten-last"]
-    assert [s.link for s in model_of(FlatNet()).head.steps if s.link != "same"] == ["flatten"]
+    def orders(net):
+        return [s.what.order for s in model_of(net).head.steps if isinstance(s.what, Link) and len(s.shape) == 3]
+
+    assert orders(ChannelsLast()) == [(1, 2, 0)]
+    assert set(orders(FlatNet())) == {(0, 1, 2)}
 
 
 def test_the_layer_is_named_as_the_user_names_it():
@@ -293,8 +322,99 @@ def test_the_wrong_order_of_flattening_would_be_wrong_by_a_hundred_per_cent():
     images, directions = torch.rand(3, 3, 112, 112).double(), torch.randn(3, 32).double()
     assert error_of(model, images, directions).max() < 1e-12
     head = model.head
-    steps = tuple(dataclasses.replace(s, link="flatten-last") if s.link == "flatten" else s for s in head.steps)
+    turned = Link((1, 2, 0), 0)  # rows, columns, channels
+    flattened = [s.name == "bn2" and isinstance(s.what, Link) for s in head.steps]
+    assert sum(flattened) == 1
+    pairs = zip(head.steps, flattened, strict=True)
+    steps = tuple(dataclasses.replace(s, what=turned) if flat else s for s, flat in pairs)
     wrong = dataclasses.replace(head, steps=steps)
     right_weights, _ = head.pull(directions)
     weights, _ = wrong.pull(directions)
     assert (weights - right_weights).norm() > 0.9 * right_weights.norm()
+
+
+@pytest.mark.parametrize("end", ["flatten", "mean", "pool"])
+def test_tokens_are_a_map(end):
+    model = model_of(TokenNet(end), output="logits")
+    assert (model.head.layer, model.head.layout) == ("norm", Layout(8, (14, 14), "tokens"))
+    assert model.layers["blocks.0.attn.qkv"] == (24, 14, 14)
+    assert not any("softmax" in name for name in model.layers), "attention is no map"
+    images = torch.rand(2, 3, 112, 112, dtype=torch.float64)
+    why = CAM(model)(images, 3)
+    assert why.cells.shape == (2, 14, 14)
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores)
+
+
+def test_a_change_of_one_patch_changes_its_own_token():
+    """The order of cells: without mixing of tokens, a patch of the image moves its own cell and no other."""
+    net = TokenNet()
+    net.blocks = nn.ModuleList()
+    for built, layer in ((net, "norm"), (HwcNet(), "norm")):
+        model = model_of(built, output="logits")
+        images = torch.rand(1, 3, 112, 112, dtype=torch.float64).repeat(2, 1, 1, 1)
+        images[1, :, 96:112, 16:32] = 0
+        for why in (CAM(model)(images, 3), HiResCAM(model, layer=layer)(images, 3)):
+            cells = 112 // why.cells.shape[-1]
+            moved = (why.cells[0] - why.cells[1]).abs() > 1e-9
+            moved = nn.functional.interpolate(moved[None, None].double(), scale_factor=cells)[0, 0].bool()
+            expected = torch.zeros_like(moved)
+            expected[96:112, 16:32] = True
+            assert torch.equal(moved, expected)
+
+
+def test_a_class_token_is_refused_by_cam_and_left_out_of_maps():
+    model = model_of(TokenNet("cls"), output="logits")
+    images = torch.rand(2, 3, 112, 112, dtype=torch.float64)
+    with pytest.raises(HeadDoesNotFold, match="a single token of 'norm'"):
+        CAM(model)(images, 0)
+    assert HiResCAM(model, layer="blocks.0")(images, 0).cells.shape == (2, 14, 14)
+    assert not {"norm", "blocks.1", "blocks.1.mlp"} & set(model.layers), "there only the class token is read"
+    assert model.layer("auto") == "blocks.1.attn.qkv"
+    assert HiResCAM(model)(images, 0).cells.abs().max() > 0
+
+
+def test_a_depth_wise_head_of_a_tall_image():
+    model = FaceModel(shaken(DepthwiseHead()).double(), "mobilefacenet", output="logits")
+    why = CAM(model)(torch.rand(2, 3, 112, 96, dtype=torch.float64), 3)
+    assert (why.recipe["layer"], why.cells.shape) == ("prelu", (2, 7, 6))
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores)
+
+
+class CircularHead(nn.Module):
+    """A convolution of the whole map that does not pad with zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 16, stride=16), nn.Conv2d(4, 6, 9, padding=1, padding_mode="circular")
+
+    def forward(self, x):
+        return self.last(self.conv(x)).flatten(1)
+
+
+def test_a_convolution_that_pads_in_another_way_does_not_fold():
+    with pytest.raises(HeadDoesNotFold, match=r"'last' \(Conv2d\)"):
+        CAM(model_of(CircularHead(), output="logits"))(torch.rand(1, 3, 112, 112, dtype=torch.float64), 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image", "layout"),
+    [
+        ((512, 7, 7), (112, 112), Layout(512, (7, 7))),
+        ((7, 7, 7), (112, 112), Layout(7, (7, 7))),
+        ((7, 6, 512), (112, 96), Layout(512, (7, 6), "hwc")),
+        ((512, 7, 6), (112, 96), Layout(512, (7, 6))),
+        ((7, 7, 6), (112, 96), Layout(7, (7, 6))),
+        ((42, 64), (112, 96), Layout(64, (7, 6), "tokens")),
+        ((43, 64), (112, 96), Layout(64, (7, 6), "tokens", 1)),
+        ((50, 64), (112, 112), Layout(64, (7, 7), "tokens", 1)),
+        ((51, 64), (112, 112), None),
+        ((256, 1), (112, 112), None),
+        ((1, 64), (112, 112), None),
+        ((64,), (112, 112), None),
+        ((2, 3, 4, 5), (112, 112), None),
+    ],
+)
+def test_layouts(shape, image, layout):
+    assert layout_of(shape, image) == layout
+    if layout is not None:
+        assert layout.map(torch.zeros(2, *shape)).shape == (2, *layout.shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.explainers.targets import Targets
-from facexai.functional import at_least_float32
+from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, quiet_grad
 from facexai.models import WhiteBox
 from facexai.results import Saliency
@@ -90,7 +90,9 @@ class CAM:
             quiet_grad(),
         ):
             outputs = model.outputs(images)
-        return Evidence(seen.last, outputs, end.last.flatten(1), head.layer, model.fingerprint, "folded")
+        return Evidence(
+            head.layout.map(seen.last), outputs, end.last.flatten(1), head.layer, model.fingerprint, "folded"
+        )
 
     def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
         """The map of any class from evidence. Only a model that was never used runs: twice noise, to find its head.
@@ -138,16 +140,6 @@ class CAM:
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
         """Every choice that changes a number."""
         return {"method": "CAM", "layer": evidence.layer, "similarity": "dot", "flip": self.classifier.model.flip}
-
-
-def completeness_error(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor) -> Tensor:
-    """``|sum(cells) + constant - <r, e>| / (|r| |e|)`` per image, (N,).
-
-    Relative to the lengths, not to the product itself, which passes through zero.
-    """
-    error: Tensor = (cells.flatten(1).sum(1) + constant - (r * e).sum(1)).abs()
-    lengths = (r.norm(dim=1) * e.norm(dim=1)).clamp(min=torch.finfo(e.dtype).tiny)
-    return error.div(lengths)
 
 
 def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, dtype: torch.dtype) -> None:

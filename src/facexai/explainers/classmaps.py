@@ -22,7 +22,8 @@ class Evidence:
     """What one look at the images left behind; every further question is answered from it.
 
     Attributes:
-        activations: (B*N, C, h, w), the map of the explained layer; B = 2 branches where the model flips.
+        activations: the explained layer's map, B = 2 branches where the model flips: (B*N, C, h, w) if ``"folded"``,
+            as the layer gave it, also channels last or tokens, if ``"graph"``.
         outputs: (B*N, D), the network's output.
         head: (B*N, D), output of the affine head, where the method uses it.
         layer: name of the explained layer.

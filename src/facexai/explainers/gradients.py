@@ -15,6 +15,7 @@ from facexai.explainers.classmaps import Evidence, Similarity, asked, check_expl
 from facexai.explainers.targets import Targets
 from facexai.hooks import capture, quiet_grad
 from facexai.models import HeadDoesNotFold, WhiteBox
+from facexai.models.layout import layout_of
 from facexai.results import Saliency
 
 
@@ -43,10 +44,11 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
         seen = stack.enter_context(capture(model.net, name, graph="start"))
         end = stack.enter_context(capture(model.net, last, graph="keep")) if last else None
         outputs = model.outputs(images)
-    if seen.tensor.ndim != 4 or min(seen.tensor.shape[2:]) < 1:
+    shape, rows = tuple(seen.tensor.shape), len(outputs)
+    if seen.tensor.numel() == 0 or len(seen.tensor) != rows or layout_of(shape[1:], model.spec.height_width) is None:
         raise ValueError(
-            f"layer {name!r} gives shape {tuple(seen.tensor.shape)}, expected a map (N, C, h, w); "
-            f"layers with maps end in {list(model.layers)[-3:]}"
+            f"layer {name!r} gives shape {shape}, expected a map ({rows}, C, h, w), or ({rows}, h, w, C), or tokens "
+            f"({rows}, h*w, C); layers with maps end in {list(model.layers)[-3:]}"
         )
     head = None if end is None else end.last.flatten(1)
     evidence = Evidence(seen.tensor, outputs, head, name, model.fingerprint, "graph")
@@ -109,6 +111,8 @@ def class_maps(
     check_kind(evidence, "graph", explainer.layer)
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
+    layout = layout_of(tuple(activations.shape[1:]), model.spec.height_width)
+    assert layout is not None
     with torch.inference_mode(False), torch.enable_grad():
         outputs = evidence.outputs
         if dot and evidence.head is not None:  # undo the network's own normalisation: its length counts as a constant
@@ -123,7 +127,7 @@ def class_maps(
             (gradients,) = torch.autograd.grad(column.sum(), activations, retain_graph=True, allow_unused=True)
             if gradients is None:
                 raise ValueError(_unreached(evidence.layer))
-            maps.append(model.merge(formula(activations.detach(), gradients)))
+            maps.append(model.merge(formula(layout.map(activations.detach()), layout.map(gradients))))
     return torch.stack(maps, 1)
 
 

@@ -1,6 +1,27 @@
 """The mathematics: tensors in, tensors out. Nothing here knows a network, a file or a plot."""
 
-from facexai.functional.cam import at_least_float32, gradcam, hirescam, minmax, share, upsample
+from facexai.functional.cam import (
+    at_least_float32,
+    completeness_error,
+    gradcam,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    minmax,
+    share,
+    upsample,
+)
 from facexai.functional.sdd import sdd
 
-__all__ = ["at_least_float32", "gradcam", "hirescam", "minmax", "sdd", "share", "upsample"]
+__all__ = [
+    "at_least_float32",
+    "completeness_error",
+    "gradcam",
+    "gradcam_plus_plus",
+    "hirescam",
+    "layercam",
+    "minmax",
+    "sdd",
+    "share",
+    "upsample",
+]

@@ -56,6 +56,77 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (at_least_float32(activations) * weights).sum(1)
 
 
+def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM++ before its ReLU: channels weighted by their positive gradients, each by its share in the score.
+
+    Args:
+        activations: (N, C, h, w).
+        gradients: (N, C, h, w), of a score s with Y = exp(s), so that its higher derivatives are powers of the first.
+            Not homogeneous: s scaled by 64 gives another map.
+
+    Returns:
+        (N, h, w), signed; the published map is its positive part. With g the gradient, ``alpha = g^2 / (2 g^2 + g^3
+        sum(A))``, 0 where g is 0 or the denominator is negative or below 1e-12 of the largest g^2 of the image.
+
+    Source: Chattopadhay et al. 2018, arXiv:1710.11063, eq. 19 and the map's formula; the guard is ours.
+
+    >>> A = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+    >>> gradcam_plus_plus(A, torch.tensor([[[[1.0, -1.0]], [[0.0, 0.0]]]]))
+    tensor([[[0.2000, 0.4000]]])
+    """
+    a, g = at_least_float32(activations), at_least_float32(gradients)
+    square = g**2
+    denominator = 2 * square + a.sum((2, 3), keepdim=True) * g**3
+    smallest = 1e-12 * square.amax((1, 2, 3), keepdim=True)
+    usable = (square > 0) & (denominator > smallest)
+    alpha = torch.where(usable, square / torch.where(usable, denominator, 1.0), 0.0)
+    weights = (alpha * g.clamp(min=0)).sum((2, 3), keepdim=True)
+    return (a * weights).sum(1)
+
+
+def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """LayerCAM before its ReLU: activations weighted, cell by cell, by the positive part of their gradient.
+
+    Args:
+        activations: (N, C, h, w).
+        gradients: (N, C, h, w).
+
+    Returns:
+        (N, h, w); the published map is its positive part.
+
+    Source: Jiang et al. 2021, doi 10.1109/TIP.2021.3089943, eq. 5 and 6.
+
+    >>> A = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+    >>> layercam(A, torch.tensor([[[[1.0, -1.0]], [[2.0, 0.0]]]]))
+    tensor([[[7., 0.]]])
+    """
+    return (at_least_float32(activations) * at_least_float32(gradients).clamp(min=0)).sum(1)
+
+
+def completeness_error(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor) -> Tensor:
+    """How far the cells of a folded head are from the score that they explain.
+
+    Args:
+        cells: (N, h, w).
+        constant: (N,), what the cells leave to the score.
+        r: (N, D), the direction explained.
+        e: (N, D), the head's output.
+
+    Returns:
+        (N,): ``|sum(cells) + constant - <r, e>| / (|r| |e|)``; relative to the lengths, not to the product, which
+        passes through zero.
+
+    Source: ours.
+
+    >>> r = torch.tensor([[3.0, 4.0]])
+    >>> completeness_error(torch.tensor([[[20.0]]]), torch.tensor([5.0]), r, r)
+    tensor([0.])
+    """
+    error: Tensor = (cells.flatten(1).sum(1) + constant - (r * e).sum(1)).abs()
+    lengths = (r.norm(dim=1) * e.norm(dim=1)).clamp(min=torch.finfo(e.dtype).tiny)
+    return error.div(lengths)
+
+
 def minmax(maps: Tensor, magnitude: Tensor | float | None = None) -> Tensor:
     """Each map moved and scaled to [0, 1] on its own; a constant map becomes zeros, never NaN.
 

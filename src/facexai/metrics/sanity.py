@@ -108,6 +108,8 @@ def _weighted(net: nn.Module, run: Callable[[], Tensor]) -> list[tuple[str, nn.M
     found = {n: m for n, m in net.named_modules() if n and any(True for _ in m.parameters(recurse=False))}
     with quiet_grad():
         calls, _ = trace(run, found)
+    if not found:
+        raise ValueError("the network has no weights of its own to shuffle; randomisation needs a torch module")
     order = dict.fromkeys(call.name for call in reversed(calls))
     return [(name, found[name]) for name in reversed(order)]
 

@@ -20,7 +20,7 @@ from facexai.images import When, Which, fitted, load, photo_files
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 
-People = Mapping[str, Tensor | str | Path | Sequence[str | Path]] | str | Path
+People = Mapping[str, Tensor | str | Path | Sequence[str | Path]] | Tensor | str | Path
 
 _FEWEST_FOR_CENTER = 10
 _SCALES = (1.0, 1000.0)  # where a calibrated scale is looked for
@@ -37,6 +37,7 @@ class Reading:
     face: Which = "only"
     batch_size: int = 64
     progress: bool = False
+    names: Sequence[str] | None = None
 
 
 def enrol(
@@ -48,6 +49,10 @@ def enrol(
     how: Reading,
 ) -> Gallery:
     """Build a gallery; the arguments are those of :meth:`FaceModel.gallery`."""
+    if isinstance(people, Tensor):
+        return _of_weights(model, people, how.names, scale, center)
+    if how.names is not None:
+        raise ValueError("names= belongs to class weights; people enrolled from photos are named in {name: photos}")
     if isinstance(people, str | Path):
         people = _folder(Path(people))
     if not isinstance(people, Mapping) or not people:
@@ -70,6 +75,41 @@ def enrol(
         if isinstance(scale, str):
             scale = calibrated(list(rows.values()))
     return Gallery(model, tuple(rows), F.normalize(means), float(scale), origin)
+
+
+def _of_weights(
+    model: FaceModel,
+    weights: Tensor,
+    names: Sequence[str] | None,
+    scale: float | Literal["calibrated"],
+    center: Literal["enrolled"] | Tensor | None,
+) -> Gallery:
+    """The class weights of a trained head, (C, D) or (D, C), as a gallery."""
+    if isinstance(scale, str):
+        raise ValueError("scale='calibrated' needs photos; class weights have the scale that the head was trained with")
+    if weights.ndim != 2 or not weights.is_floating_point() or not torch.isfinite(weights).all():
+        raise ValueError(
+            f"expected finite class weights (C, D) or (D, C), got {weights.dtype} of shape {tuple(weights.shape)}"
+        )
+    size = model.embed(model.noise(1)).shape[1]
+    if size not in weights.shape:
+        raise ValueError(f"expected class weights (C, {size}) or ({size}, C), got {tuple(weights.shape)}")
+    if weights.shape[0] == weights.shape[1]:
+        raise ValueError(
+            f"class weights {tuple(weights.shape)} could be either way round; name the rows: "
+            "gallery({name: row for name, row in zip(names, weights)})"
+        )
+    rows = (weights if weights.shape[1] == size else weights.T).detach().to(model.device)
+    rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+    if not rows.norm(dim=1).min() > 0:
+        raise ValueError(f"class {int(rows.norm(dim=1).argmin())} has zero weights, so it has no direction")
+    rows = F.normalize(rows)
+    origin = _center(rows, center)
+    rows = rows if origin is None else F.normalize(rows - origin)
+    named = tuple(str(k) for k in range(len(rows))) if names is None else tuple(str(name) for name in names)
+    if len(named) != len(rows):
+        raise ValueError(f"{len(named)} names for {len(rows)} classes; give one name per class")
+    return Gallery(model, named, rows, float(scale), origin)
 
 
 def calibrated(people: Sequence[Tensor]) -> float:

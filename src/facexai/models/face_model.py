@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
@@ -14,23 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._messages import near_matches
 from facexai.hooks import evaluating, quiet_grad
 from facexai.input_spec import InputSpec
+from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint
+from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
-from facexai.models.outputs import Take, default_take, describe, select
+from facexai.models.outputs import Take, forward
 from facexai.models.source import call_factory
-from facexai.models.structure import Structure, look
+from facexai.models.structure import Structure, look, unwrapped
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from facexai.images import When, Which
     from facexai.models.enrolment import People
     from facexai.models.gallery import Gallery
 
 Output = Literal["auto", "embedding", "logits"]
-Flip = Literal["sum", "concat"] | None
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @final
@@ -120,11 +121,49 @@ class FaceModel:
         object.__setattr__(model, "source", source)
         return model
 
+    @classmethod
+    def from_callable(
+        cls,
+        function: Callable[[np.ndarray], Any],
+        spec: InputSpec | str = "arcface",
+        *,
+        space: Space = "input",
+        batch_size: int | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> FaceModel:
+        """A black box: a function from images to embeddings or logits, such as an ONNX session or a remote model.
+
+        It can be asked, not looked into: galleries, metrics and methods that only change pixels work; methods that need
+        layers or gradients refuse.
+
+        Args:
+            function: takes one NumPy array, a batch; returns (N, D), or a tuple or dict that holds it.
+            spec: as for FaceModel; with another space than ``"input"`` only its size and crop count.
+            space: ``"input"``: float32 (N, 3, H, W) as the spec prepares it, as ONNX networks want it; ``"rgb01"``,
+                ``"bgr01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H, W, 3) rounded to 0..255, as
+                OpenCV has photos.
+            batch_size: most images in one call of the function; None: as they come.
+            name: of the model and its version, for results: its weights cannot be hashed. Default: the function's.
+            options: ``take``, ``output``, ``flip``, ``center``, ``names`` and ``source`` of FaceModel.
+
+        Raises:
+            TypeError: no function. ValueError: unknown space or option; on use, whatever the function raised, noted.
+
+        >>> import numpy as np
+        >>> model = FaceModel.from_callable(lambda faces: faces.mean((1, 2)), InputSpec(8), space="bgr_uint8")
+        >>> model.embed(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3])
+        """
+        box = BlackBox(function, space, batch_size, name)
+        return cls(box, seen_by(space, InputSpec.of(spec)), **options)
+
     def __repr__(self) -> str:
         said = (("flip", self.flip), ("take", _named(self.took)))
         extra = "".join(f", {name}={value!r}" for name, value in said if value is not None)
         centred = ", centred" if self.center is not None else ""
-        return f"FaceModel({type(self.core).__name__}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
+        what = repr(self.core) if isinstance(self.core, BlackBox) else type(self.core).__name__
+        return f"FaceModel({what}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.source is None:
@@ -145,8 +184,8 @@ class FaceModel:
 
     @property
     def core(self) -> nn.Module:
-        """The network without a DataParallel wrapper."""
-        return self.net.module if isinstance(self.net, _WRAPPERS) else self.net
+        """The network without a wrapper of DataParallel or ``torch.compile``."""
+        return unwrapped(self.net)
 
     @property
     def took(self) -> Take | None:
@@ -191,37 +230,16 @@ class FaceModel:
         x = self.spec.prepare(images).to(self.dtype)
         if x.is_inference():
             x = x.clone()
-        if self.flip is not None:
-            x = torch.cat([x, x.flip(-1)])
+        if isinstance(self.core, BlackBox):
+            self.core.check(x)
         with evaluating(self.net):
-            try:
-                raw = self.core(x)
-            except Exception as error:
-                error.add_note(
-                    f"while {type(self.core).__name__} ran on its input {tuple(x.shape)} ({x.dtype}, by {self.spec}); "
-                    "does the spec fit the network?"
-                )
-                raise
-        if self.take is None and "_took" not in self.__dict__:
-            self._remember_take(raw)
-        rows = select(raw, self.took, len(x))
+            rows, self.__dict__["_took"] = forward(self.core, both(x, self.flip), self.took, self.spec)
         if not torch.isfinite(rows.detach()).all():
             bad = sorted({i % len(images) for i in (~torch.isfinite(rows.detach())).any(1).nonzero()[:, 0].tolist()})
             raise ValueError(
                 f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec"
             )
         return rows
-
-    def _remember_take(self, raw: Any) -> None:
-        took = default_take(raw)
-        self.__dict__["_took"] = took
-        if took is not None:
-            what = "element" if isinstance(took, int) else "key"
-            warnings.warn(
-                f"the network returns {describe(raw)}; took {what} {took!r}. Say take={took!r} to agree",
-                FaceXAIWarning,
-                stacklevel=3,
-            )
 
     def features(self, outputs: Tensor) -> Tensor:
         """Outputs (B*N, D) as features (N, D'): centred and, with ``flip``, summed or concatenated. Differentiable."""
@@ -231,27 +249,17 @@ class FaceModel:
             if self.center.shape[-1] != outputs.shape[-1]:
                 raise ValueError(f"center has {self.center.shape[-1]} numbers, the embedding {outputs.shape[-1]}")
             outputs = outputs - self.center.to(outputs)
-        if self.flip is None:
-            return outputs
-        plain, mirrored = outputs.chunk(2)
         if self.flip == "concat" and self.gives_logits:
             raise ValueError("logits of two branches do not concatenate; flip='sum', or take= the embedding")
-        return plain + mirrored if self.flip == "sum" else torch.cat([plain, mirrored], 1)
+        return joined(outputs, self.flip)
 
     def branch_directions(self, directions: Tensor) -> Tensor:
         """Directions in feature space (N, K, D') as directions of the network's outputs (B*N, K, D)."""
-        if self.flip is None:
-            return directions
-        if self.flip == "sum":
-            return torch.cat([directions, directions])
-        return torch.cat(list(directions.chunk(2, dim=-1)))
+        return split(directions, self.flip)
 
     def merge(self, maps: Tensor) -> Tensor:
         """Maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored branches back and added."""
-        if self.flip is None:
-            return maps
-        plain, mirrored = maps.chunk(2)
-        return plain + mirrored.flip(-1)
+        return merged(maps, self.flip)
 
     def embed(self, images: Tensor, batch_size: int = 64) -> Tensor:
         """Unit embeddings.
@@ -303,13 +311,13 @@ class FaceModel:
         modules = tuple(id(module) for module in self.net.modules())
         known = self.__dict__.get("_known")
         if known is None or known[0] != modules:
-            known = self.__dict__["_known"] = (modules, look(self.net, self.core, self.outputs, self._noise()))
+            known = self.__dict__["_known"] = (modules, look(self.net, self.core, self.outputs, self.noise()))
         structure: Structure = known[1]
         return structure
 
-    def _noise(self) -> Tensor:
-        """Two images that the network was not made for, always the same."""
-        drawn = torch.rand(2, 3, *self.spec.height_width, generator=torch.Generator().manual_seed(0))
+    def noise(self, count: int = 2, seed: int = 0) -> Tensor:
+        """Images (count, 3, H, W) of uniform noise, always the same: what a network is tried with."""
+        drawn = torch.rand(count, 3, *self.spec.height_width, generator=torch.Generator().manual_seed(seed))
         return drawn.to(self.device)
 
     @property
@@ -327,7 +335,7 @@ class FaceModel:
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """Layers that run once and give a spatial map, in the order in which they run: name -> (channels, h, w)."""
-        return dict(self._structure.layers)
+        return {name: layout.shape for name, layout in self._structure.layers.items()}
 
     def layer(self, name: str) -> str:
         """The layer of that name; ``"auto"``: the deepest map before the head of at least 14x14 cells, else of 7x7.
@@ -351,6 +359,7 @@ class FaceModel:
         *,
         scale: float | Literal["calibrated"] = 64.0,
         center: Literal["enrolled"] | Tensor | None = None,
+        names: Sequence[str] | None = None,
         align: When = "never",
         face: Which = "only",
         batch_size: int = 64,
@@ -359,11 +368,13 @@ class FaceModel:
         """Enrolled people as a classifier: a person's logit is ``scale * cosine`` to the person's template.
 
         Args:
-            people: {name: images (n, 3, H, W) or embeddings (n, D) or photo paths}, or a folder ``NAME/*.jpg``.
+            people: {name: images (n, 3, H, W) or embeddings (n, D) or photo paths}, or a folder ``NAME/*.jpg``; or the
+                class weights (C, D) or (D, C) of a trained head, whose margin counts in training only.
             scale: logits per unit of cosine; ``"calibrated"``: the one under which left-out enrolment photos are most
                 probable (at least two photos of somebody). 64, the convention, saturates probabilities.
             center: ``"enrolled"`` subtracts the mean over the enrolled people (at least ten) from unit
                 embeddings; a tensor (D,) subtracts that.
+            names: C class names for class weights; default: their numbers.
             align: detect and align the face in photos given by path: ``"never"`` (they must have the spec's size),
                 ``"auto"`` (those of another size) or ``"always"``.
             face: which face where a photo shows several: ``"only"`` refuses, ``"largest"``, or an index.
@@ -376,7 +387,7 @@ class FaceModel:
         """
         from facexai.models.enrolment import Reading, enrol
 
-        how = Reading(align=align, face=face, batch_size=batch_size, progress=progress)
+        how = Reading(align=align, face=face, batch_size=batch_size, progress=progress, names=names)
         return enrol(self, people, scale=scale, center=center, how=how)
 
 

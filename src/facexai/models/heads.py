@@ -7,6 +7,7 @@ class activation map exists although the network has no global average pooling.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -14,12 +15,12 @@ from typing import Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facexai.functional import at_least_float32
 from facexai.hooks import Call
-
-Link = Literal["same", "flatten", "flatten-last", "mean"]
+from facexai.models.layout import Layout, layout_of
 
 _PASSIVE = (
     nn.Identity,
@@ -28,9 +29,16 @@ _PASSIVE = (
     nn.Dropout2d,
     nn.AlphaDropout,
     nn.Flatten,
+    nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
+    nn.AvgPool1d,
     nn.AvgPool2d,
 )
+_ORDERS = {  # axes, without the batch's, in the orders in which networks read them; how many of the last are averaged
+    1: (((0,), 0),),
+    2: (((0, 1), 0), ((1, 0), 0), ((0, 1), 1), ((1, 0), 1)),
+    3: (((0, 1, 2), 0), ((1, 2, 0), 0), ((2, 0, 1), 0), ((0, 1, 2), 2), ((2, 0, 1), 2)),
+}
 
 
 class HeadDoesNotFold(ValueError):
@@ -38,27 +46,42 @@ class HeadDoesNotFold(ValueError):
 
 
 @final
+@dataclass(frozen=True)
+class Link:
+    """A mere re-arrangement of values: axes read in this order, the last ``mean`` of them averaged, then reshaped."""
+
+    order: tuple[int, ...]
+    mean: int
+
+    def pull(self, r: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Directions of the values after it as directions of the values before it, which have this shape."""
+        read = [shape[axis] for axis in self.order]
+        kept, averaged = read[: len(read) - self.mean], read[len(read) - self.mean :]
+        r = r.reshape(len(r), *kept, *(1 for _ in averaged)).expand(-1, *read) / math.prod(averaged)
+        return r.permute(0, *(1 + self.order.index(axis) for axis in range(len(shape))))
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One affine piece of a head: a module, or a mere re-arrangement or average of the values before it."""
+    """One affine piece of a head: a module, or a link between the values of two modules."""
 
     name: str
-    module: nn.Module | None
-    link: Link
+    what: nn.Module | Link
     shape: tuple[int, ...]  # of the values before it, without the batch axis
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The affine map from a spatial map A (C, h, w) to the output, module by module.
+    """The affine map from a spatial map A to the output, module by module.
 
     Attributes:
         layer: name of the module that holds A.
         side: whether A is that module's ``"input"`` or its ``"output"``.
         last: name of the last module of the head; its output is e.
         unit: whether the network's own output is e divided by its length.
-        shape: (C, h, w) of A.
+        layout: how A is a map (C, h, w).
         steps: the pieces in the order in which they run.
         names: the modules that belong to the head; ``layer`` is among them only as ``"input"``.
     """
@@ -67,9 +90,14 @@ class Head:
     side: Literal["input", "output"]
     last: str
     unit: bool
-    shape: tuple[int, int, int]
+    layout: Layout
     steps: tuple[Step, ...]
     names: frozenset[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of A."""
+        return self.layout.shape
 
     def pull(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of A for directions r of the output: ``<r, e> = sum(weights * A) + constant``.
@@ -84,22 +112,35 @@ class Head:
         """
         weights, constant = directions, directions.new_zeros(len(directions))
         for step in reversed(self.steps):
-            weights, added = _pull_module(step.module, weights)
-            constant = constant + added
-            weights = _pull_link(step.link, weights, step.shape)
-        return weights, constant
+            if isinstance(step.what, Link):
+                weights = step.what.pull(weights, step.shape)
+            else:
+                weights, added = _pull_module(step.what, weights, step.shape)
+                constant = constant + added
+        return self.layout.map(weights), constant
 
 
-def _pull_module(module: nn.Module | None, r: Tensor) -> tuple[Tensor, Tensor]:
+def _pull_module(module: nn.Module, r: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Directions of a module's output as directions of its input, of this shape, and the constants they leave."""
     zero = r.new_zeros(len(r))
     if isinstance(module, nn.Linear):
-        constant = zero if module.bias is None else r @ module.bias.to(r)
-        return r @ module.weight.to(r), constant
-    if isinstance(module, _BatchNorm):
-        alpha, beta = _normalisation(module, r)
-        shape = (1, -1) + (1,) * (r.ndim - 2)
-        return r * alpha.view(shape), (r * beta.view(shape)).flatten(1).sum(1)
-    return r, zero
+        return r @ module.weight.to(r), zero if module.bias is None else r @ module.bias.to(r)
+    if isinstance(module, nn.Conv2d):
+        constant = zero if module.bias is None else r.flatten(1) @ module.bias.to(r)
+        place = (module.stride, _padding(module), module.dilation, module.groups)
+        pulled: Tensor = conv2d_input((len(r), *shape), module.weight.to(r), r, *place)  # type: ignore[no-untyped-call]
+        return pulled, constant
+    assert isinstance(module, _BatchNorm)
+    alpha, beta = _normalisation(module, r)
+    along = (1, -1) + (1,) * (r.ndim - 2)
+    return r * alpha.view(along), (r * beta.view(along)).flatten(1).sum(1)
+
+
+def _padding(conv: nn.Conv2d) -> tuple[int, ...] | None:
+    """The zeros that a convolution adds on both sides, or None where it pads in another way."""
+    if isinstance(conv.padding, str):
+        return (0, 0) if conv.padding == "valid" else None
+    return tuple(conv.padding) if conv.padding_mode == "zeros" or not any(conv.padding) else None
 
 
 def _normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,41 +154,35 @@ def _normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
     return alpha, beta if norm.bias is None else beta + norm.bias.to(like)
 
 
-def _pull_link(link: Link, r: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if link == "flatten":
-        return r.reshape(len(r), *shape)
-    if link == "flatten-last":
-        c, h, w = shape
-        return r.reshape(len(r), h, w, c).permute(0, 3, 1, 2)
-    if link == "mean":
-        return r.reshape(len(r), shape[0], 1, 1).expand(-1, *shape) / (shape[1] * shape[2])
-    return r
-
-
 def _link(before: Tensor | None, after: Tensor | None) -> Link | None:
     """How ``after`` follows from ``before`` without any arithmetic but averaging, judged by values."""
     if before is None or after is None or before.dtype != after.dtype or len(before) != len(after):
         return None
-    if before.shape == after.shape:
-        return "same" if torch.equal(before, after) else None
-    if before.ndim != 4 or after.flatten(1).ndim != 2 or after.numel() != after.flatten(1).shape[0] * after.shape[1]:
-        return None
     flat = after.flatten(1)
-    if before[0].numel() == flat.shape[1]:
-        if torch.equal(before.flatten(1), flat):
-            return "flatten"
-        return "flatten-last" if torch.equal(before.permute(0, 2, 3, 1).flatten(1), flat) else None
-    if before.shape[1] == flat.shape[1]:
-        mean = at_least_float32(before).mean((2, 3))
-        tolerance = 64 * torch.finfo(before.dtype).eps * at_least_float32(before).abs().mean((2, 3)).amax()
-        return "mean" if bool(((mean - at_least_float32(flat)).abs() <= tolerance).all()) else None
+    for order, mean in _ORDERS.get(before.ndim - 1, ()):
+        read = before.permute(0, *(1 + axis for axis in order))
+        if mean == 0:
+            if read[0].numel() == flat[0].numel() and torch.equal(read.flatten(1), flat):
+                return Link(order, mean)
+            continue
+        axes = tuple(range(read.ndim - mean, read.ndim))
+        if read.shape[1 : read.ndim - mean] != flat.shape[1:]:
+            continue
+        values = at_least_float32(read)
+        tolerance = 64 * torch.finfo(before.dtype).eps * values.abs().mean(axes).amax()
+        if bool(((values.mean(axes) - at_least_float32(flat)).abs() <= tolerance).all()):
+            return Link(order, mean)
     return None
 
 
 def _affine(call: Call) -> bool:
-    if isinstance(call.module, nn.Linear):
+    module = call.module
+    if isinstance(module, nn.Linear):
         return call.input is not None and call.input.ndim == 2
-    return isinstance(call.module, _BatchNorm) and call.module.running_mean is not None
+    if isinstance(module, nn.Conv2d):  # one that sees the whole map, such as a depth-wise one as large as the map
+        whole = call.output is not None and call.output.ndim == 4 and call.output.shape[-2:] == (1, 1)
+        return whole and call.input is not None and call.input.ndim == 4 and _padding(module) is not None
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 def _passive(call: Call) -> Link | None:
@@ -162,12 +197,13 @@ def _where(call: Call) -> str:
     return f"{call.name!r} ({type(call.module).__name__})"
 
 
-def find_head(calls: Sequence[Call], output: Tensor) -> Head:
+def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int]) -> Head:
     """The affine head of a network, from the record of one forward pass of noise.
 
     Args:
         calls: every module call in the order in which it ended.
         output: (N, D), what the network returned.
+        image: (H, W) of its input.
 
     Raises:
         HeadDoesNotFold: with the place where the network stops to be affine.
@@ -184,43 +220,63 @@ def find_head(calls: Sequence[Call], output: Tensor) -> Head:
     steps: list[Step] = []
     wanted = leaves[-1].output
     for call in reversed(leaves):
-        link = _link(call.output, wanted)
-        affine, passive = _affine(call), _passive(call)
-        if link is None or call.output is None or call.input is None or not (affine or passive):
+        link, what = _link(call.output, wanted), call.module if _affine(call) else _passive(call)
+        if link is None or what is None or call.output is None or call.input is None:
             break
-        steps.append(Step(call.name, None, link, tuple(call.output.shape[1:])))
-        module = call.module if affine else None
-        steps.append(Step(call.name, module, "same" if affine else passive or "same", tuple(call.input.shape[1:])))
+        steps.append(Step(call.name, link, tuple(call.output.shape[1:])))
+        steps.append(Step(call.name, what, tuple(call.input.shape[1:])))
         wanted = call.input
     if not steps:
         raise HeadDoesNotFold(_refusal(_why(leaves[-1])))
-    return _with_map(calls, leaves, steps, wanted, unit)
+    return _with_map(calls, leaves, steps, wanted, unit, image)
 
 
 def _with_map(
-    calls: Sequence[Call], leaves: Sequence[Call], steps: list[Step], first: Tensor | None, unit: bool
+    calls: Sequence[Call],
+    leaves: Sequence[Call],
+    steps: list[Step],
+    first: Tensor | None,
+    unit: bool,
+    image: tuple[int, int],
 ) -> Head:
     """The head, once the module that holds its spatial map is known: one that gives it, else the one that takes it."""
     last, earliest = leaves[-1].name, steps[-1].name
     own = frozenset(step.name for step in steps)
-    moves = tuple(step for step in reversed(steps) if step.module is not None or step.link != "same")
+    moves = tuple(reversed(steps))
     seen: set[str] = set()
     for call in reversed(calls):
         latest = call.name not in seen  # of a module that runs several times only the last output is captured
         seen.add(call.name)
         link = _link(call.output, first) if latest and call.name not in own else None
-        if link is not None and call.output is not None and call.output.ndim == 4 and call.output.shape[-2:] != (1, 1):
-            c, h, w = (int(s) for s in call.output.shape[1:])
-            bridge = () if link == "same" else (Step(call.name, None, link, (c, h, w)),)
-            return Head(call.name, "output", last, unit, (c, h, w), (*bridge, *moves), own)
-    if first is not None and first.ndim == 4 and first.shape[-2:] != (1, 1):
-        c, h, w = (int(s) for s in first.shape[1:])
-        return Head(earliest, "input", last, unit, (c, h, w), moves, own)
+        layout = None if link is None or call.output is None else _cells(call.output, image)
+        if link is not None and layout is not None and call.output is not None:
+            bridge = Step(call.name, link, tuple(call.output.shape[1:]))
+            return Head(call.name, "output", last, unit, layout, (bridge, *moves), own)
+    layout = None if first is None else _cells(first, image)
+    if layout is not None:
+        return Head(earliest, "input", last, unit, layout, moves, own)
+    token = next((call.name for call in reversed(calls) if _is_token(call.output, first)), None)
+    if token is not None:
+        why = f"the input of {earliest!r} is a single token of {token!r}, so no cell of a map enters it directly"
+        raise HeadDoesNotFold(_refusal(why))
     why = f"the input of {earliest!r} is neither the flattened nor the averaged map of a layer"
     index = next(i for i, call in enumerate(leaves) if call.name == earliest)
     if index > 0 and not _affine(leaves[index - 1]):
         why += f"; before it runs {_where(leaves[index - 1])}"
     raise HeadDoesNotFold(_refusal(why))
+
+
+def _cells(value: Tensor, image: tuple[int, int]) -> Layout | None:
+    """The layout of a tensor that is a map of more than one cell."""
+    layout = layout_of(tuple(value.shape[1:]), image)
+    return None if layout is None or layout.grid == (1, 1) or layout.prefix else layout
+
+
+def _is_token(output: Tensor | None, first: Tensor | None) -> bool:
+    """Whether ``first`` is one of the tokens of ``output``, such as the class token."""
+    if output is None or first is None or output.ndim != 3 or first.ndim != 2 or output.shape[2] != first.shape[1]:
+        return False
+    return any(torch.equal(output[:, k], first) for k in (0, -1))
 
 
 def _ends_in(last: Call, output: Tensor) -> bool:

@@ -1,17 +1,45 @@
-"""From whatever a network returns to one (N, D) tensor."""
+"""Running a network, and from whatever it returns to one (N, D) tensor."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from facexai._messages import near_matches
+from facexai._messages import FaceXAIWarning, near_matches
 
 Take = int | str | Callable[[Any], Tensor]
 
 _WELL_KNOWN = ("embedding", "embeddings", "features", "feature", "logits")
+
+
+def forward(net: nn.Module, x: Tensor, take: Take | None, spec: object) -> tuple[Tensor, Take | None]:
+    """The (N, D) tensor that a network gives for its input, and what was taken of its output.
+
+    Args:
+        net: the network, in eval mode.
+        x: (N, 3, H, W), its own input.
+        take: index, key or function; None: the first tensor, said in a warning where there are more.
+        spec: how the input was made, for the note that is added to the network's own errors.
+    """
+    try:
+        raw = net(x)
+    except Exception as error:
+        error.add_note(
+            f"while {type(net).__name__} ran on its input {tuple(x.shape)} ({x.dtype}, by {spec}); "
+            "does the spec fit the network?"
+        )
+        raise
+    if take is None and (take := default_take(raw)) is not None:
+        what = "element" if isinstance(take, int) else "key"
+        warnings.warn(
+            f"the network returns {describe(raw)}; took {what} {take!r}. Say take={take!r} to agree",
+            FaceXAIWarning,
+            stacklevel=4,
+        )
+    return select(raw, take, len(x)), take
 
 
 def default_take(output: Any) -> int | str | None:

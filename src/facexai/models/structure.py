@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from facexai.hooks import quiet_grad, trace
+from facexai.hooks import Call, capture, quiet_grad, trace
+from facexai.models.blackbox import BlackBox
 from facexai.models.heads import Head, HeadDoesNotFold, find_head
+from facexai.models.layout import Layout, layout_of
 
 _CELLS = (14, 7)
 
@@ -19,10 +22,10 @@ _CELLS = (14, 7)
 @final
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """The head, or why it does not fold, and the layers that run once and give a map: name -> (channels, h, w)."""
+    """The head, or why it does not fold, and the layers that run once and give a map, by name."""
 
     head: Head | HeadDoesNotFold
-    layers: dict[str, tuple[int, int, int]]
+    layers: dict[str, Layout]
 
     def default(self) -> str:
         """The layer that ``"auto"`` takes: the deepest before the head with at least 14x14 cells, else 7x7.
@@ -35,10 +38,20 @@ class Structure:
         """
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
         for cells in _CELLS:
-            large = [n for n, (_, h, w) in self.layers.items() if min(h, w) >= cells and n not in skip]
+            large = [n for n, layout in self.layers.items() if min(layout.grid) >= cells and n not in skip]
             if large:
                 return large[-1]
-        raise ValueError(f"no layer gives a map of at least {_CELLS[-1]}x{_CELLS[-1]} cells; name one of {self.layers}")
+        raise ValueError(
+            f"no layer gives a map of at least {_CELLS[-1]}x{_CELLS[-1]} cells; name one of {list(self.layers)}"
+        )
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The network without a wrapper of DataParallel or ``torch.compile``."""
+    if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(net.module)
+    original = getattr(net, "_orig_mod", None)  # torch.compile keeps the network under this name
+    return unwrapped(original) if isinstance(original, nn.Module) else net
 
 
 def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor) -> Structure:
@@ -51,19 +64,51 @@ def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], image
         images: (2, 3, H, W).
 
     Raises:
-        ValueError: a ScriptModule, whose modules cannot be watched.
+        ValueError: a ScriptModule or a function, whose modules cannot be watched.
     """
     if isinstance(core, torch.jit.ScriptModule):
-        raise ValueError("a ScriptModule embeds, but it cannot be looked into; wrap the eager module it came from")
+        raise ValueError(
+            "a ScriptModule can be asked, not looked into: it has no layers to explain; wrap the eager module it came "
+            "from, or use methods that only change pixels"
+        )
+    if isinstance(core, BlackBox):
+        raise ValueError(core.refusal)
     modules = {name: module for name, module in net.named_modules() if name and module is not core}
     with quiet_grad():
         calls, outputs = trace(lambda: run(images), modules)
+    image = (int(images.shape[2]), int(images.shape[3]))
+    layers = _maps(calls, len(outputs), image)
+    unread = _unread(net, run, images, [name for name, layout in layers.items() if layout.prefix])
+    layers = {name: layout for name, layout in layers.items() if name not in unread}
+    try:
+        return Structure(find_head(calls, outputs, image), layers)
+    except HeadDoesNotFold as refusal:
+        return Structure(refusal.with_traceback(None), layers)
+
+
+def _maps(calls: Sequence[Call], rows: int, image: tuple[int, int]) -> dict[str, Layout]:
+    """Layers that run once for all rows of the batch and give a map, in the order in which they run."""
     runs, layers = Counter(call.name for call in calls), {}
     for call in calls:
         y = call.output
-        if y is not None and y.ndim == 4 and y.is_floating_point() and runs[call.name] == 1:
-            layers[call.name] = (int(y.shape[1]), int(y.shape[2]), int(y.shape[3]))
-    try:
-        return Structure(find_head(calls, outputs), layers)
-    except HeadDoesNotFold as refusal:
-        return Structure(refusal.with_traceback(None), layers)
+        if y is not None and y.is_floating_point() and y.ndim in (3, 4) and len(y) == rows and runs[call.name] == 1:
+            layout = layout_of(tuple(y.shape[1:]), image)
+            if layout is not None:
+                layers[call.name] = layout
+    tokens = {layout.prefix + layout.grid[0] * layout.grid[1] for layout in layers.values() if layout.order == "tokens"}
+    # attention of tokens to tokens, (heads, n, n), looks like a map and is none
+    return {name: layout for name, layout in layers.items() if not (set(layout.grid) <= tokens)}
+
+
+def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: Sequence[str]) -> set[str]:
+    """Those of the layers with a class token of which only that token is read: their cells decide nothing."""
+    if not layers:
+        return set()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        seen = {name: stack.enter_context(capture(net, name, graph="keep")) for name in layers}
+        outputs = run(images.clone().requires_grad_())
+        found = [one.last for one in seen.values()]
+        gradients = torch.autograd.grad(outputs.square().sum(), found, allow_unused=True)
+    return {name for name, g in zip(layers, gradients, strict=True) if g is None or not bool(g[:, 1:].any())}

@@ -1,0 +1,105 @@
+"""Models that can be asked but not looked into: ONNX sessions, NumPy functions, services behind a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, final, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from facexai.input_spec import InputSpec
+
+Space = Literal["input", "rgb01", "bgr01", "rgb_uint8", "bgr_uint8"]
+
+
+def seen_by(space: Space, spec: InputSpec) -> InputSpec:
+    """The spec that makes images of a space; the size stays.
+
+    >>> seen_by("bgr_uint8", InputSpec(112)).range
+    255.0
+    """
+    if space not in get_args(Space):
+        raise ValueError(f"expected space one of {get_args(Space)}, got {space!r}")
+    if space == "input":
+        return spec
+    reach = 255.0 if space.endswith("uint8") else 1.0
+    channels: Literal["RGB", "BGR"] = "RGB" if space.startswith("rgb") else "BGR"
+    return replace(spec, channels=channels, mean=0.0, std=1.0, range=reach)
+
+
+@final
+class BlackBox(nn.Module):
+    """A function on NumPy arrays in the place of a network; see :meth:`facexai.FaceModel.from_callable`."""
+
+    def __init__(
+        self, function: Callable[[np.ndarray], Any], space: Space, batch_size: int | None, name: str | None
+    ) -> None:
+        super().__init__()
+        if not callable(function) or isinstance(function, nn.Module):
+            kind = type(function).__name__
+            raise TypeError(f"expected a function of NumPy arrays, got {kind}; a torch module goes into FaceModel(net)")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+        kind = getattr(function, "__qualname__", type(function).__qualname__)
+        self.function, self.space, self.batch_size, self.name = function, space, batch_size, name or kind
+        # a buffer, so that the fingerprint knows the name: the function's weights are out of reach
+        told = f"{self.name}|{space}".encode()
+        self.register_buffer("identity", torch.tensor(list(told), dtype=torch.uint8))
+
+    def __repr__(self) -> str:
+        return f"BlackBox({self.name!r}, space={self.space!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
+        return BlackBox(self.function, self.space, self.batch_size, self.name)  # sessions cannot be copied
+
+    @property
+    def refusal(self) -> str:
+        """Why a method that needs layers or gradients does not work."""
+        return (
+            f"{self.name!r} is a function: it can be asked, not looked into, so it has no layers and no gradients; use "
+            "metrics and methods that only change pixels, or wrap the torch module in FaceModel(net)"
+        )
+
+    def check(self, x: Tensor) -> None:
+        """Refuse input through which a gradient is wanted."""
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ValueError(self.refusal)
+
+    def forward(self, x: Tensor) -> Any:
+        """The function's answer for its input (N, 3, H, W), with arrays as tensors."""
+        array = x.detach().cpu().numpy()
+        if self.space.endswith("uint8"):
+            array = np.ascontiguousarray(array.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+        step = self.batch_size or len(array)
+        answers = [_tensors(self.function(array[i : i + step]), step) for i in range(0, len(array), step)]
+        return answers[0] if len(answers) == 1 else _joined(answers)
+
+
+def _tensors(answer: Any, images: int) -> Any:
+    """Arrays in an answer as tensors; a single row for a single image becomes (1, D)."""
+    if isinstance(answer, Mapping):
+        return {key: _tensors(value, images) for key, value in answer.items()}
+    if isinstance(answer, tuple) or (isinstance(answer, list) and any(isinstance(part, np.ndarray | Tensor) for part in answer)):
+        return tuple(_tensors(part, images) for part in answer)
+    if isinstance(answer, Tensor):
+        rows = answer.detach().cpu()
+    else:
+        try:
+            rows = torch.from_numpy(np.array(answer))  # a copy: the function may use its memory again
+        except (TypeError, ValueError):
+            return answer
+    return rows[None] if images == 1 and rows.ndim == 1 else rows
+
+
+def _joined(answers: list[Any]) -> Any:
+    first = answers[0]
+    if isinstance(first, Tensor):
+        return torch.cat(answers)
+    if isinstance(first, Mapping):
+        return {key: _joined([answer[key] for answer in answers]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_joined(list(parts)) for parts in zip(*answers, strict=True))
+    return first
