@@ -13,6 +13,11 @@ def dlib_resnet29() -> FaceModel:
     return zoo.load("dlib-resnet29")
 
 
+def facenet_casia() -> FaceModel:
+    """Real weights, pooled head with a normalisation, unit output."""
+    return zoo.load("facenet-casia")
+
+
 class _Block(nn.Module):
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +43,7 @@ class _Block(nn.Module):
 class IResNet(nn.Module):
     """The shape of the residual networks that most face code bases train: 112 px, 512x7x7 map, 512 numbers."""
 
-    def __init__(self, depths: tuple[int, int, int, int]) -> None:
+    def __init__(self, depths: tuple[int, ...]) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
         widths, stages = (64, 64, 128, 256, 512), []
@@ -53,12 +58,27 @@ class IResNet(nn.Module):
         return self.features(self.fc(self.dropout(torch.flatten(self.bn2(x), 1))))
 
 
-def iresnet18() -> FaceModel:
+def _random(*depths: int) -> FaceModel:
     """Random weights, flattened head; for speed and completeness only."""
     torch.manual_seed(0)
-    net = IResNet((2, 2, 2, 2)).eval()
+    net = IResNet(depths).eval()
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     return FaceModel(net, "arcface")
+
+
+def iresnet18() -> FaceModel:
+    """24 million random weights, 2.6 G multiplications."""
+    return _random(2, 2, 2, 2)
+
+
+def iresnet50() -> FaceModel:
+    """44 million random weights, 6.3 G multiplications: the depth that most face networks have."""
+    return _random(3, 4, 14, 3)
+
+
+def iresnet100() -> FaceModel:
+    """65 million random weights, 12 G multiplications."""
+    return _random(3, 13, 30, 3)

@@ -7,7 +7,7 @@ import warnings
 import torch
 from common import arguments, networks, people, report, split
 
-from facexai import CAM, SDD, FaceXAIWarning, GradCAM, HiResCAM, baselines, metrics
+from facexai import CAM, SDD, FaceXAIWarning, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, baselines, metrics
 
 BASELINES = {
     "Saliency": {},
@@ -45,6 +45,7 @@ def methods(gallery):
     ours = {"CAM": CAM(gallery), "HiResCAM": HiResCAM(gallery), "Grad-CAM": GradCAM(gallery)}
     ours["Grad-CAM, cosine"] = GradCAM(gallery, similarity="cosine")
     ours |= {f"SDD({name})": SDD(base) for name, base in list(ours.items())[:3]}
+    ours |= {"Grad-CAM++": GradCAMPlusPlus(gallery), "LayerCAM": LayerCAM(gallery)}
     for name, options in BASELINES.items():
         rules = baselines.RULES.get(name, ())
         if not rules or any(isinstance(module, rules) for module in gallery.model.net.modules()):

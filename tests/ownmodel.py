@@ -17,3 +17,14 @@ def wrong_size() -> FaceModel:
 
 def broken() -> FaceModel:
     raise KeyError("weights")
+
+
+class Random(torch.nn.Dropout):
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, 0.5)
+
+
+def make_random() -> FaceModel:
+    """A network that is random in eval mode too."""
+    model = make()
+    return FaceModel(torch.nn.Sequential(model.net, Random()), model.spec)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from facexai._messages import FaceXAIWarning
     from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
     from facexai.input_spec import InputSpec
-    from facexai.models import FaceModel, Gallery, HeadDoesNotFold
+    from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
     from facexai.results import Saliency, load
 
 try:
@@ -32,6 +32,7 @@ _NAMES = {
     "FaceModel": "facexai.models",
     "Gallery": "facexai.models",
     "HeadDoesNotFold": "facexai.models",
+    "doctor": "facexai.models",
     "InputSpec": "facexai.input_spec",
     "Saliency": "facexai.results",
     "load": "facexai.results",
@@ -65,6 +66,7 @@ __all__ = [
     "LayerCAM",
     "Saliency",
     "baselines",
+    "doctor",
     "explainers",
     "functional",
     "images",

@@ -127,7 +127,7 @@ def test_explain_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["explanations.json", "who.npz", "who.png"]
 
 
-@pytest.mark.parametrize("method", ["cam", "hirescam", "gradcam"])
+@pytest.mark.parametrize("method", ["cam", "hirescam", "gradcam", "gradcam++", "layercam"])
 def test_every_method_and_json(enrolled, tmp_path, capsys, method):
     arguments = ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)]
     assert main([*arguments, "--method", method, "--target", "Hopper", "--json"]) == 0
@@ -214,6 +214,28 @@ def test_models_lists_networks_and_presets(capsys):
     printed = capsys.readouterr().out
     assert "dlib-resnet29" in printed
     assert "adaface          size=(112, 112), channels='BGR'" in printed
+
+
+def test_doctor_says_what_it_found(enrolled, tmp_path, capsys):
+    assert main(["doctor", "--model", "ownmodel:make"]) == 0
+    printed = capsys.readouterr().out
+    assert "folds from" in printed
+    assert "not checked" in printed
+    shutil.copytree(enrolled / "enrolled", tmp_path / "two")
+    for person in (tmp_path / "two").iterdir():
+        images.save(images.load(person / "a.png").flip(-1), person / "b.png")
+    code = main(["doctor", "--faces", str(tmp_path / "two"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == (0 if found["ok"] else 1)
+    assert len(found["variants"]) == 14
+    assert next(v for v in found["variants"] if v["input"] == "RGB, (255 x - dlib mean) / 256")["AUC"] > 0.9
+
+
+def test_doctor_exits_with_one_where_something_is_bad(capsys):
+    assert main(["doctor", "--model", "ownmodel:make_random"]) == 1
+    assert "BAD repeatable" in capsys.readouterr().out
+    assert main(["doctor", "--photos", "0"]) == 2
+    assert main(["doctor", "--faces", "nowhere"]) == 2
 
 
 def test_usage_errors_exit_with_two(capsys):

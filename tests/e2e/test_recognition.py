@@ -44,4 +44,4 @@ def test_five_figures(zoo_installed, shared, tmp_path):
 
 
 def test_the_timing_script_agrees_with_its_peers(zoo_installed):
-    assert "facexai SDD(CAM)" in run("observe_once.py", "--rounds", "1", "--batch", "1")
+    assert "facexai SDD(CAM)" in run("class_maps.py", "--rounds", "1", "--batch", "1")

@@ -11,7 +11,7 @@ import torch
 from nets import FlatNet, GapNet, UnitNet, shaken
 from torch import nn
 
-from facexai import CAM, SDD, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, baselines, metrics
+from facexai import CAM, SDD, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, baselines, metrics, models
 
 SPEC = InputSpec(64, channels="BGR", mean=0.5, std=0.5)
 
@@ -121,10 +121,12 @@ def test_methods_that_look_inside_refuse_in_one_sentence(net, faces, make):
 def test_gradients_refuse_in_one_sentence(net, faces):
     pytest.importorskip("captum")
     people = enrolled(FaceModel.from_callable(session(net), SPEC, take=0), faces)
-    with pytest.raises(ValueError, match="no layers and no gradients"):
+    with pytest.raises(ValueError, match="no weights, layers or gradients"):
         baselines.captum("IntegratedGradients", people)(faces[:1])
-    with pytest.raises(ValueError, match="no layers and no gradients"):
+    with pytest.raises(ValueError, match="no weights, layers or gradients"):
         people.model.outputs(faces.clone().requires_grad_())
+    with pytest.raises(ValueError, match="asked, not looked into"):
+        models.accelerate(people)
     with pytest.raises(ValueError, match="no weights"):
         metrics.randomisation(lambda c: baselines.captum("Occlusion", c), people, faces, torch.zeros(4).long())
 

@@ -23,6 +23,7 @@ FLOORS = [
     "images",
     "perturb",
     "plots",
+    "kernels",
     "hooks",
     "results",
     "models",
@@ -138,7 +139,7 @@ def test_the_readmes_numbers_are_the_measured_ones():
     errors = json.loads((results / "completeness.json").read_text())["rows"]
     assert max(r["largest error"] for r in errors if r["precision"] == "float32") < 1e-7
     assert max(r["largest error"] for r in errors if r["precision"] == "float64") < 1e-16
-    costs = json.loads((results / "observe_once.json").read_text())["rows"]
+    costs = json.loads((results / "class_maps.json").read_text())["rows"]
     for batch, tasks in (
         (16, ["facexai CAM"]),
         (1, ["facexai CAM"]),

@@ -16,11 +16,11 @@ from facexai.explainers.targets import Targets
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, quiet_grad
 from facexai.models import WhiteBox
+from facexai.models.heads import completeness_limit
 from facexai.results import Saliency
 
-_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-_TOLERANCE_HALF = 2e-2
 _FEW_CELLS = 6
+_AT_ONCE = 2**24  # weights of the head that are held at once
 
 
 @final
@@ -79,8 +79,8 @@ class CAM:
         head = model.head
         if min(head.shape[1:]) < _FEW_CELLS:
             warnings.warn(
-                f"CAM has only {head.shape[1]}x{head.shape[2]} cells in this network; "
-                f"HiResCAM(classifier, layer={_finer(model.layers)!r}) shows finer maps",
+                f"CAM has only {head.shape[1]}x{head.shape[2]} cells in this network; HiResCAM(classifier, layer=...) "
+                "shows finer maps; layers and their cells are in model.layers",
                 FaceXAIWarning,
                 stacklevel=3,
             )
@@ -127,15 +127,17 @@ class CAM:
             directions = model.branch_directions(self.classifier.directions(features, classes)).to(e)
             if head.unit:  # the network divides by the length of e itself; it counts as a constant
                 directions = directions / e.norm(dim=1).clamp(min=1e-12)[:, None, None]
-            scores, maps, constants = self.classifier.score(features, classes), [], []
-            for k, r in enumerate(directions.unbind(1)):
-                weights, constant = head.pull(r)
-                cells = (weights * activations).sum(1)
-                _check_completeness(cells, constant, r, e, evidence.activations.dtype)
+            maps, left = [], []
+            some = max(1, _AT_ONCE // activations.numel())
+            for part in torch.split(directions, some, dim=1):  # many classes at once, not all: a gallery can be large
+                weights, constant = head.pull(part.flatten(0, 1))
+                weights, constant = weights.view(*part.shape[:2], *weights.shape[1:]), constant.view(part.shape[:2])
+                cells = torch.einsum("nkchw,nchw->nkhw", weights, activations)
+                _check_completeness(cells, constant, part, e, evidence.activations.dtype)
                 maps.append(model.merge(cells))
-                branches = (constant - (r * e).sum(1)).view(-1, len(scores)).sum(0)
-                constants.append(scores[:, k] + branches)
-            return torch.stack(maps, 1), torch.stack(constants, 1)
+                left.append(constant - torch.einsum("nkd,nd->nk", part, e))
+            scores = self.classifier.score(features, classes)
+            return torch.cat(maps, 1), scores + torch.cat(left, 1).view(-1, *scores.shape).sum(0)
 
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
         """Every choice that changes a number."""
@@ -143,8 +145,11 @@ class CAM:
 
 
 def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, dtype: torch.dtype) -> None:
-    error = float(completeness_error(cells, constant, r, e).max())
-    limit = _TOLERANCE.get(dtype, _TOLERANCE_HALF)
+    """Of all images and classes; cells (N, K, h, w), constant (N, K), r (N, K, D), e (N, D)."""
+    errors = completeness_error(
+        cells.flatten(0, 1), constant.flatten(), r.flatten(0, 1), e.repeat_interleave(r.shape[1], 0)
+    )
+    error, limit = float(errors.max()), completeness_limit(dtype)
     if not error <= limit:
         raise ValueError(
             f"CAM's cells do not add up to the score: error {error:.1e}, allowed {limit:.0e}. The head does more than "
@@ -156,14 +161,9 @@ def _check_end(e: Tensor, outputs: Tensor, unit: bool, dtype: torch.dtype) -> No
     """The network must return what its head gives, not only for the noise by which the head was found."""
     expected = F.normalize(e) if unit else e
     error = float(((expected - outputs).norm(dim=1) / outputs.norm(dim=1).clamp(min=1e-12)).max())
-    limit = _TOLERANCE.get(dtype, _TOLERANCE_HALF)
+    limit = completeness_limit(dtype)
     if not error <= limit:
         raise ValueError(
             f"the network changes the output of its head: by {error:.1e} of its length, allowed {limit:.0e}; "
             "use HiResCAM(..., layer=...)"
         )
-
-
-def _finer(layers: dict[str, tuple[int, int, int]]) -> str:
-    large = [name for name, (_, h, w) in layers.items() if min(h, w) >= 7]
-    return large[-1] if large else "..."

@@ -1,19 +1,29 @@
 """Face models as their users have them: any torch module, what it wants to see, and people enrolled with it."""
 
 from facexai.input_spec import PRESETS, InputSpec
+from facexai.models.accelerate import Acceleration, accelerate, acceleration
+from facexai.models.doctor import Diagnosis, Finding, completeness, doctor
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
-from facexai.models.heads import Head, HeadDoesNotFold
+from facexai.models.heads import Head, HeadDoesNotFold, completeness_limit
 from facexai.models.protocols import Classifier, Embedder, WhiteBox
 
 __all__ = [
     "PRESETS",
+    "Acceleration",
     "Classifier",
+    "Diagnosis",
     "Embedder",
     "FaceModel",
+    "Finding",
     "Gallery",
     "Head",
     "HeadDoesNotFold",
     "InputSpec",
     "WhiteBox",
+    "accelerate",
+    "acceleration",
+    "completeness",
+    "completeness_limit",
+    "doctor",
 ]

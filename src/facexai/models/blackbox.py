@@ -59,8 +59,8 @@ class BlackBox(nn.Module):
     def refusal(self) -> str:
         """Why a method that needs layers or gradients does not work."""
         return (
-            f"{self.name!r} is a function: it can be asked, not looked into, so it has no layers and no gradients; use "
-            "metrics and methods that only change pixels, or wrap the torch module in FaceModel(net)"
+            f"{self.name!r} is a function: it can be asked, not looked into, so it has no weights, layers or gradients; "
+            "use metrics and methods that only change pixels, or wrap the torch module in FaceModel(net)"
         )
 
     def check(self, x: Tensor) -> None:
@@ -82,7 +82,9 @@ def _tensors(answer: Any, images: int) -> Any:
     """Arrays in an answer as tensors; a single row for a single image becomes (1, D)."""
     if isinstance(answer, Mapping):
         return {key: _tensors(value, images) for key, value in answer.items()}
-    if isinstance(answer, tuple) or (isinstance(answer, list) and any(isinstance(part, np.ndarray | Tensor) for part in answer)):
+    if isinstance(answer, tuple) or (
+        isinstance(answer, list) and any(isinstance(part, np.ndarray | Tensor) for part in answer)
+    ):
         return tuple(_tensors(part, images) for part in answer)
     if isinstance(answer, Tensor):
         rows = answer.detach().cpu()

@@ -54,7 +54,7 @@ def enrol(
     if how.names is not None:
         raise ValueError("names= belongs to class weights; people enrolled from photos are named in {name: photos}")
     if isinstance(people, str | Path):
-        people = _folder(Path(people))
+        people = folder_photos(Path(people))
     if not isinstance(people, Mapping) or not people:
         raise ValueError("expected at least one person: {name: images, embeddings or paths}, or a folder NAME/*.jpg")
     if isinstance(scale, str) and scale != "calibrated":
@@ -184,7 +184,7 @@ def _rows(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
     if isinstance(given, str | Path):
         given = [given]
     if isinstance(given, Sequence) and not isinstance(given, Tensor):
-        given = _photos(model, name, given, how)
+        given = read_photos(model, name, given, align=how.align, face=how.face)
     if not isinstance(given, Tensor) or given.ndim not in (1, 2, 3, 4) or given.numel() == 0:
         what = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
         raise ValueError(
@@ -201,19 +201,21 @@ def _rows(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
     return rows
 
 
-def _photos(model: FaceModel, name: str, paths: Sequence[object], how: Reading) -> Tensor:
+def read_photos(model: FaceModel, name: str, paths: Sequence[object], *, align: When, face: Which) -> Tensor:
+    """Photos of one person as the model wants them: (n, 3, H, W) on its device."""
     if not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ValueError(f"{name!r}: expected photo paths, at least one")
     photos = []
     for path in paths:
         try:
-            photos.append(fitted(load(str(path)), model.spec, when=how.align, face=how.face).image)
+            photos.append(fitted(load(str(path)), model.spec, when=align, face=face).image)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return torch.cat(photos).to(model.device)
 
 
-def _folder(folder: Path) -> dict[str, list[str | Path]]:
+def folder_photos(folder: Path) -> dict[str, list[str | Path]]:
+    """{person: photos} of a folder ``NAME/*.jpg``; people without photos are left out, with a warning."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; expected one with a sub-folder of photos per person")
     found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

@@ -337,14 +337,18 @@ class FaceModel:
         """Layers that run once and give a spatial map, in the order in which they run: name -> (channels, h, w)."""
         return {name: layout.shape for name, layout in self._structure.layers.items()}
 
+    def decides(self, layer: str) -> bool:
+        """Whether nothing gets past this layer: with another image's map in it the other image's output comes out."""
+        return self._structure.decides(self.layer(layer))
+
     def layer(self, name: str) -> str:
-        """The layer of that name; ``"auto"``: the deepest map before the head of at least 14x14 cells, else of 7x7.
+        """The layer of that name; ``"auto"``: the deepest of 14x14 cells, else 7x7, that nothing gets past.
 
         Raises:
             ValueError: no such layer, or no map of that size.
         """
         if name == "auto":
-            return self._structure.default()
+            return self._structure.default
         if not isinstance(name, str):
             raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
         if name not in (known := dict(self.net.named_modules())) or not name:

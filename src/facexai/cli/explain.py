@@ -1,0 +1,143 @@
+"""``facexai explain``: why is this face taken for this enrolled person?"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facexai.cli.shared import align_argument, model, model_argument, told
+
+if TYPE_CHECKING:
+    from facexai.explainers.classmaps import Explainer
+    from facexai.images import Aligned
+    from facexai.models import Gallery
+    from facexai.results import Saliency
+
+METHODS = ("sdd", "cam", "hirescam", "gradcam", "gradcam++", "layercam")
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    explain = commands.add_parser("explain", help="why is this face taken for this enrolled person?")
+    explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos to explain")
+    explain.add_argument("--gallery", type=Path, required=True, help="folder with one sub-folder of photos per person")
+    explain.add_argument("--method", choices=METHODS, default="sdd", help="default: sdd (over hirescam)")
+    model_argument(explain)
+    explain.add_argument(
+        "--layer", default="auto", help="layer to explain; default: the deepest map of 14x14 cells, else 7x7"
+    )
+    explain.add_argument("--target", help="person to explain; default: the predicted one")
+    explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")
+    explain.add_argument("--scale", type=float, default=64.0, help="logits per unit of cosine; default: 64")
+    align_argument(explain)
+    explain.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
+    explain.add_argument(
+        "--out", type=Path, required=True, help="folder for figures, maps (.npz) and explanations.json"
+    )
+    explain.add_argument("--json", action="store_true", help="print explanations.json instead of a table")
+    explain.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facexai import io
+
+    if options.out.exists() and not options.out.is_dir():
+        raise NotADirectoryError(f"{options.out} is a file, expected a folder to write into")
+    network = model(options.model)
+    people = network.gallery(
+        options.gallery, scale=options.scale, align=options.align, face=options.face, progress=True
+    )
+    if options.target is not None:
+        people.index(options.target)
+    explainer = _explainer(people, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    explained: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for path, name in tqdm(_named(options.images), desc="explain", unit="photo", disable=None, file=sys.stderr):
+        try:
+            explained.append(_one(path, name, explainer, people, options))
+        except (ValueError, FileNotFoundError) as error:
+            failed.append({"image": path.name, "error": told(error).replace(str(path), path.name)})
+    if not explained:
+        raise ValueError("no image could be explained: " + "; ".join(f["error"] for f in failed))
+    report = {"people": list(people.names), "explained": explained, "failed": failed}
+    io.write_json(options.out / "explanations.json", report)
+    _print(report, as_json=options.json)
+    return 1 if failed else 0
+
+
+def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
+    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+
+    if options.method == "cam":
+        return CAM(people, layer=options.layer)
+    if options.method == "sdd":
+        return SDD(HiResCAM(people, layer=options.layer), rivals=min(options.rivals, max(len(people) - 1, 1)))
+    gradients: dict[str, Any] = {
+        "hirescam": HiResCAM,
+        "gradcam": GradCAM,
+        "gradcam++": GradCAMPlusPlus,
+        "layercam": LayerCAM,
+    }
+    explainer: Explainer = gradients[options.method](people, layer=options.layer)
+    return explainer
+
+
+def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each photo with a name for its files: its stem, numbered where that is taken."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        numbered = (f"{path.stem}-{i}" for i in itertools.count(2))
+        named[next(name for name in itertools.chain([path.stem], numbered) if name not in named)] = path
+    return [(path, name) for name, path in named.items()]
+
+
+def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: argparse.Namespace) -> dict[str, Any]:
+    from facexai import images, plots
+
+    photo = images.load(path)
+    face = images.fitted(photo, people.model.spec, when=options.align, face=options.face)
+    batch = face.image.to(people.model.device)
+    why = explainer.answer(explainer.observe(batch), options.target)
+    why.save(options.out / f"{name}.npz")
+    figure = why.plot(batch) if why.rivals is None else why.plot_rivals(batch)
+    plots.save(figure, options.out / f"{name}.png")
+    return _record(path, name, why, face, people)
+
+
+def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery) -> dict[str, Any]:
+    """One photo's row of the report; names only, no folders."""
+    score = float(why.scores[0])
+    row: dict[str, Any] = {
+        "image": path.name,
+        "target": why.name(int(why.targets[0])),
+        "cosine": round(score / people.scale, 6),
+        "logit": round(score, 6),
+    }
+    if why.rivals is not None and why.rival_scores is not None:
+        scores = (float(s) / people.scale for s in why.rival_scores[0])
+        row["rivals"] = {why.name(int(r)): round(s, 6) for r, s in zip(why.rivals[0], scores, strict=True)}
+    peak = divmod(int(why.cells[0].argmax()), why.cells.shape[2])
+    row |= {"peak_cell": list(peak), "cells": list(why.cells.shape[1:]), "recipe": dict(why.recipe)}
+    row["aligned"] = None if face.face is None else [[round(float(v), 4) for v in line] for line in face.matrix]
+    row["files"] = [f"{name}.png", f"{name}.npz"]
+    return row
+
+
+def _print(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    for row in report["explained"]:
+        rivals = ", ".join(f"{name} {cosine:.2f}" for name, cosine in row.get("rivals", {}).items())
+        against = f"  against {rivals}" if rivals else ""
+        print(f"{row['image']}: {row['target']} {row['cosine']:.2f}{against}  -> {row['files'][0]}")
+    for row in report["failed"]:
+        print(f"{row['image']}: {row['error']}", file=sys.stderr)

@@ -1,0 +1,264 @@
+"""The doctor finds what was planted, and nothing in a healthy network."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from nets import DepthwiseHead, FlatNet, GapNet, NormHead, TokenNet, UnitNet, shaken
+from torch import nn
+
+from facexai import FaceModel, InputSpec, doctor
+
+SPEC = InputSpec(112, mean=0.5, std=0.5)
+
+
+def healthy(net=None, spec=SPEC, **options):
+    return FaceModel(shaken(FlatNet()) if net is None else net, spec, **options)
+
+
+def bad(diagnosis):
+    return [finding.name for finding in diagnosis.findings if finding.verdict == "bad"]
+
+
+@pytest.mark.parametrize("flip", [None, "sum", "concat"])
+def test_a_healthy_network_has_nothing(flip):
+    found = doctor(healthy(flip=flip))
+    assert found.ok, str(found)
+    assert "an embedding of 32 numbers (float32)" in found["output"].found
+    assert "raw embeddings" in found["length"].found
+    assert "folds from 'layer4', 7x7 cells of 16 channels, into 32 numbers" in found["head"].found
+    assert "layer='auto' is 'layer4'" in found["layers"].found
+    assert found.layers["layer3"] == (16, 7, 7)
+    assert found["input"].verdict == "note"
+    assert "labelled faces" in found["input"].advice
+    assert json.loads(json.dumps(found.to_dict()))["ok"] is True
+    assert "<pre>" in found._repr_html_()
+
+
+def test_it_leaves_the_network_alone():
+    net = shaken(FlatNet())
+    net.layer4.train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    rng = torch.get_rng_state()
+    found = doctor(healthy(net))
+    assert "train mode" in found["mode"].found
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert net.layer4.conv1.training
+    assert not net.layer3.training
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(p.grad is None for p in net.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_every_kind_of_network():
+    found = doctor(healthy(shaken(UnitNet()), "adaface", take=0))
+    assert "normalises its embedding to length 1 itself" in found["length"].found
+    assert "then divided by its length" in found["head"].found
+    assert "element 0 of what the network returns" in found["output"].found
+    assert "10 class logits" in doctor(healthy(shaken(GapNet()), output="logits"))["output"].found
+    assert "14x14 cells of 8 channels" in doctor(healthy(shaken(TokenNet())))["head"].found
+    assert "7x6 cells" in doctor(healthy(shaken(DepthwiseHead()), "mobilefacenet"))["head"].found
+    assert "LayerNorm" in doctor(healthy(NormHead().eval()))["head"].found
+    assert doctor(healthy().gallery({"a": torch.randn(32)})).ok
+
+
+class Sick(FlatNet):
+    """A healthy network but for what is done to its embedding."""
+
+    def __init__(self, do):
+        super().__init__()
+        self.do = do
+
+    def forward(self, x):
+        return self.do(self, super().forward(x))
+
+
+PLANTED = {
+    "random": (lambda net, e: nn.functional.dropout(e, 0.5), "repeatable", "random"),
+    "pooled over the batch": (lambda net, e: e - e.mean(0), "batch", "depends on the others"),
+    "rescaled by the batch": (lambda net, e: e / e.std(), "batch", "depends on the others"),
+    "constant": (lambda net, e: torch.ones_like(e) + 1e-9 * e, "varies", "weights are not loaded"),
+    "probabilities": (lambda net, e: e.softmax(1), "output", "before the softmax"),
+    "detached": (lambda net, e: e.detach(), "gradient", "gradient methods do not work"),
+    "NaN": (lambda net, e: e / (e[:1].abs().sum() > 1e9), "runs", "see the error"),
+    "NaN on black": (lambda net, e: e * (0 / net.dark) if net.black else e, "finite", "precision"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_it_finds_what_was_planted(name):
+    do, where, advice = PLANTED[name]
+    net = shaken(Sick(do))
+    net.black, net.dark = False, torch.zeros(())
+    if name == "NaN on black":
+        net.register_forward_pre_hook(lambda net, args: setattr(net, "black", bool((args[0][:1] == -1).all())))
+    found = doctor(healthy(net))
+    assert where in bad(found), str(found)
+    assert advice in found[where].advice
+    assert not found.ok
+
+
+def test_batch_statistics_are_found():
+    class Head(FlatNet):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.BatchNorm1d(32, track_running_stats=False)
+
+    found = doctor(healthy(Head()))
+    assert "batch" in bad(found)
+    assert "statistics of the batch" in found["head"].found
+
+
+def test_a_quantised_network_has_no_gradient():
+    with warnings.catch_warnings():  # torch deprecates its own quantisation, in several words
+        warnings.simplefilter("ignore")
+        net = torch.ao.quantization.quantize_dynamic(shaken(FlatNet()), {nn.Linear}, dtype=torch.qint8)
+        found = doctor(healthy(net))
+    assert "gradient" in bad(found), str(found)
+    assert found["repeatable"].verdict == "good"
+
+
+def test_a_network_of_another_size_is_one_finding():
+    found = doctor(healthy(spec=InputSpec(96)))
+    assert bad(found) == ["runs"]
+    assert "does the spec fit" in found["runs"].found
+    assert str(found).count("\n") == 2
+
+
+def test_functions_and_script_modules_are_described_not_blamed():
+    net = shaken(GapNet(functional=True))
+    found = doctor(FaceModel.from_callable(lambda x: net(torch.from_numpy(x)).detach().numpy(), SPEC, name="r50"))
+    assert found.ok, str(found)
+    assert "is a function" in found["head"].found
+    assert found["gradient"].verdict == "note"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.trace(net, torch.rand(1, 3, 112, 112))
+    found = doctor(healthy(scripted))
+    assert found.ok, str(found)
+    assert "ScriptModule" in found["layers"].found
+    assert found["gradient"].verdict == "good"
+
+
+class Reds(nn.Module):
+    """Knows people by the red of three places, where values leave 0 to 1 it sees nothing; RGB, (x - .5) / .5."""
+
+    def forward(self, x):
+        red = x[:, 0].unflatten(2, (4, 4)).mean(3).mean(1)
+        return torch.where(red.abs() <= 1, red, 1.0)
+
+
+def people(count=12, photos=4):
+    """Each person has four shades of red; green and blue are anything."""
+    drawn = torch.Generator().manual_seed(0)
+    faces = {}
+    for k in range(count):
+        images = torch.rand(photos, 3, 16, 16, generator=drawn)
+        shade = torch.rand(4, generator=drawn).repeat_interleave(4)
+        images[:, 0] = (shade + 0.05 * torch.randn(photos, 16, 16, generator=drawn)).clamp(0, 1)
+        faces[f"p{k}"] = images
+    return faces
+
+
+RIGHT = InputSpec(16, mean=0.5, std=0.5)
+
+
+def test_the_right_input_is_confirmed():
+    found = doctor(FaceModel(Reds(), RIGHT), people())
+    assert found["input"].verdict == "good", str(found)
+    assert found.variants[0].separation >= found.variants[-1].separation
+    assert "no other way separates clearly better" in found["input"].found
+    assert "input variants, best first" in str(found)
+
+
+@pytest.mark.parametrize("wrong", [replace(RIGHT, channels="BGR"), replace(RIGHT, range=255.0, mean=0.0, std=1.0)])
+def test_the_wrong_input_is_found(wrong):
+    found = doctor(FaceModel(Reds(), wrong), people())
+    assert bad(found)[-1] == "input", str(found)
+    assert repr(RIGHT) in found["input"].advice
+    assert found.variants[0].spec == RIGHT
+    assert found.variants[0].behind == (0.0, 0.0)
+
+
+def test_pairs_say_the_same_as_people():
+    faces = people()
+    first = torch.cat([f[0:1] for f in faces.values()] * 2)
+    second = torch.cat([f[1:2] for f in faces.values()] + [f[2:3] for f in reversed(faces.values())])
+    same = torch.tensor([True] * 12 + [False] * 12)
+    assert doctor(FaceModel(Reds(), RIGHT), (first, second, same))["input"].verdict == "good"
+    found = doctor(FaceModel(Reds(), replace(RIGHT, channels="BGR")), (first, second, same))
+    assert found.variants[0].spec.channels == "RGB"
+    assert found["input"].verdict == "bad"
+
+
+def test_separation_and_auc_are_what_they_say():
+    faces = people(5, 3)
+    variant = next(v for v in doctor(FaceModel(Reds(), RIGHT), faces).variants if v.spec == RIGHT)
+    unit = FaceModel(Reds(), RIGHT).embed(torch.cat(list(faces.values()))).double()
+    genuine, impostor = [], []
+    for i in range(15):
+        for j in range(i + 1, 15):
+            (genuine if i // 3 == j // 3 else impostor).append(float(unit[i] @ unit[j]))
+    spread = ((np.var(genuine) + np.var(impostor)) / 2) ** 0.5
+    assert variant.separation == pytest.approx((np.mean(genuine) - np.mean(impostor)) / spread, rel=1e-5)
+    wins = [1.0 if g > i else 0.5 if g == i else 0.0 for g in genuine for i in impostor]
+    assert variant.auc == pytest.approx(np.mean(wins), rel=1e-9)
+
+
+def test_a_function_that_takes_photos_varies_the_channel_order_only():
+    def function(x):
+        return Reds()(torch.from_numpy(x).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
+
+    model = FaceModel.from_callable(function, InputSpec(16), space="bgr_uint8")
+    found = doctor(model, people())
+    assert len(found.variants) == 2
+    assert "BGR" in found["input"].found
+    assert found["input"].verdict == "bad"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ((torch.rand(2, 3, 16, 16),), "a tuple of 1"),
+        ((torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.tensor([True])), "different lengths"),
+        ((torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.ones(2)), "both kinds"),
+        ({"a": torch.rand(2, 3, 16, 16)}, "two people"),
+        ({"a": torch.rand(1, 3, 16, 16), "b": torch.rand(1, 3, 16, 16)}, "two photos of one"),
+        ({}, "labelled pairs"),
+        ([1, 2], "labelled pairs"),
+    ],
+)
+def test_bad_pairs_get_one_clear_error(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        doctor(FaceModel(Reds(), RIGHT), pairs)
+
+
+def test_a_bare_network_is_told_what_to_do():
+    with pytest.raises(TypeError, match=r"FaceModel\(net, spec\)"):
+        doctor(FlatNet())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"channels": "BGR"}, {"mean": 0.5, "std": 0.5, "range": 1.0}, {"mean": 0.0, "std": 1.0, "range": 255.0}],
+)
+def test_the_wrong_input_of_a_real_network_is_found(dlib_model, lfw, crops, wrong):
+    faces = {name: crops(photos[:3], "dlib") for name, photos in list(lfw.items())[:20]}
+    model = FaceModel(dlib_model.net, replace(dlib_model.spec, **wrong), center=dlib_model.center)
+    found = doctor(model, faces)
+    assert "input" in bad(found), str(found)
+    assert found.variants[0].spec == dlib_model.spec
+
+
+@pytest.mark.parametrize("network", ["dlib", "mobileface", "facenet"])
+def test_real_networks_are_healthy(request, lfw, crops, network):
+    model = request.getfixturevalue({"dlib": "dlib_model", "facenet": "facenet_model"}.get(network, network))
+    faces = {name: crops(photos[:3], network) for name, photos in list(lfw.items())[:20]}
+    found = doctor(model, faces)
+    assert found.ok, str(found)
+    assert found["input"].verdict == "good"
