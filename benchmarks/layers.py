@@ -16,7 +16,7 @@ def candidates(model: FaceModel) -> list[str]:
     """For each resolution of at least 3x3 cells the deepest layer that nothing gets past."""
     deepest: dict[tuple[int, int], str] = {}
     for name, (_, h, w) in model.layers.items():
-        if min(h, w) >= 3 and name not in model.head.names and model.decides(name):
+        if min(h, w) >= 3 and name not in model.head.names and model.structure.decides(name):
             deepest[h, w] = name
     return list(deepest.values())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facexai import baselines, explainers, functional, images, io, metrics, models, perturb, plots, results, zoo
     from facexai._messages import FaceXAIWarning
-    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
     from facexai.results import Saliency, load
@@ -29,6 +29,7 @@ _NAMES = {
     "HiResCAM": "facexai.explainers",
     "LayerCAM": "facexai.explainers",
     "SDD": "facexai.explainers",
+    "ScoreCAM": "facexai.explainers",
     "FaceModel": "facexai.models",
     "Gallery": "facexai.models",
     "HeadDoesNotFold": "facexai.models",
@@ -65,6 +66,7 @@ __all__ = [
     "InputSpec",
     "LayerCAM",
     "Saliency",
+    "ScoreCAM",
     "baselines",
     "doctor",
     "explainers",

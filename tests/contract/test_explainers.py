@@ -10,7 +10,7 @@ import torch
 from nets import FlatNet, shaken
 from torch import nn
 
-from facexai import CAM, SDD, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+from facexai import CAM, SDD, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
 
 EXPLAINERS = {
     "CAM": CAM,
@@ -19,8 +19,11 @@ EXPLAINERS = {
     "GradCAM": lambda c: GradCAM(c, layer="layer3"),
     "GradCAM++": lambda c: GradCAMPlusPlus(c, layer="layer3"),
     "LayerCAM": lambda c: LayerCAM(c, layer="layer3"),
+    "ScoreCAM": lambda c: ScoreCAM(c, layer="layer3"),
+    "ScoreCAM-keep": lambda c: ScoreCAM(c, layer="layer3", keep=8, weights="softmax-logit"),
     "SDD-CAM": lambda c: SDD(CAM(c), rivals=2),
     "SDD-HiResCAM": lambda c: SDD(HiResCAM(c, layer="layer3"), rivals=2),
+    "SDD-ScoreCAM": lambda c: SDD(ScoreCAM(c, layer="layer3"), rivals=2),
     "SDD-LayerCAM": lambda c: SDD(LayerCAM(c, layer="layer3"), rivals=2),
     "SDD-GradCAM": lambda c: SDD(GradCAM(c, layer="layer3"), rivals=["p0"]),
 }
@@ -127,7 +130,8 @@ def test_batch_equals_loop(name, images, flip):
     batch = explainer(images, TARGETS)
     for i, target in enumerate(TARGETS):
         one = explainer(images[i : i + 1], target)
-        torch.testing.assert_close(one.cells[0], batch.cells[i], rtol=1e-5, atol=1e-5)
+        near = 1e-4 if name.startswith("SDD") else 1e-5  # the power of 15 makes rounding larger
+        torch.testing.assert_close(one.cells[0], batch.cells[i], rtol=near, atol=near)
         torch.testing.assert_close(one.scores[0], batch.scores[i], rtol=1e-5, atol=1e-5)
 
 
@@ -142,10 +146,11 @@ def test_observe_once_answer_many(name, images):
     runs = []
     explainer.classifier.model.net.register_forward_hook(lambda *_: runs.append(1))
     evidence = explainer.observe(images)
-    assert len(runs) == 1
+    passes = len(runs)
+    assert passes == (2 if "ScoreCAM" in name else 1)  # Score-CAM's masked images are the second
     for target in ("p1", "p3", 2):
         torch.testing.assert_close(explainer.answer(evidence, target).cells, explainer(images, target).cells)
-    assert len(runs) == 4  # one more for each call, none for the answers
+    assert len(runs) == 4 * passes  # again for each call, never for the answers
 
 
 @pytest.mark.parametrize("layer", ["layer3.bn1", "layer3.bn2", "layer3", "layer4.bn2"])

@@ -7,7 +7,7 @@ import torch
 from nets import FlatNet, GapNet, shaken
 from torch import nn
 
-from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec, LayerCAM
+from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec, LayerCAM, ScoreCAM
 
 captum = pytest.importorskip("captum.attr", exc_type=ImportError)
 torchcam = pytest.importorskip("torchcam.methods", exc_type=ImportError)
@@ -71,6 +71,16 @@ def test_layercam_equals_torchcam(people, images):
         (theirs,) = extractor(2, scores, normalized=False)
     ours = LayerCAM(people, layer="layer3", similarity="cosine")(images, 2).cells
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["layer3", "stem"])
+def test_scorecam_equals_torchcam(people, images, layer):
+    whole = GalleryNet(people).eval()
+    with torchcam.ScoreCAM(whole, f"net.{layer}", batch_size=5) as extractor, torch.no_grad():
+        scores = whole(people.model.spec.prepare(images))
+        (theirs,) = extractor(2, scores, normalized=False)
+    ours = ScoreCAM(people, layer=layer, convention="torchcam")(images, 2).cells
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_cam_equals_torchcam_on_a_pooled_head(images):

@@ -243,6 +243,15 @@ def test_networks_that_normalise_are_explained_as_if_they_did_not(end):
     assert found.cells.abs().max() > 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_that_normalise_fold_in_half_precision_too(dtype):
+    net = nn.Sequential(shaken(FlatNet()), Normalise()).to(dtype)
+    people = FaceModel(net, "arcface").gallery({"a": torch.randn(32), "b": torch.randn(32)}, scale=1.0)
+    why = CAM(people)(torch.rand(2, 3, 112, 112), "a")
+    assert people.model.head.unit
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores, rtol=5e-2, atol=5e-2)
+
+
 class UnitNormHead(NormHead):
     def forward(self, x):
         return F.normalize(super().forward(x))

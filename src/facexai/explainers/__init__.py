@@ -6,6 +6,19 @@ from facexai.explainers.gradcam import GradCAM
 from facexai.explainers.gradcampp import GradCAMPlusPlus
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.layercam import LayerCAM
+from facexai.explainers.masked import MaskedEvidence
+from facexai.explainers.scorecam import ScoreCAM
 from facexai.explainers.sdd import SDD
 
-__all__ = ["CAM", "SDD", "ClassMaps", "Evidence", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM"]
+__all__ = [
+    "CAM",
+    "SDD",
+    "ClassMaps",
+    "Evidence",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "HiResCAM",
+    "LayerCAM",
+    "MaskedEvidence",
+    "ScoreCAM",
+]

@@ -20,7 +20,7 @@ from facexai.models.heads import completeness_limit
 from facexai.results import Saliency
 
 _FEW_CELLS = 6
-_AT_ONCE = 2**24  # weights of the head that are held at once
+_AT_ONCE = 2**22  # weights of the head that are held at once
 
 
 @final
@@ -132,10 +132,10 @@ class CAM:
             for part in torch.split(directions, some, dim=1):  # many classes at once, not all: a gallery can be large
                 weights, constant = head.pull(part.flatten(0, 1))
                 weights, constant = weights.view(*part.shape[:2], *weights.shape[1:]), constant.view(part.shape[:2])
-                cells = torch.einsum("nkchw,nchw->nkhw", weights, activations)
+                cells = torch.stack([(w * activations).sum(1) for w in weights.unbind(1)], 1)
                 _check_completeness(cells, constant, part, e, evidence.activations.dtype)
                 maps.append(model.merge(cells))
-                left.append(constant - torch.einsum("nkd,nd->nk", part, e))
+                left.append(constant - (part * e[:, None]).sum(2))
             scores = self.classifier.score(features, classes)
             return torch.cat(maps, 1), scores + torch.cat(left, 1).view(-1, *scores.shape).sum(0)
 

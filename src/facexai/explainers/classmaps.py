@@ -55,15 +55,15 @@ class ClassMaps(Protocol):
         """Whose logits are explained."""
         ...
 
-    def observe(self, images: Tensor) -> Evidence:
-        """The only network pass."""
+    def observe(self, images: Tensor) -> Any:
+        """The only network passes; gives the explainer's own evidence."""
         ...
 
-    def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
+    def class_maps(self, evidence: Any, classes: Tensor) -> Tensor:
         """Maps of classes (N, K) before any ReLU: (N, K, h, w), at least float32."""
         ...
 
-    def recipe(self, evidence: Evidence) -> dict[str, Any]:
+    def recipe(self, evidence: Any) -> dict[str, Any]:
         """Every choice that changes a number, as JSON."""
         ...
 
@@ -77,7 +77,20 @@ def check_explainable(classifier: WhiteBox) -> None:
         )
 
 
-def check_kind(evidence: Evidence, kind: str, layer: str) -> None:
+class Observed(Protocol):
+    """What all evidence has in common."""
+
+    @property
+    def outputs(self) -> Tensor: ...
+    @property
+    def layer(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def check_kind(evidence: Observed, kind: str, layer: str) -> None:
     """Refuse evidence of another kind of explainer, or of another layer than the one that was named."""
     if evidence.kind != kind:
         raise ValueError("this evidence is another method's; observe the images with this explainer")
@@ -85,7 +98,7 @@ def check_kind(evidence: Evidence, kind: str, layer: str) -> None:
         raise ValueError(f"this evidence is of layer {evidence.layer!r}, not {layer!r}; observe the images again")
 
 
-def check_evidence(classifier: WhiteBox, evidence: Evidence) -> None:
+def check_evidence(classifier: WhiteBox, evidence: Observed) -> None:
     """Refuse evidence of another network, or of this one before its weights changed."""
     if evidence.fingerprint != classifier.model.fingerprint:
         raise ValueError(
@@ -94,13 +107,13 @@ def check_evidence(classifier: WhiteBox, evidence: Evidence) -> None:
         )
 
 
-def logits_of(classifier: WhiteBox, evidence: Evidence) -> Tensor:
+def logits_of(classifier: WhiteBox, evidence: Observed) -> Tensor:
     """Logits (N, C) by algebra, without running the network."""
     with torch.inference_mode(False), torch.no_grad():
         return classifier.score(classifier.model.features(evidence.outputs.detach()))
 
 
-def asked(classifier: WhiteBox, evidence: Evidence, targets: Targets) -> tuple[Tensor, Tensor]:
+def asked(classifier: WhiteBox, evidence: Observed, targets: Targets) -> tuple[Tensor, Tensor]:
     """Logits (N, C) of the observed images and the target classes (N,); refuses evidence of another network."""
     check_evidence(classifier, evidence)
     logits = logits_of(classifier, evidence)
@@ -123,8 +136,8 @@ def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], 
 class Explainer(Protocol):
     """An explainer of one image at a time: observe, then answer."""
 
-    def observe(self, images: Tensor) -> Evidence: ...
-    def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency: ...
+    def observe(self, images: Tensor) -> Any: ...
+    def answer(self, evidence: Any, targets: Targets = None) -> Saliency: ...
 
 
 def explain(self: Explainer, images: Tensor, targets: Targets = None) -> Saliency:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from facexai import functional
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import ClassMaps, Evidence, asked, explain, saliency
+from facexai.explainers.classmaps import ClassMaps, asked, explain, saliency
 from facexai.explainers.targets import Targets, index, ranking
 from facexai.functional.sdd import Amplify, Divergence, Scale
 from facexai.models import WhiteBox
@@ -78,11 +78,11 @@ class SDD:
 
     __call__ = explain
 
-    def observe(self, images: Tensor) -> Evidence:
+    def observe(self, images: Tensor) -> Any:
         """The base's evidence."""
         return self.base.observe(images)
 
-    def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
+    def answer(self, evidence: Any, targets: Targets = None) -> Saliency:
         """The map of any target from evidence.
 
         Returns:

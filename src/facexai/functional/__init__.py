@@ -11,6 +11,7 @@ from facexai.functional.cam import (
     share,
     upsample,
 )
+from facexai.functional.scorecam import scorecam, scorecam_weights
 from facexai.functional.sdd import sdd
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "hirescam",
     "layercam",
     "minmax",
+    "scorecam",
+    "scorecam_weights",
     "sdd",
     "share",
     "upsample",

@@ -59,8 +59,8 @@ class BlackBox(nn.Module):
     def refusal(self) -> str:
         """Why a method that needs layers or gradients does not work."""
         return (
-            f"{self.name!r} is a function: it can be asked, not looked into, so it has no weights, layers or gradients; "
-            "use metrics and methods that only change pixels, or wrap the torch module in FaceModel(net)"
+            f"{self.name!r} is a function: it can be asked, not looked into, so it has no weights, layers or gradients;"
+            " use metrics and methods that only change pixels, or wrap the torch module in FaceModel(net)"
         )
 
     def check(self, x: Tensor) -> None:

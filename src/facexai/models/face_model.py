@@ -306,8 +306,8 @@ class FaceModel:
     # ---- looking into it --------------------------------------------------------------------------------------
 
     @property
-    def _structure(self) -> Structure:
-        """Head and layers; looked at again when a module was exchanged."""
+    def structure(self) -> Structure:
+        """What the network looks like from outside; looked at again when a module was exchanged."""
         modules = tuple(id(module) for module in self.net.modules())
         known = self.__dict__.get("_known")
         if known is None or known[0] != modules:
@@ -327,7 +327,7 @@ class FaceModel:
         Raises:
             HeadDoesNotFold: the end of the network is not affine, with the place where it stops to be.
         """
-        head = self._structure.head
+        head = self.structure.head
         if isinstance(head, HeadDoesNotFold):
             raise HeadDoesNotFold(*head.args)
         return head
@@ -335,11 +335,7 @@ class FaceModel:
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """Layers that run once and give a spatial map, in the order in which they run: name -> (channels, h, w)."""
-        return {name: layout.shape for name, layout in self._structure.layers.items()}
-
-    def decides(self, layer: str) -> bool:
-        """Whether nothing gets past this layer: with another image's map in it the other image's output comes out."""
-        return self._structure.decides(self.layer(layer))
+        return {name: layout.shape for name, layout in self.structure.layers.items()}
 
     def layer(self, name: str) -> str:
         """The layer of that name; ``"auto"``: the deepest of 14x14 cells, else 7x7, that nothing gets past.
@@ -348,7 +344,7 @@ class FaceModel:
             ValueError: no such layer, or no map of that size.
         """
         if name == "auto":
-            return self._structure.default
+            return self.structure.default
         if not isinstance(name, str):
             raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
         if name not in (known := dict(self.net.named_modules())) or not name:

@@ -304,8 +304,8 @@ def _is_unit(e: Tensor | None, output: Tensor | None) -> bool:
     """Whether ``output`` is ``e`` divided by its length."""
     if e is None or output is None or e.flatten(1).shape != output.shape:
         return False
-    unit = F.normalize(at_least_float32(e.flatten(1)))
-    return torch.allclose(unit, at_least_float32(output), rtol=1e-3, atol=1e-5)
+    unit, eps = F.normalize(at_least_float32(e.flatten(1))), torch.finfo(output.dtype).eps
+    return torch.allclose(unit, at_least_float32(output), rtol=max(1e-3, 4 * eps), atol=max(1e-5, eps / 16))
 
 
 def _why(last: Call) -> str:

@@ -23,11 +23,19 @@ _CELLS = (14, 7)
 @final
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """The head, or why it does not fold, and the layers that run once and give a map, by name."""
+    """What one forward pass shows.
+
+    Attributes:
+        head: the affine head, or why it does not fold.
+        layers: those that run once and give a map, by name, in the order in which they run.
+        decides: whether nothing gets past a layer: with another image's map in it the other image's output comes out.
+        largest: numbers in the largest tensor that a module gives for one image; memory is a small multiple of it.
+    """
 
     head: Head | HeadDoesNotFold
     layers: dict[str, Layout]
     decides: Callable[[str], bool]
+    largest: int
 
     @cached_property
     def default(self) -> str:
@@ -99,10 +107,12 @@ def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], image
     def decides(layer: str) -> bool:
         return _decides(net, run, images, layer)
 
+    sizes = (call.output.numel() for call in calls if call.output is not None)
+    largest = max(sizes, default=outputs.numel()) // len(images)
     try:
-        return Structure(find_head(calls, outputs, image), layers, decides)
+        return Structure(find_head(calls, outputs, image), layers, decides, largest)
     except HeadDoesNotFold as refusal:
-        return Structure(refusal.with_traceback(None), layers, decides)
+        return Structure(refusal.with_traceback(None), layers, decides, largest)
 
 
 def _maps(calls: Sequence[Call], rows: int, image: tuple[int, int]) -> dict[str, Layout]:

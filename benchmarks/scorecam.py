@@ -1,0 +1,178 @@
+"""Score-CAM: what does it cost over the bare forward passes of the same number of images, ours and the peers'?
+
+One forward pass for each channel is the least that Score-CAM can cost; everything else is overhead. Ours runs on the
+network as it came and on its verified faster copy; torchcam at the best of several batch sizes on both. All compute
+the same maps (``convention="torchcam"``), which is checked. Five classes: SDD over Score-CAM against five runs of each
+peer, whose time is taken as five times one run. ``--peer pytorch-grad-cam`` adds that library where it is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from importlib.util import find_spec
+
+import torch
+from class_maps import Whole, extra_memory
+from common import arguments, interleaved, networks, report
+from torchcam.methods import ScoreCAM as TorchScoreCAM
+
+from facexai import SDD, FaceXAIWarning, ScoreCAM
+from facexai.explainers.masked import chunk_size
+from facexai.models import accelerate
+
+CLASSES = 5
+BATCHES = (8, 16, 32)
+
+
+def layers(model, wanted):
+    """The default layer, and with ``--deep`` the deepest map of 7x7 cells: fewer cells, more channels."""
+    names = [model.layer("auto")]
+    if wanted:
+        deep = [n for n, (_, h, w) in model.layers.items() if (h, w) == (7, 7) and n not in model.head.names]
+        names += [n for n in reversed(deep) if model.structure.decides(n)][:1]
+    return names
+
+
+def torchcam(people, layer, prepared, batch):
+    """A task that gives torchcam's map of class 0."""
+    whole = Whole(people).eval()
+
+    def run():
+        with TorchScoreCAM(whole, f"net.{layer}", batch_size=batch) as extractor, torch.no_grad():
+            scores = whole(prepared)
+            return extractor(0, scores, normalized=False)[0]
+
+    return run
+
+
+def grad_cam(people, layer, prepared):
+    """A task that gives pytorch-grad-cam's map of class 0, or None where it is not installed."""
+    if find_spec("pytorch_grad_cam") is None:
+        return None
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        if name not in sys.modules and find_spec("torchvision") is None:
+            stand_in = types.ModuleType(name)  # it imports names of torchvision that Score-CAM does not use
+            stand_in.__dict__.update(dict.fromkeys(("Compose", "Normalize", "ToTensor", "resize", "transforms")))
+            sys.modules[name] = stand_in
+    from pytorch_grad_cam import ScoreCAM as TheirScoreCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    whole = Whole(people).eval()
+    targets = [ClassifierOutputTarget(0)] * len(prepared)
+
+    def run():
+        with TheirScoreCAM(whole, [whole.net.get_submodule(layer)]) as cam:
+            return cam(prepared, targets)
+
+    return run
+
+
+def measure(name, people, layer, images, options):
+    """Rows of one network, one layer, one batch of photos."""
+    model = people.model
+    fast = accelerate(people, batch_size=chunk_size(model, "auto")) if options.fast else None
+    prepared = model.spec.prepare(images)
+    masks = len(images) * model.layers[layer][0]
+
+    def bare(one, size):
+        batch = model.noise(size)
+
+        def run():
+            with torch.no_grad():
+                for at in range(0, masks, size):
+                    one.model.outputs(batch[: min(size, masks - at)])
+
+        return run
+
+    def ours(one):
+        return lambda: ScoreCAM(one, layer=layer, convention="torchcam", chunk=options.chunk)(images, 0).cells
+
+    tasks = {}
+    known = {"own network": people} | ({"faster copy": fast} if fast is not None else {})
+    for place, one in known.items():
+        best = min(BATCHES, key=lambda b: interleaved({"x": bare_short(one, model, b)}, rounds=2)["x"] / b)
+        tasks[f"bare forward passes, {place}"] = bare(one, best)
+        tasks[f"torchcam, {place}"] = torchcam(one, layer, prepared, best)
+        tasks[f"facexai, {place}"] = ours(one)
+        tasks[f"facexai SDD of five, {place}"] = lambda one=one: (
+            SDD(ScoreCAM(one, layer=layer, convention="torchcam", chunk=options.chunk), rivals=CLASSES - 1)(
+                images
+            ).cells
+        )
+    theirs = grad_cam(people, layer, prepared) if options.grad_cam else None
+    if theirs is not None:
+        tasks["pytorch-grad-cam, own network"] = theirs
+    apart = tasks["facexai, own network"]() - tasks["torchcam, own network"]()
+    apart = float(apart.abs().max() / tasks["facexai, own network"]().abs().max())
+    assert apart < 1e-3, f"facexai and torchcam are {apart:.1e} of the largest value apart"
+    seconds = interleaved(tasks, rounds=options.rounds)
+    memory = {task: extra_memory(run) for task, run in tasks.items() if task.startswith(("facexai", "torchcam"))}
+    shape = "x".join(map(str, model.layers[layer]))
+    base = seconds["bare forward passes, own network"]
+    row = {"network": name, "layer": layer, "map": shape, "photos": len(images), "masks": masks}
+    return [
+        row | {"task": t, "s": s, "in bare passes": s / base, "extra MiB": memory.get(t)} for t, s in seconds.items()
+    ]
+
+
+def bare_short(one, model, size):
+    batch = model.noise(size)
+
+    def run():
+        with torch.no_grad():
+            one.model.outputs(batch)
+
+    return run
+
+
+def sentences(rows):
+    """The ratios that matter, from the rows."""
+    told = []
+    for key in dict.fromkeys((r["network"], r["map"], r["photos"]) for r in rows):
+        s = {r["task"]: r["s"] for r in rows if (r["network"], r["map"], r["photos"]) == key}
+        ratios = {"facexai to torchcam, own network": s["facexai, own network"] / s["torchcam, own network"]}
+        place = "faster copy" if "facexai, faster copy" in s else "own network"
+        ratios["facexai on the faster copy to torchcam on the own network"] = (
+            s[f"facexai, {place}"] / s["torchcam, own network"]
+        )
+        ratios["both on the copy"] = s[f"facexai, {place}"] / s[f"torchcam, {place}"]
+        ratios["facexai to bare passes of the copy"] = s[f"facexai, {place}"] / s[f"bare forward passes, {place}"]
+        ratios["five runs of torchcam to SDD of five"] = (
+            5 * s["torchcam, own network"] / s[f"facexai SDD of five, {place}"]
+        )
+        if "pytorch-grad-cam, own network" in s:
+            ratios["five runs of pytorch-grad-cam to SDD of five"] = (
+                5 * s["pytorch-grad-cam, own network"] / s[f"facexai SDD of five, {place}"]
+            )
+        told.append(
+            f"{key[0]}, {key[1]}, {key[2]} photos: " + ", ".join(f"{what} {r:.2f}" for what, r in ratios.items())
+        )
+    return told
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0], faces=False)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--photos", type=int, action="append", help="photos at a time; default: 1")
+    parser.add_argument("--deep", action="store_true", help="also the deepest map of 7x7 cells")
+    parser.add_argument("--chunk", type=int, default="auto", help="masked images per pass; default: auto")
+    parser.add_argument("--no-fast", dest="fast", action="store_false", help="without the faster copy")
+    parser.add_argument("--grad-cam", action="store_true", help="pytorch-grad-cam too, where it is installed")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore", FaceXAIWarning)
+    rows = []
+    for name, model in networks(options).items():
+        size = model.embed(model.noise(1)).shape[1]
+        torch.manual_seed(0)
+        people = model.gallery({f"p{k}": row for k, row in enumerate(torch.randn(CLASSES, size))})
+        for layer in layers(model, options.deep):
+            for photos in options.photos or (1,):
+                rows += measure(name, people, layer, model.noise(photos), options)
+                report(options, rows, "torchcam", rounds=options.rounds, sentences=sentences(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Asking a network about many changed copies of each image, within a bound on memory, and keeping what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from facexai.hooks import quiet_grad
+from facexai.models import FaceModel
+
+Precision = Literal["bf16", "fp16"] | None
+
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BUDGET = {"cpu": 48 * 2**20, "cuda": 2**31}  # bytes for the network's own tensors
+_COPIES = 4  # tensors of the largest size that are alive at once in a residual network, measured
+_MOST = 256
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MaskedEvidence:
+    """What a network said about masked copies of the images: plain tensors, which pickle and answer any question.
+
+    Attributes:
+        activations: (N, C, h, w), the map of the explained layer; mirrored branches merged.
+        outputs: (B*N, D), the network's output for the images as they are.
+        features: (M, D'), the model's features of the masked images.
+        image: (M,), which image each is a copy of.
+        channel: (M,), the channel whose mask it wears.
+        layer: name of the explained layer.
+        fingerprint: of the model that was observed.
+        settings: every choice that changed the masks.
+        dropped: channels of each image that were left out although they are not constant, (N,).
+    """
+
+    activations: Tensor
+    outputs: Tensor
+    features: Tensor
+    image: Tensor
+    channel: Tensor
+    layer: str
+    fingerprint: str
+    settings: dict[str, Any]
+    dropped: Tensor
+    kind: Literal["masked"] = "masked"
+
+
+def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
+    """Images per forward pass: as given, or such that the network's tensors fit a budget of 48 MiB (2 GiB on a GPU)."""
+    if chunk != "auto":
+        return chunk
+    width = torch.finfo(model.dtype).bits // 8
+    budget = _BUDGET.get(model.device.type, _BUDGET["cpu"])
+    return max(1, min(_MOST, budget // (_COPIES * width * model.structure.largest)))
+
+
+def features_of(
+    model: FaceModel,
+    count: int,
+    make: Callable[[slice], Tensor],
+    *,
+    chunk: int,
+    precision: Precision = None,
+    progress: str | None = None,
+) -> Tensor:
+    """The model's features (count, D') of changed images, made and forgotten chunk by chunk.
+
+    Args:
+        model: the network.
+        count: M images in all.
+        make: gives the images (m, 3, H, W) of a slice of them.
+        chunk: images per forward pass; halved, and the pass repeated, where memory runs out.
+        precision: run the network under autocast.
+        progress: text before a progress bar; None: no bar.
+
+    Raises:
+        RuntimeError: memory runs out for a single image.
+    """
+    rows: list[Tensor] = []
+    done = 0
+    with quiet_grad(), tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
+        while done < count:
+            part = slice(done, min(done + chunk, count))
+            try:
+                with _reduced(model, precision):
+                    outputs = model.outputs(make(part))
+            except RuntimeError as error:
+                if chunk == 1 or not _out_of_memory(error):
+                    raise
+                chunk = chunk // 2
+                continue
+            rows.append(model.features(outputs))
+            done = part.stop
+            bar.update(part.stop - part.start)
+    return torch.cat(rows)
+
+
+@contextmanager
+def _reduced(model: FaceModel, precision: Precision) -> Iterator[None]:
+    with nullcontext() if precision is None else torch.autocast(model.device.type, _PRECISIONS[precision]):
+        yield
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -1,0 +1,250 @@
+"""Score-CAM: channels weighted by what the network says when it sees the image through them. One look, any class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from facexai import functional, kernels
+from facexai.explainers.classmaps import asked, check_explainable, check_kind, explain, saliency
+from facexai.explainers.masked import MaskedEvidence, Precision, chunk_size, features_of
+from facexai.explainers.targets import Targets
+from facexai.functional import at_least_float32, upsample
+from facexai.functional.scorecam import Weights
+from facexai.hooks import capture, quiet_grad
+from facexai.input_spec import InputSpec
+from facexai.models import WhiteBox
+from facexai.models.layout import Layout, layout_of
+from facexai.results import Saliency
+
+MaskSpace = Literal["pixels", "input"]
+
+
+@final
+@dataclass(frozen=True)
+class Convention:
+    """What the codes that are called Score-CAM differ in.
+
+    Attributes:
+        order: whether masks are scaled to [0, 1] after or before they are enlarged.
+        align_corners: of the enlargement.
+        skip_constant: leave constant channels out; else they mask everything.
+        mask_space: ``"pixels"``: masked-out is black; ``"input"``: zero in the network's own input, the mean colour.
+        weights: see :func:`facexai.functional.scorecam_weights`.
+        relu: whether the positive part is taken in ``"cells"`` or in ``"pixels"``, after enlarging.
+    """
+
+    order: kernels.Order = "upsample-first"
+    align_corners: bool = False
+    skip_constant: bool = True
+    mask_space: MaskSpace = "pixels"
+    weights: Weights = "probability"
+    relu: Literal["cells", "pixels"] = "cells"
+
+
+CONVENTIONS: dict[str, Convention] = {
+    "facexai": Convention(),
+    "authors": Convention(mask_space="input", relu="pixels"),
+    "pytorch-grad-cam": Convention(
+        align_corners=True, skip_constant=False, mask_space="input", weights="softmax-logit"
+    ),
+    "torchcam": Convention(order="minmax-first", skip_constant=False, mask_space="input", weights="softmax-logit"),
+}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ScoreCAM:
+    """Score-CAM: no gradients; each channel counts as much as the class does when the image is seen through it.
+
+    Args:
+        classifier: a gallery, or a FaceModel with ``output="logits"``.
+        layer: as in :class:`~facexai.HiResCAM`. The number of its channels is the cost.
+        convention: ``"facexai"``; or, for comparison, ``"authors"``, ``"pytorch-grad-cam"``, ``"torchcam"``: the order
+            of scaling and enlarging, the space that is masked, and the place of the ReLU of those codes.
+        weights: ``"probability"``, ``"softmax-probability"`` or ``"softmax-logit"``, three different algorithms; see
+            :func:`facexai.functional.scorecam_weights`. ``"auto"``: the convention's own.
+        mask_space: ``"pixels"`` or ``"input"``; ``"auto"``: the convention's own.
+        chunk: masked images per forward pass; ``"auto"`` keeps the network's tensors within 48 MiB (2 GiB on a GPU).
+            Halved where memory runs out. It changes nothing but time and memory.
+        precision: ``"bf16"`` or ``"fp16"`` runs the masked passes under autocast.
+        keep: mask only that many channels of each image, those whose activation times gradient of the predicted class
+            is largest; an approximation, which the recipe says.
+        relu: keep positive values only, as published.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: an unknown option; on use, unknown layer or one without a map, one class with probability weights.
+
+    Cost: one forward pass for each image and one for each channel that is not constant, for any number of classes,
+    galleries and rivals. Evidence is portable: plain tensors.
+
+    Source: Wang et al. 2020, arXiv:1910.01279. The default is the authors' weights on black pixels, which is ours.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(576, 5))
+    >>> why = ScoreCAM(FaceModel(net, InputSpec(14), output="logits"), layer="0")(torch.rand(2, 3, 14, 14))
+    >>> why.cells.shape, why.recipe["weights"]
+    (torch.Size([2, 12, 12]), 'probability')
+    """
+
+    classifier: WhiteBox
+    layer: str = "auto"
+    convention: Literal["facexai", "authors", "pytorch-grad-cam", "torchcam"] = "facexai"
+    weights: Weights | Literal["auto"] = "auto"
+    mask_space: MaskSpace | Literal["auto"] = "auto"
+    chunk: int | Literal["auto"] = "auto"
+    precision: Precision = None
+    keep: int | None = None
+    relu: bool = True
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_explainable(self.classifier)
+        for name, value, known in (
+            ("convention", self.convention, tuple(CONVENTIONS)),
+            ("weights", self.weights, ("auto", *get_args(Weights))),
+            ("mask_space", self.mask_space, ("auto", *get_args(MaskSpace))),
+            ("precision", self.precision, (None, "bf16", "fp16")),
+        ):
+            if value not in known:
+                raise ValueError(f"expected {name} one of {known}, got {value!r}")
+        for name, number in (("chunk", self.chunk), ("keep", self.keep)):
+            if number not in ("auto", None) and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"expected {name} of at least 1, got {number!r}")
+
+    __call__ = explain
+
+    @property
+    def how(self) -> Convention:
+        """The convention, with the options that were given instead of its own."""
+        given = {name: getattr(self, name) for name in ("weights", "mask_space") if getattr(self, name) != "auto"}
+        return replace(CONVENTIONS[self.convention], **given)
+
+    def observe(self, images: Tensor) -> MaskedEvidence:
+        """One forward pass, and one for each mask; the only network passes."""
+        model, how = self.classifier.model, self.how
+        name = model.layer(self.layer)
+        with quiet_grad(), capture(model.net, name, graph="none" if self.keep is None else "start") as seen:
+            outputs = model.outputs(images)
+        layout = layout_of(tuple(seen.tensor.shape[1:]), model.spec.height_width)
+        if layout is None or len(seen.tensor) != len(outputs):
+            raise ValueError(
+                f"layer {name!r} gives shape {tuple(seen.tensor.shape)}, which is no map of the images; "
+                f"layers with maps end in {list(model.layers)[-3:]}"
+            )
+        activations = at_least_float32(model.merge(layout.map(seen.tensor.detach())))
+        image, channel, dropped = self._chosen(seen.tensor, layout, outputs, activations)
+        with torch.inference_mode(False), torch.no_grad():
+            fill = _mean_colour(model.spec, images) if how.mask_space == "input" else None
+            shown = images.detach() if fill is None else images.detach() - fill
+
+        def make(part: slice) -> Tensor:
+            masked = kernels.masked_images(
+                shown,
+                activations,
+                channel[part],
+                image_index=image[part],
+                order=how.order,
+                align_corners=how.align_corners,
+            )
+            return masked if fill is None else masked.add_(fill)
+
+        if len(channel) == 0:  # every channel is constant: there is nothing to ask, and the map is zero
+            features = model.features(outputs.detach())[:0]
+        else:
+            told = "Score-CAM" if self.progress else None
+            size = chunk_size(model, self.chunk)
+            features = features_of(model, len(channel), make, chunk=size, precision=self.precision, progress=told)
+        return MaskedEvidence(
+            activations,
+            outputs.detach(),
+            features,
+            image,
+            channel,
+            name,
+            model.fingerprint,
+            self._settings(),
+            dropped,
+        )
+
+    def _chosen(
+        self, tensor: Tensor, layout: Layout, outputs: Tensor, activations: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Image and channel (M,) of every mask, and the number of channels (N,) that ``keep`` left out."""
+        how, model = self.how, self.classifier.model
+        wanted = torch.ones(activations.shape[:2], dtype=torch.bool, device=activations.device)
+        if how.skip_constant:
+            align, size = how.align_corners, model.spec.height_width
+            wanted = ~kernels.constant_channels(activations, size, order=how.order, align_corners=align)
+        varying = wanted.sum(1)
+        if self.keep is not None and self.keep < wanted.shape[1]:
+            importance = self._importance(tensor, layout, outputs).masked_fill(~wanted, -1.0)
+            best = importance.topk(self.keep, dim=1).indices
+            wanted = wanted & torch.zeros_like(wanted).scatter(1, best, True)
+        image, channel = wanted.nonzero(as_tuple=True)
+        return image, channel, varying - wanted.sum(1)
+
+    def _importance(self, tensor: Tensor, layout: Layout, outputs: Tensor) -> Tensor:
+        """(N, C): how much each channel adds to the predicted class's score, in first order."""
+        model = self.classifier.model
+        with torch.inference_mode(False), torch.enable_grad():
+            scores = self.classifier.score(model.features(outputs))
+            if not scores.requires_grad:
+                raise ValueError(f"keep={self.keep} chooses channels by a gradient, and none comes here; leave it out")
+            (gradient,) = torch.autograd.grad(scores.amax(1).sum(), tensor)
+        return model.merge(layout.map(tensor.detach() * gradient)).sum((2, 3)).abs()
+
+    def answer(self, evidence: MaskedEvidence, targets: Targets = None) -> Saliency:
+        """The map of any class from evidence, without running the network."""
+        logits, chosen = asked(self.classifier, evidence, targets)
+        cells = self.class_maps(evidence, chosen[:, None])[:, 0]
+        if self.how.relu == "pixels":
+            cells = upsample(cells, self.classifier.model.spec.height_width)
+        return saliency(
+            self.classifier,
+            cells.clamp(min=0) if self.relu else cells,
+            targets=chosen,
+            scores=logits.gather(1, chosen[:, None])[:, 0],
+            recipe={**self.recipe(evidence), "relu": self.relu},
+        )
+
+    def class_maps(self, evidence: MaskedEvidence, classes: Tensor) -> Tensor:
+        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in units of the activations; no network pass."""
+        check_kind(evidence, "masked", self.layer)
+        if evidence.settings != self._settings():
+            raise ValueError(
+                f"this evidence was made with {evidence.settings}, not with {self._settings()}; observe the images"
+                " again"
+            )
+        with quiet_grad():
+            logits = self.classifier.score(evidence.features)
+            maps = []
+            for n, wanted in enumerate(classes):
+                mine = evidence.image == n
+                weights = functional.scorecam_weights(logits[mine], wanted, self.how.weights)
+                maps.append(functional.scorecam(evidence.activations[n, evidence.channel[mine]], weights))
+            return torch.stack(maps)
+
+    def recipe(self, evidence: MaskedEvidence) -> dict[str, Any]:
+        """Every choice that changes a number."""
+        record: dict[str, Any] = {"method": "ScoreCAM", "layer": evidence.layer, "convention": self.convention}
+        record |= {"weights": self.how.weights, "flip": self.classifier.model.flip, **evidence.settings}
+        dropped = [int(d) for d in evidence.dropped]
+        return {**record, "approximate": any(dropped), "dropped_channels": dropped}
+
+    def _settings(self) -> dict[str, Any]:
+        """What the evidence depends on; the weights are the answer's."""
+        how = self.how
+        made = {"order": how.order, "align_corners": how.align_corners, "skip_constant": how.skip_constant}
+        return made | {"mask_space": how.mask_space, "precision": self.precision, "keep": self.keep}
+
+
+def _mean_colour(spec: InputSpec, images: Tensor) -> Tensor:
+    """The colour (3, 1, 1) that is zero in the network's own input."""
+    mean = spec.mean if isinstance(spec.mean, tuple) else (spec.mean,) * 3
+    return images.new_tensor(mean)[:, None, None] / spec.range
