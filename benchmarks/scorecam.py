@@ -3,12 +3,14 @@
 One forward pass for each channel is the least that Score-CAM can cost; everything else is overhead. Ours runs on the
 network as it came and on its verified faster copy; torchcam at the best of several batch sizes on both. All compute
 the same maps (``convention="torchcam"``), which is checked. Five classes: SDD over Score-CAM against five runs of each
-peer, whose time is taken as five times one run. ``--peer pytorch-grad-cam`` adds that library where it is installed.
+peer, whose time is taken as five times one run. ``--grad-cam`` adds pytorch-grad-cam where it is installed.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
+import time
 import types
 import warnings
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from torchcam.methods import ScoreCAM as TorchScoreCAM
 
 from facexai import SDD, FaceXAIWarning, ScoreCAM
 from facexai.explainers.masked import chunk_size
+from facexai.functional import minmax, upsample
 from facexai.models import accelerate
 
 CLASSES = 5
@@ -51,8 +54,8 @@ def grad_cam(people, layer, prepared):
     """A task that gives pytorch-grad-cam's map of class 0, or None where it is not installed."""
     if find_spec("pytorch_grad_cam") is None:
         return None
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        if name not in sys.modules and find_spec("torchvision") is None:
+    if "torchvision" not in sys.modules and find_spec("torchvision") is None:
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
             stand_in = types.ModuleType(name)  # it imports names of torchvision that Score-CAM does not use
             stand_in.__dict__.update(dict.fromkeys(("Compose", "Normalize", "ToTensor", "resize", "transforms")))
             sys.modules[name] = stand_in
@@ -104,17 +107,50 @@ def measure(name, people, layer, images, options):
     theirs = grad_cam(people, layer, prepared) if options.grad_cam else None
     if theirs is not None:
         tasks["pytorch-grad-cam, own network"] = theirs
-    apart = tasks["facexai, own network"]() - tasks["torchcam, own network"]()
-    apart = float(apart.abs().max() / tasks["facexai, own network"]().abs().max())
-    assert apart < 1e-3, f"facexai and torchcam are {apart:.1e} of the largest value apart"
-    seconds = interleaved(tasks, rounds=options.rounds)
-    memory = {task: extra_memory(run) for task, run in tasks.items() if task.startswith(("facexai", "torchcam"))}
+    seconds, memory, maps = timed(tasks, options.rounds)
+    check(maps, people, layer, images)
     shape = "x".join(map(str, model.layers[layer]))
     base = seconds["bare forward passes, own network"]
     row = {"network": name, "layer": layer, "map": shape, "photos": len(images), "masks": masks}
-    return [
-        row | {"task": t, "s": s, "in bare passes": s / base, "extra MiB": memory.get(t)} for t, s in seconds.items()
-    ]
+    return [row | {"task": t, "s": s, "in bare passes": s / base, "extra MiB": memory[t]} for t, s in seconds.items()]
+
+
+def timed(tasks, rounds):
+    """Median seconds, MiB by which the process grew at most, and the last result of each task; they take turns."""
+    seconds, memory, results = {name: [] for name in tasks}, {}, {}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+
+            def run(name=name, task=task):
+                start = time.perf_counter()
+                results[name] = task()
+                seconds[name].append(time.perf_counter() - start)
+
+            memory[name] = extra_memory(run)
+    return {name: statistics.median(values) for name, values in seconds.items()}, memory, results
+
+
+def check(maps, people, layer, images) -> None:
+    """The contestants compute the same map."""
+    ours, theirs = maps["facexai, own network"], maps["torchcam, own network"]
+    apart = float((ours - theirs).abs().max() / ours.abs().max())
+    assert apart < 1e-3, f"facexai and torchcam are {apart:.1e} of the largest value apart"
+    if "pytorch-grad-cam, own network" in maps:
+        low = minmax(ScoreCAM(people, layer=layer, convention="pytorch-grad-cam")(images, 0).cells)
+        theirs = torch.from_numpy(maps["pytorch-grad-cam, own network"])
+        apart = float((minmax(upsample(low, people.model.spec.height_width)) - theirs).abs().max())
+        assert apart < 1e-3, f"facexai and pytorch-grad-cam are {apart:.1e} apart"
+
+
+def many(name, people, layer, photos, keep):
+    """The row of many photos: time and memory of ours alone, with the channels that matter."""
+    explainer = ScoreCAM(people, layer=layer, keep=keep)
+    images = people.model.noise(photos)
+    seconds, memory, _ = timed({"facexai": lambda: explainer(images, 0).cells}, 1)
+    shape = "x".join(map(str, people.model.layers[layer]))
+    task = f"facexai, own network, keep={keep}"
+    row = {"network": name, "layer": layer, "map": shape, "photos": photos, "masks": photos * keep, "task": task}
+    return row | {"s": seconds["facexai"], "in bare passes": None, "extra MiB": memory["facexai"]}
 
 
 def bare_short(one, model, size):
@@ -130,7 +166,7 @@ def bare_short(one, model, size):
 def sentences(rows):
     """The ratios that matter, from the rows."""
     told = []
-    for key in dict.fromkeys((r["network"], r["map"], r["photos"]) for r in rows):
+    for key in dict.fromkeys((r["network"], r["map"], r["photos"]) for r in rows if "keep" not in r["task"]):
         s = {r["task"]: r["s"] for r in rows if (r["network"], r["map"], r["photos"]) == key}
         ratios = {"facexai to torchcam, own network": s["facexai, own network"] / s["torchcam, own network"]}
         place = "faster copy" if "facexai, faster copy" in s else "own network"
@@ -156,11 +192,13 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0], faces=False)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--photos", type=int, action="append", help="photos at a time; default: 1")
+    parser.add_argument("--many", type=int, help="a row of that many photos and 64 kept channels, ours alone")
     parser.add_argument("--deep", action="store_true", help="also the deepest map of 7x7 cells")
-    parser.add_argument("--chunk", type=int, default="auto", help="masked images per pass; default: auto")
+    parser.add_argument("--chunk", type=int, help="masked images per pass; default: ours")
     parser.add_argument("--no-fast", dest="fast", action="store_false", help="without the faster copy")
     parser.add_argument("--grad-cam", action="store_true", help="pytorch-grad-cam too, where it is installed")
     options = parser.parse_args()
+    options.chunk = options.chunk or "auto"
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", FaceXAIWarning)
     rows = []
@@ -171,7 +209,16 @@ def main() -> None:
         for layer in layers(model, options.deep):
             for photos in options.photos or (1,):
                 rows += measure(name, people, layer, model.noise(photos), options)
-                report(options, rows, "torchcam", rounds=options.rounds, sentences=sentences(rows))
+                write(options, rows)
+        if options.many:
+            rows.append(many(name, people, model.layer("auto"), options.many, 64))
+            write(options, rows)
+
+
+def write(options, rows) -> None:
+    """After every row: a run takes long."""
+    peers = ("torchcam", "grad-cam") if options.grad_cam else ("torchcam",)
+    report(options, rows, *peers, rounds=options.rounds, sentences=sentences(rows))
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_explain_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["explanations.json", "who.npz", "who.png"]
 
 
-@pytest.mark.parametrize("method", ["cam", "hirescam", "gradcam", "gradcam++", "layercam"])
+@pytest.mark.parametrize("method", ["cam", "hirescam", "gradcam", "gradcam++", "layercam", "scorecam", "sdd-scorecam"])
 def test_every_method_and_json(enrolled, tmp_path, capsys, method):
     arguments = ["explain", str(enrolled / "who.jpg"), "--gallery", str(enrolled / "enrolled"), "--out", str(tmp_path)]
     assert main([*arguments, "--method", method, "--target", "Hopper", "--json"]) == 0
@@ -245,7 +245,7 @@ def test_usage_errors_exit_with_two(capsys):
         assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("example", ["one_face.py", "your_own_network.py"])
+@pytest.mark.parametrize("example", ["one_face.py", "your_own_network.py", "score_cam.py"])
 def test_examples_run(zoo_installed, tmp_path, example):
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / example)],
@@ -258,11 +258,14 @@ def test_examples_run(zoo_installed, tmp_path, example):
     if example == "one_face.py":
         assert "targets: Eileen Collins" in done.stdout
         assert (tmp_path / "one_face.png").stat().st_size > 10_000
+    elif example == "score_cam.py":
+        assert "65 images through the network" in done.stdout
+        assert (tmp_path / "score_cam.png").stat().st_size > 10_000
     else:
         assert "equals CAM: True" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/metrics.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/metrics.md", "docs/models.md", "docs/methods.md"])
 def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):
     import re
 
@@ -279,7 +282,7 @@ def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, p
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
             exec(compile(block, page, "exec"), names)
-    assert page == "docs/metrics.md" or (tmp_path / "why.npz").exists()
+    assert page not in ("README.md", "docs/start.md") or (tmp_path / "why.npz").exists()
 
 
 def test_every_photo_has_files_of_its_own(enrolled, tmp_path):

@@ -136,6 +136,11 @@ def test_the_readmes_numbers_are_the_measured_ones():
     for number in (f"{centred['AUC']:.4f}"[1:], f"{plain['AUC']:.4f}"[1:], f"{100 * centred['rank-1']:.2f} %"):
         assert number in readme
     assert f"{centred['pairs']:,} pairs" in readme
+    facenet = next(
+        r for r in json.loads((results / "identification.json").read_text())["rows"] if r["network"] == "facenet_casia"
+    )
+    for number in (f"{facenet['AUC']:.4f}"[1:], f"{100 * facenet['rank-1']:.2f} %"):
+        assert number in readme
     errors = json.loads((results / "completeness.json").read_text())["rows"]
     assert max(r["largest error"] for r in errors if r["precision"] == "float32") < 1e-7
     assert max(r["largest error"] for r in errors if r["precision"] == "float64") < 1e-16

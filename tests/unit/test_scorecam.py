@@ -139,7 +139,7 @@ def test_images_through_the_network_are_channels_plus_one(images, classes):
     model = FaceModel(shaken(Dull()), "arcface")
     people = model.gallery({f"p{i}": torch.randn(32) for i in range(classes)})
     explainer = SDD(ScoreCAM(people, layer="mark"), rivals=min(4, classes - 1))
-    assert model.structure.largest > 0  # a model is looked at once, when it is first needed
+    assert model.structure.memory > 0  # a model is looked at once, when it is first needed
     seen = count(model.net)
     evidence = explainer.observe(images)
     assert sum(seen) == 2 * (14 + 1)
@@ -153,7 +153,7 @@ def test_images_through_the_network_are_channels_plus_one(images, classes):
 def test_constant_channels_count_where_the_convention_keeps_them(images):
     model = FaceModel(shaken(Dull()), "arcface")
     people = model.gallery({f"p{i}": torch.randn(32) for i in range(3)})
-    assert model.structure.largest > 0
+    assert model.structure.memory > 0
     seen = count(model.net)
     ScoreCAM(people, layer="mark", convention="torchcam").observe(images)
     assert sum(seen) == 2 * (16 + 1)

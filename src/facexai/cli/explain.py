@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from facexai.models import Gallery
     from facexai.results import Saliency
 
-METHODS = ("sdd", "cam", "hirescam", "gradcam", "gradcam++", "layercam")
+METHODS = ("sdd", "cam", "hirescam", "gradcam", "gradcam++", "layercam", "scorecam", "sdd-scorecam")
 
 
 def add(commands: Any) -> None:
@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     )
     explain.add_argument("--target", help="person to explain; default: the predicted one")
     explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")
+    explain.add_argument("--keep", type=int, help="channels of scorecam that are asked for each photo; default: all")
     explain.add_argument("--scale", type=float, default=64.0, help="logits per unit of cosine; default: 64")
     align_argument(explain)
     explain.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
@@ -74,12 +75,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
-    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
 
+    rivals = min(options.rivals, max(len(people) - 1, 1))
     if options.method == "cam":
         return CAM(people, layer=options.layer)
     if options.method == "sdd":
-        return SDD(HiResCAM(people, layer=options.layer), rivals=min(options.rivals, max(len(people) - 1, 1)))
+        return SDD(HiResCAM(people, layer=options.layer), rivals=rivals)
+    if options.method.endswith("scorecam"):
+        asked = ScoreCAM(people, layer=options.layer, keep=options.keep)
+        return asked if options.method == "scorecam" else SDD(asked, rivals=rivals)
     gradients: dict[str, Any] = {
         "hirescam": HiResCAM,
         "gradcam": GradCAM,

@@ -38,20 +38,21 @@ def portraits(m: Measured) -> Figure:
 
 def blend(m: Measured) -> Figure:
     """Where the system sees each of the two in the blend."""
-    figure = plots.figure(8.4, 6.0)
-    grid = figure.subplots(2, 3)
+    figure = plots.figure(11.0, 6.0)
+    grid = figure.subplots(2, 4)
     distances = m.numbers["blend"]
     for i, person in enumerate(PEOPLE):
         plots.photo(grid[i, 0], m.blend[0])
         grid[i, 0].set_title(
             f"50/50 blend\nis {distances[person.name]:.2f} from {person.name}\n(limit {LIMIT})", fontsize=9
         )
-        for column, (name, why) in enumerate(zip(("HiResCAM", "SDD"), m.towards, strict=True), start=1):
+        kinds = {"HiResCAM": "logits", "SDD": "amplified", "Score-CAM": "activation"}
+        for column, (name, why) in enumerate(zip(kinds, m.towards, strict=True), start=1):
             how = plots.colours(why.maps[i])
             drawn = plots.overlay(grid[i, column], m.blend[0], why.maps[i], **how)
-            rival = "" if name == "HiResCAM" else f",\nnot {PEOPLE[1 - i].name}"
+            rival = f",\nnot {PEOPLE[1 - i].name}" if name == "SDD" else ""
             grid[i, column].set_title(f"{name}: what speaks for\n{person.name}{rival}", fontsize=9)
-            plots.bar(figure, grid[i, column], drawn, "logits" if name == "HiResCAM" else "amplified")
+            plots.bar(figure, grid[i, column], drawn, kinds[name])
     return figure
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facexai import zoo
 from facexai.demo.portraits import CHANGES, COLLINS, HOPPER, eye_region, jpeg, pasted, relit
-from facexai.explainers import SDD, HiResCAM
+from facexai.explainers import SDD, HiResCAM, ScoreCAM
 from facexai.explainers.classmaps import Explainer
 from facexai.images import Aligned, align
 from facexai.models import FaceModel, Gallery
@@ -82,12 +82,13 @@ def measure() -> Measured:
 
 
 def _towards(people: Gallery, image: Tensor) -> list[Saliency]:
-    """HiResCAM towards each person, then SDD towards each person."""
+    """HiResCAM, SDD and Score-CAM towards each person."""
     twice = image.expand(2, -1, -1, -1)
     base = HiResCAM(people)
     evidence = base.observe(twice)
     names = list(people.names)
-    return [base.answer(evidence, names), SDD(base, rivals=1).answer(evidence, names)]
+    asked = ScoreCAM(people)
+    return [base.answer(evidence, names), SDD(base, rivals=1).answer(evidence, names), asked(twice, names)]
 
 
 def _known_truth(

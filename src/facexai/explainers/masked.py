@@ -17,8 +17,7 @@ from facexai.models import FaceModel
 Precision = Literal["bf16", "fp16"] | None
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_BUDGET = {"cpu": 48 * 2**20, "cuda": 2**31}  # bytes for the network's own tensors
-_COPIES = 4  # tensors of the largest size that are alive at once in a residual network, measured
+_BUDGET = {"cpu": 96 * 2**20, "cuda": 2**31}  # bytes for the network's tensors and scratch space
 _MOST = 256
 
 
@@ -52,12 +51,11 @@ class MaskedEvidence:
 
 
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
-    """Images per forward pass: as given, or such that the network's tensors fit a budget of 48 MiB (2 GiB on a GPU)."""
+    """Images per forward pass: as given, or such that the network's work fits a budget of 96 MiB (2 GiB on a GPU)."""
     if chunk != "auto":
         return chunk
-    width = torch.finfo(model.dtype).bits // 8
     budget = _BUDGET.get(model.device.type, _BUDGET["cpu"])
-    return max(1, min(_MOST, budget // (_COPIES * width * model.structure.largest)))
+    return max(1, min(_MOST, budget // max(1, model.structure.memory)))
 
 
 def features_of(

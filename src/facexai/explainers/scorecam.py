@@ -68,7 +68,7 @@ class ScoreCAM:
         weights: ``"probability"``, ``"softmax-probability"`` or ``"softmax-logit"``, three different algorithms; see
             :func:`facexai.functional.scorecam_weights`. ``"auto"``: the convention's own.
         mask_space: ``"pixels"`` or ``"input"``; ``"auto"``: the convention's own.
-        chunk: masked images per forward pass; ``"auto"`` keeps the network's tensors within 48 MiB (2 GiB on a GPU).
+        chunk: masked images per forward pass; ``"auto"`` aims at 96 MiB for the network's work (2 GiB on a GPU).
             Halved where memory runs out. It changes nothing but time and memory.
         precision: ``"bf16"`` or ``"fp16"`` runs the masked passes under autocast.
         keep: mask only that many channels of each image, those whose activation times gradient of the predicted class

@@ -12,12 +12,13 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from facexai.hooks import Call, capture, quiet_grad, trace
+from facexai.hooks import Call, capture, peak_bytes, quiet_grad, trace
 from facexai.models.blackbox import BlackBox
 from facexai.models.heads import Head, HeadDoesNotFold, find_head
 from facexai.models.layout import Layout, layout_of
 
 _CELLS = (14, 7)
+_SCRATCH = 8  # tensors of the largest size that convolutions need besides, as measured on a CPU
 
 
 @final
@@ -29,13 +30,13 @@ class Structure:
         head: the affine head, or why it does not fold.
         layers: those that run once and give a map, by name, in the order in which they run.
         decides: whether nothing gets past a layer: with another image's map in it the other image's output comes out.
-        largest: numbers in the largest tensor that a module gives for one image; memory is a small multiple of it.
+        memory: bytes that one image needs on its way through the network, roughly.
     """
 
     head: Head | HeadDoesNotFold
     layers: dict[str, Layout]
     decides: Callable[[str], bool]
-    largest: int
+    memory: int
 
     @cached_property
     def default(self) -> str:
@@ -107,12 +108,13 @@ def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], image
     def decides(layer: str) -> bool:
         return _decides(net, run, images, layer)
 
-    sizes = (call.output.numel() for call in calls if call.output is not None)
-    largest = max(sizes, default=outputs.numel()) // len(images)
+    with quiet_grad():
+        peak, largest = peak_bytes(lambda: run(images))
+    memory = (peak + _SCRATCH * largest) // len(images)
     try:
-        return Structure(find_head(calls, outputs, image), layers, decides, largest)
+        return Structure(find_head(calls, outputs, image), layers, decides, memory)
     except HeadDoesNotFold as refusal:
-        return Structure(refusal.with_traceback(None), layers, decides, largest)
+        return Structure(refusal.with_traceback(None), layers, decides, memory)
 
 
 def _maps(calls: Sequence[Call], rows: int, image: tuple[int, int]) -> dict[str, Layout]:
