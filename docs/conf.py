@@ -21,6 +21,7 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+myst_heading_anchors = 2
 exclude_patterns = ["_build", "_tables"]
 html_theme = "furo"
 html_title = "facexai"
