@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import warnings
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from nets import FlatNet, GapNet, UnitNet, shaken
 from torch import nn
 
-from facexai import CAM, FaceModel, FaceXAIWarning, InputSpec
+from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, ScoreCAM
 from facexai.models import PRESETS
 
 
@@ -310,3 +311,41 @@ def test_auto_takes_the_deepest_map_of_fourteen_cells_else_seven(dlib_model):
     assert FaceModel(net(4, 2, 2), InputSpec(112)).layer("auto") == "1"  # 28, 14, 7 cells
     assert FaceModel(net(9, 1, 2), InputSpec(112)).layer("auto") == "2"  # 13, 13, 7
     assert dlib_model.layer("auto") == "stage2"
+
+
+class Guided(FlatNet):
+    """Wants keypoints beside the image, one row for each."""
+
+    def forward(self, x, keypoints, *, gain=1.0):
+        return super().forward(x) * gain + keypoints.flatten(1).sum(1, keepdim=True)
+
+
+def test_other_arguments_of_forward_go_with_the_images():
+    net, images = shaken(Guided()), torch.rand(3, 3, 112, 112)
+    rows = torch.rand(3, 5, 2)
+    with torch.no_grad():
+        expected = F.normalize(net((images - 0.5) / 0.5, rows, gain=2.0))
+    model = FaceModel(net, "arcface", forward_kwargs={"keypoints": rows, "gain": 2.0})
+    torch.testing.assert_close(model.embed(images), expected)
+    torch.testing.assert_close(model.embed(images, batch_size=2), expected)
+    people = model.gallery({f"p{i}": torch.randn(32) for i in range(3)})
+    for explainer in (HiResCAM(people, layer="layer3"), ScoreCAM(people, layer="layer3", chunk=5)):
+        why = explainer(images, 1)
+        for n in range(3):  # masked copies of an image take its row
+            alone = FaceModel(net, "arcface", forward_kwargs={"keypoints": rows[n : n + 1], "gain": 2.0})
+            one = dataclasses.replace(explainer, classifier=dataclasses.replace(people, model=alone))
+            torch.testing.assert_close(one(images[n : n + 1], 1).cells[0], why.cells[n], rtol=1e-4, atol=1e-4)
+
+
+def test_other_arguments_of_forward_are_checked_and_known():
+    net, images = shaken(Guided()), torch.rand(2, 3, 112, 112)
+    one, three = (FaceModel(net, "arcface", forward_kwargs={"keypoints": torch.zeros(n, 5, 2)}) for n in (1, 3))
+    assert one.embed(images).shape == (2, 32)
+    assert one.fingerprint != three.fingerprint
+    assert one.layers == three.layers
+    with pytest.raises(ValueError, match="has 3 rows, the batch 2 images"):
+        three.outputs(images)
+    with pytest.raises(ValueError, match="cannot mirror"):
+        FaceModel(net, "arcface", flip="sum", forward_kwargs={"keypoints": torch.zeros(1, 5, 2)})
+    with pytest.raises(TypeError, match="expected forward_kwargs"):
+        FaceModel(net, "arcface", forward_kwargs=[1])

@@ -60,7 +60,7 @@ def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
 
 def features_of(
     model: FaceModel,
-    count: int,
+    image: Tensor,
     make: Callable[[slice], Tensor],
     *,
     chunk: int,
@@ -71,7 +71,7 @@ def features_of(
 
     Args:
         model: the network.
-        count: M images in all.
+        image: (M,), which image each is a copy of.
         make: gives the images (m, 3, H, W) of a slice of them.
         chunk: images per forward pass; halved, and the pass repeated, where memory runs out.
         precision: run the network under autocast.
@@ -81,13 +81,13 @@ def features_of(
         RuntimeError: memory runs out for a single image.
     """
     rows: list[Tensor] = []
-    done = 0
+    done, count = 0, len(image)
     with quiet_grad(), tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
         while done < count:
             part = slice(done, min(done + chunk, count))
             try:
                 with _reduced(model, precision):
-                    outputs = model.outputs(make(part))
+                    outputs = model.outputs(make(part), image[part])
             except RuntimeError as error:
                 if chunk == 1 or not _out_of_memory(error):
                     raise

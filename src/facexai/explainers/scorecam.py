@@ -159,7 +159,7 @@ class ScoreCAM:
         else:
             told = "Score-CAM" if self.progress else None
             size = chunk_size(model, self.chunk)
-            features = features_of(model, len(channel), make, chunk=size, precision=self.precision, progress=told)
+            features = features_of(model, image, make, chunk=size, precision=self.precision, progress=told)
         return MaskedEvidence(
             activations,
             outputs.detach(),

@@ -20,6 +20,7 @@ from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
+from facexai.models.options import ForwardKwargs, Output, bound, check_options, digest
 from facexai.models.outputs import Take, forward
 from facexai.models.source import call_factory
 from facexai.models.structure import Structure, look, unwrapped
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from facexai.images import When, Which
     from facexai.models.enrolment import People
     from facexai.models.gallery import Gallery
-
-Output = Literal["auto", "embedding", "logits"]
 
 
 @final
@@ -50,6 +49,8 @@ class FaceModel:
             face recognition do. Maps follow: the mirrored branch's map is mirrored back and added.
         center: (D,), a mean embedding to subtract from the network's output before normalising.
         names: class names of a network that gives logits.
+        forward_kwargs: other arguments of the network's forward, by name, such as keypoints: tensors hold one row for
+            all images, or one for each of the images that are explained, which masked copies then share.
 
     Raises:
         TypeError: ``net`` is no module.
@@ -71,6 +72,7 @@ class FaceModel:
     flip: Flip
     center: Tensor | None
     names: tuple[str, ...] | None
+    forward_kwargs: ForwardKwargs
     source: str | None
 
     def __init__(
@@ -83,24 +85,12 @@ class FaceModel:
         flip: Flip = None,
         center: Tensor | None = None,
         names: Sequence[str] | None = None,
+        forward_kwargs: ForwardKwargs = None,
         source: str | None = None,
     ) -> None:
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
-        if output not in ("auto", "embedding", "logits"):
-            raise ValueError(f"expected output 'auto', 'embedding' or 'logits', got {output!r}")
-        if flip not in (None, "sum", "concat") or (flip == "concat" and output == "logits"):
-            raise ValueError(
-                f"expected flip None, 'sum' or (for embeddings) 'concat', got {flip!r} with output={output!r}"
-            )
-        if center is not None and not isinstance(center, Tensor):
-            raise TypeError(f"expected center as a tensor (D,), got {type(center).__name__}; torch.tensor(center)")
-        if center is not None and (output == "logits" or center.ndim != 1 or not torch.isfinite(center).all()):
-            raise ValueError("expected center (D,), finite, for a network that gives embeddings")
-        if names is not None and len(set(names)) != len(names):
-            raise ValueError("expected distinct class names")
+        check_options(net, output, flip, center, names, forward_kwargs)
         values: dict[str, Any] = {"net": net, "spec": InputSpec.of(spec), "take": take, "output": output}
-        values |= {"flip": flip, "center": center, "source": source}
+        values |= {"flip": flip, "center": center, "source": source, "forward_kwargs": forward_kwargs}
         values["names"] = None if names is None else tuple(names)
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -210,7 +200,7 @@ class FaceModel:
         """Sixteen hexadecimal digits: weights, input specification, flip and centre."""
         center = b"" if self.center is None else self.center.detach().cpu().float().numpy().tobytes()
         recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{_named(self.take)}|".encode()
-        return hashlib.sha256(recipe + center).hexdigest()[:16]
+        return hashlib.sha256(recipe + center + digest(self.forward_kwargs)).hexdigest()[:16]
 
     @property
     def gives_logits(self) -> bool:
@@ -219,8 +209,12 @@ class FaceModel:
 
     # ---- running it -------------------------------------------------------------------------------------------
 
-    def outputs(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor, index: Tensor | None = None) -> Tensor:
         """The network's own output, (B*N, D): B = 2 with ``flip``, the mirrored branch last. Keeps the grad mode.
+
+        Args:
+            images: (N, 3, H, W) RGB in [0, 1].
+            index: (N,), whose rows of ``forward_kwargs`` each image takes; None: its own.
 
         Raises:
             TypeError, ValueError: bad images (see :meth:`InputSpec.check`), wrong device, NaN in the output.
@@ -233,7 +227,9 @@ class FaceModel:
         if isinstance(self.core, BlackBox):
             self.core.check(x)
         with evaluating(self.net):
-            rows, self.__dict__["_took"] = forward(self.core, both(x, self.flip), self.took, self.spec)
+            rows, self.__dict__["_took"] = forward(
+                self.core, both(x, self.flip), self.took, self.spec, bound(self.forward_kwargs, len(x), index, x.device)
+            )
         if not torch.isfinite(rows.detach()).all():
             bad = sorted({i % len(images) for i in (~torch.isfinite(rows.detach())).any(1).nonzero()[:, 0].tolist()})
             raise ValueError(
@@ -273,7 +269,8 @@ class FaceModel:
         """
         self.spec.check(images)
         with quiet_grad():
-            features = torch.cat([self.features(self.outputs(part)) for part in torch.split(images, batch_size)])
+            parts = zip(*(torch.split(x, batch_size) for x in (images, torch.arange(len(images)))), strict=True)
+            features = torch.cat([self.features(self.outputs(part, index)) for part, index in parts])
         if self.gives_logits:
             raise ValueError("this network gives logits, not embeddings; choose its embedding with take=")
         return F.normalize(features)
@@ -311,9 +308,13 @@ class FaceModel:
         modules = tuple(id(module) for module in self.net.modules())
         known = self.__dict__.get("_known")
         if known is None or known[0] != modules:
-            known = self.__dict__["_known"] = (modules, look(self.net, self.core, self.outputs, self.noise()))
+            known = self.__dict__["_known"] = (modules, look(self.net, self.core, self._tried, self.noise()))
         structure: Structure = known[1]
         return structure
+
+    def _tried(self, images: Tensor) -> Tensor:
+        """Outputs for images of nobody, with the first row of ``forward_kwargs``."""
+        return self.outputs(images, torch.zeros(len(images), dtype=torch.long))
 
     def noise(self, count: int = 2, seed: int = 0) -> Tensor:
         """Images (count, 3, H, W) of uniform noise, always the same: what a network is tried with."""

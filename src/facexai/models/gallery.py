@@ -124,6 +124,13 @@ def around(classifier: Gallery | FaceModel, net: nn.Module) -> Gallery | FaceMod
     """The same classifier with another network of the same kind, such as a changed copy; templates stay."""
     model = classifier.model
     twin = FaceModel(
-        net, model.spec, take=model.took, output=model.output, flip=model.flip, center=model.center, names=model.names
+        net,
+        model.spec,
+        take=model.took,
+        output=model.output,
+        flip=model.flip,
+        center=model.center,
+        names=model.names,
+        forward_kwargs=model.forward_kwargs,
     )
     return twin if isinstance(classifier, FaceModel) else replace(classifier, model=twin)

@@ -15,7 +15,9 @@ Take = int | str | Callable[[Any], Tensor]
 _WELL_KNOWN = ("embedding", "embeddings", "features", "feature", "logits")
 
 
-def forward(net: nn.Module, x: Tensor, take: Take | None, spec: object) -> tuple[Tensor, Take | None]:
+def forward(
+    net: nn.Module, x: Tensor, take: Take | None, spec: object, kwargs: Mapping[str, Any]
+) -> tuple[Tensor, Take | None]:
     """The (N, D) tensor that a network gives for its input, and what was taken of its output.
 
     Args:
@@ -23,9 +25,10 @@ def forward(net: nn.Module, x: Tensor, take: Take | None, spec: object) -> tuple
         x: (N, 3, H, W), its own input.
         take: index, key or function; None: the first tensor, said in a warning where there are more.
         spec: how the input was made, for the note that is added to the network's own errors.
+        kwargs: the network's other arguments.
     """
     try:
-        raw = net(x)
+        raw = net(x, **kwargs)
     except Exception as error:
         error.add_note(
             f"while {type(net).__name__} ran on its input {tuple(x.shape)} ({x.dtype}, by {spec}); "

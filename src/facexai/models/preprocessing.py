@@ -172,7 +172,9 @@ def _variants(model: FaceModel) -> list[tuple[str, InputSpec]]:
 
 def _cosines(model: FaceModel, spec: InputSpec, faces: Labelled, batch_size: int) -> Array | None:
     """Cosines of the pairs, or None where the network fails on this input."""
-    twin = FaceModel(model.net, spec, take=model.took, flip=model.flip, center=model.center)
+    twin = FaceModel(
+        model.net, spec, take=model.took, flip=model.flip, center=model.center, forward_kwargs=model.forward_kwargs
+    )
     try:
         with quiet_grad():
             rows = [twin.features(twin.outputs(part)) for part in torch.split(faces.images, batch_size)]

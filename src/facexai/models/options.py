@@ -1,0 +1,75 @@
+"""What a user says about a network, checked: its output, its mirrored branch, its other arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from facexai.models.flip import Flip
+
+Output = Literal["auto", "embedding", "logits"]
+ForwardKwargs = Mapping[str, Any] | None
+
+
+def check_options(
+    net: object, output: str, flip: Flip, center: object, names: Sequence[str] | None, kwargs: ForwardKwargs
+) -> None:
+    """Refuse options of :class:`facexai.FaceModel` that do not exist or do not go together."""
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
+    if output not in ("auto", "embedding", "logits"):
+        raise ValueError(f"expected output 'auto', 'embedding' or 'logits', got {output!r}")
+    if flip not in (None, "sum", "concat") or (flip == "concat" and output == "logits"):
+        raise ValueError(f"expected flip None, 'sum' or (for embeddings) 'concat', got {flip!r} with output={output!r}")
+    if center is not None and not isinstance(center, Tensor):
+        raise TypeError(f"expected center as a tensor (D,), got {type(center).__name__}; torch.tensor(center)")
+    if center is not None and (output == "logits" or center.ndim != 1 or not torch.isfinite(center).all()):
+        raise ValueError("expected center (D,), finite, for a network that gives embeddings")
+    if names is not None and len(set(names)) != len(names):
+        raise ValueError("expected distinct class names")
+    if kwargs is not None and (not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs)):
+        raise TypeError(f"expected forward_kwargs as {{name: value}}, got {type(kwargs).__name__}")
+    if kwargs and flip is not None:
+        raise ValueError("flip mirrors the images and cannot mirror forward_kwargs; leave one of them out")
+
+
+def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torch.device) -> dict[str, Any]:
+    """The network's other arguments for a batch.
+
+    Args:
+        kwargs: tensors hold one row for all images, or a row for each; other values are passed as they are.
+        images: M images in the batch.
+        index: (M,), whose row each image takes, such as the image that a masked copy was made of; None: its own.
+        device: of the network.
+
+    Raises:
+        ValueError: rows and images do not match.
+    """
+    made: dict[str, Any] = {}
+    for name, value in (kwargs or {}).items():
+        if isinstance(value, Tensor) and value.ndim > 0:
+            if len(value) == 1:
+                value = value.expand(images, *value.shape[1:])
+            elif index is not None:
+                value = value[index.to(value.device)]
+            elif len(value) != images:
+                raise ValueError(
+                    f"forward_kwargs[{name!r}] has {len(value)} rows, the batch {images} images; give one row for all "
+                    f"images, or exactly those {len(value)} images at a time"
+                )
+            value = value.to(device)
+        made[name] = value
+    return made
+
+
+def digest(kwargs: ForwardKwargs) -> bytes:
+    """What identifies the other arguments, for a fingerprint."""
+    known = hashlib.sha256()
+    for name, value in sorted((kwargs or {}).items()):
+        known.update(name.encode())
+        known.update(value.detach().cpu().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
+    return known.digest() if kwargs else b""
