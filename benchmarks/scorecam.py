@@ -29,13 +29,12 @@ CLASSES = 5
 BATCHES = (8, 16, 32)
 
 
-def layers(model, wanted):
-    """The default layer, and with ``--deep`` the deepest map of 7x7 cells: fewer cells, more channels."""
-    names = [model.layer("auto")]
-    if wanted:
-        deep = [n for n, (_, h, w) in model.layers.items() if (h, w) == (7, 7) and n not in model.head.names]
-        names += [n for n in reversed(deep) if model.structure.decides(n)][:1]
-    return names
+def layer_of(model, deep):
+    """The default layer, or the deepest map of 7x7 cells that nothing gets past: fewer cells, more channels."""
+    if not deep:
+        return model.layer("auto")
+    small = [n for n, (_, h, w) in model.layers.items() if (h, w) == (7, 7) and n not in model.head.names]
+    return next(name for name in reversed(small) if model.structure.decides(name))
 
 
 def torchcam(people, layer, prepared, batch):
@@ -193,7 +192,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--photos", type=int, action="append", help="photos at a time; default: 1")
     parser.add_argument("--many", type=int, help="a row of that many photos and 64 kept channels, ours alone")
-    parser.add_argument("--deep", action="store_true", help="also the deepest map of 7x7 cells")
+    parser.add_argument("--deep", action="store_true", help="the deepest map of 7x7 cells instead of the default")
     parser.add_argument("--chunk", type=int, help="masked images per pass; default: ours")
     parser.add_argument("--no-fast", dest="fast", action="store_false", help="without the faster copy")
     parser.add_argument("--grad-cam", action="store_true", help="pytorch-grad-cam too, where it is installed")
@@ -206,12 +205,12 @@ def main() -> None:
         size = model.embed(model.noise(1)).shape[1]
         torch.manual_seed(0)
         people = model.gallery({f"p{k}": row for k, row in enumerate(torch.randn(CLASSES, size))})
-        for layer in layers(model, options.deep):
-            for photos in options.photos or (1,):
-                rows += measure(name, people, layer, model.noise(photos), options)
-                write(options, rows)
+        layer = layer_of(model, options.deep)
+        for photos in options.photos or (1,):
+            rows += measure(name, people, layer, model.noise(photos), options)
+            write(options, rows)
         if options.many:
-            rows.append(many(name, people, model.layer("auto"), options.many, 64))
+            rows.append(many(name, people, layer, options.many, 64))
             write(options, rows)
 
 
