@@ -130,7 +130,8 @@ class Saliency:
 
     @property
     def _label(self) -> str:
-        unit = "amplified, 0 to 1" if str(self.recipe.get("method", "")).startswith("SDD") else "logits"
+        amplified = str(self.recipe.get("method", "")).startswith("SDD")
+        unit = "amplified, 0 to 1" if amplified else self.recipe.get("unit", "logits")
         if self.recipe.get("sdd", {}).get("amplify") == "none":
             unit = "difference of class maps"
         return f"{self.recipe.get('method', 'map')} at {self.recipe.get('layer', '?')} ({unit})"

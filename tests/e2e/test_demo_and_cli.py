@@ -157,6 +157,7 @@ def test_one_bad_photo_does_not_stop_the_others(enrolled, tmp_path, capsys):
         ({"--layer": "stage9"}, "did you mean 'stage"),
         ({"--target": "Colins"}, "did you mean 'Collins'"),
         ({"--scale": "-1"}, "scale > 0"),
+        ({"--keep": "3"}, "belongs to scorecam"),
         ({"--method": "cam", "--layer": "stage3"}, "HiResCAM"),
         ({"--align": "never"}, "align='auto'"),
         ({"image": "none.jpg"}, "no file none.jpg"),

@@ -94,6 +94,14 @@ def test_a_function_of_one_photo_may_return_one_row(faces):
     assert model.embed(faces).shape == (4, 3)
 
 
+@pytest.mark.parametrize("batch_size", [None, 2, 8])
+def test_a_function_that_squeezes_single_photos(faces, batch_size):
+    model = FaceModel.from_callable(lambda x: x.mean((2, 3)).squeeze(), InputSpec(64), batch_size=batch_size)
+    whole = FaceModel.from_callable(lambda x: x.mean((2, 3)), InputSpec(64))
+    for count in (1, 3):
+        torch.testing.assert_close(model.embed(faces[:count]), whole.embed(faces[:count]))
+
+
 def test_black_box_methods_and_metrics_work(net, faces):
     box, white = FaceModel.from_callable(session(net), SPEC, take=0), FaceModel(net, SPEC)
     maps = torch.rand(4, 64, 64)

@@ -103,6 +103,26 @@ def test_it_finds_what_was_planted(name):
     assert not found.ok
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_healthy(dtype):
+    found = doctor(healthy(shaken(FlatNet()).to(dtype)))
+    assert found.ok, str(found)
+
+
+def test_a_second_pass_that_fails_is_a_finding():
+    net, calls = shaken(FlatNet()), []
+
+    def tired(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("only twice")
+
+    net.register_forward_pre_hook(tired)
+    found = doctor(healthy(net))
+    assert "only twice" in found["repeatable"].found
+    assert not found.ok
+
+
 def test_batch_statistics_are_found():
     class Head(FlatNet):
         def __init__(self):
@@ -176,6 +196,24 @@ def test_the_right_input_is_confirmed():
     assert "input variants, best first" in str(found)
 
 
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_few_people_are_no_reason_to_judge(count):
+    found = doctor(FaceModel(Reds(), replace(RIGHT, channels="BGR")), people(count))
+    assert found["input"].verdict == "note"
+    assert "at least 10 are needed" in found["input"].found
+    assert len(found.variants) == 14
+
+
+def test_noise_is_rarely_called_wrong():
+    """Nothing to find: faces without identity, a network that knows nobody."""
+    torch.manual_seed(0)
+    bad_ones = 0
+    for _ in range(12):
+        faces = {f"p{k}": torch.rand(3, 3, 16, 16) for k in range(12)}
+        bad_ones += doctor(FaceModel(Reds(), RIGHT), faces)["input"].verdict == "bad"
+    assert bad_ones <= 1
+
+
 @pytest.mark.parametrize("wrong", [replace(RIGHT, channels="BGR"), replace(RIGHT, range=255.0, mean=0.0, std=1.0)])
 def test_the_wrong_input_is_found(wrong):
     found = doctor(FaceModel(Reds(), wrong), people())
@@ -245,7 +283,7 @@ def test_a_bare_network_is_told_what_to_do():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"channels": "BGR"}, {"mean": 0.5, "std": 0.5, "range": 1.0}, {"mean": 0.0, "std": 1.0, "range": 255.0}],
+    [{"channels": "BGR"}, {"mean": 0.0, "std": 1.0, "range": 1.0}, {"mean": 0.0, "std": 1.0, "range": 255.0}],
 )
 def test_the_wrong_input_of_a_real_network_is_found(dlib_model, lfw, crops, wrong):
     faces = {name: crops(photos[:3], "dlib") for name, photos in list(lfw.items())[:20]}

@@ -345,6 +345,23 @@ def test_other_arguments_of_forward_are_checked_and_known():
     assert one.layers == three.layers
     with pytest.raises(ValueError, match="has 3 rows, the batch 2 images"):
         three.outputs(images)
+    for call in (three.embed, lambda x: three.gallery({"a": x}), lambda x: three.embed(torch.cat([x, x, x[:1]]))):
+        with pytest.raises(ValueError, match="has 3 rows"):
+            call(images)
+    with pytest.raises(TypeError, match=r"torch\.as_tensor"):
+        FaceModel(net, "arcface", forward_kwargs={"keypoints": torch.zeros(1, 5, 2).numpy()})
+    prints = {
+        FaceModel(net, "arcface", forward_kwargs=kwargs).fingerprint
+        for kwargs in (
+            {"keypoints": torch.zeros(1, 5, 2)},
+            {"keypoints": torch.zeros(1, 2, 5)},
+            {"keypoints": torch.zeros(1, 5, 2).bfloat16()},
+            {"keypoints": [torch.zeros(5000)]},
+            {"keypoints": [torch.zeros(4999)]},
+            {"keypoints": torch.zeros(1, 5, 2), "gain": 2.0},
+        )
+    }
+    assert len(prints) == 6
     with pytest.raises(ValueError, match="cannot mirror"):
         FaceModel(net, "arcface", flip="sum", forward_kwargs={"keypoints": torch.zeros(1, 5, 2)})
     with pytest.raises(TypeError, match="expected forward_kwargs"):

@@ -406,24 +406,149 @@ def test_a_convolution_that_pads_in_another_way_does_not_fold():
 
 
 @pytest.mark.parametrize(
-    ("shape", "image", "layout"),
+    ("shape", "image", "grids", "layout"),
     [
-        ((512, 7, 7), (112, 112), Layout(512, (7, 7))),
-        ((7, 7, 7), (112, 112), Layout(7, (7, 7))),
-        ((7, 6, 512), (112, 96), Layout(512, (7, 6), "hwc")),
-        ((512, 7, 6), (112, 96), Layout(512, (7, 6))),
-        ((7, 7, 6), (112, 96), Layout(7, (7, 6))),
-        ((42, 64), (112, 96), Layout(64, (7, 6), "tokens")),
-        ((43, 64), (112, 96), Layout(64, (7, 6), "tokens", 1)),
-        ((50, 64), (112, 112), Layout(64, (7, 7), "tokens", 1)),
-        ((51, 64), (112, 112), None),
-        ((256, 1), (112, 112), None),
-        ((1, 64), (112, 112), None),
-        ((64,), (112, 112), None),
-        ((2, 3, 4, 5), (112, 112), None),
+        ((512, 7, 7), (112, 112), (), Layout(512, (7, 7))),
+        ((7, 7, 7), (112, 112), (), Layout(7, (7, 7))),
+        ((7, 6, 512), (112, 96), (), Layout(512, (7, 6), "hwc")),
+        ((512, 7, 6), (112, 96), (), Layout(512, (7, 6))),
+        ((7, 7, 6), (112, 96), (), Layout(7, (7, 6))),
+        ((15, 12, 32), (120, 100), [(15, 12)], Layout(32, (15, 12), "hwc")),
+        ((42, 64), (112, 96), (), Layout(64, (7, 6), "tokens")),
+        ((43, 64), (112, 96), (), Layout(64, (7, 6), "tokens", (1, 0))),
+        ((50, 512), (112, 112), (), Layout(512, (7, 7), "tokens", (1, 0))),
+        ((50, 64), (112, 112), (), None),
+        ((49, 64), (112, 112), (), None),
+        ((49, 64), (112, 112), [(7, 7)], Layout(64, (7, 7), "tokens")),
+        ((64, 49), (112, 112), [(7, 7)], Layout(64, (7, 7), "flat")),
+        ((49, 49), (112, 112), [(7, 7)], None),
+        ((51, 65), (112, 112), (), None),
+        ((256, 1), (112, 112), (), None),
+        ((1, 64), (112, 112), (), None),
+        ((64,), (112, 112), (), None),
+        ((2, 3, 4, 5), (112, 112), (), None),
     ],
 )
-def test_layouts(shape, image, layout):
-    assert layout_of(shape, image) == layout
+def test_layouts(shape, image, grids, layout):
+    assert layout_of(shape, image, grids) == layout
     if layout is not None:
         assert layout.map(torch.zeros(2, *shape)).shape == (2, *layout.shape)
+
+
+class Sequences(nn.Module):
+    """A map as (channels, cells), with as many channels as another grid has cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(3, 64, 16, stride=16), nn.ReLU(), nn.Linear(64 * 49, 12)
+
+    def forward(self, x):
+        return self.fc(self.act(self.conv(x).flatten(2)).flatten(1))
+
+
+class Behind(TokenNet):
+    """The class token stands behind the others, and all are read."""
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.norm(torch.cat([x, self.cls.expand(len(x), -1, -1)], 1))
+        return self.feature(x.mean(1))
+
+
+@pytest.mark.parametrize(("make", "layer"), [(Sequences, "act"), (lambda: Behind("mean"), "norm")])
+@pytest.mark.parametrize("at", [(0, 0), (6, 2)])
+def test_every_layout_shows_a_patch_in_its_own_cell(make, layer, at):
+    model = model_of(make(), output="logits")
+    images = torch.rand(1, 3, 112, 112, dtype=torch.float64).repeat(2, 1, 1, 1)
+    side = 112 // model.layers[layer][1]
+    y, x = at
+    images[1, :, y * side : (y + 1) * side, x * side : (x + 1) * side] = 0
+    why = HiResCAM(model, layer=layer)(images, 3)
+    moved = ((why.cells[0] - why.cells[1]).abs() > 1e-12).nonzero().tolist()
+    assert moved == [[y, x]]
+
+
+class Weighted(nn.Module):
+    """Pooling with a fixed bell of weights, which is no mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 16, 16, stride=16), nn.Linear(16, 8)
+        place = torch.linspace(-1, 1, 7)
+        bell = torch.exp(-(place[:, None] ** 2 + place**2))
+        self.register_buffer("bell", bell / bell.sum())
+
+    def forward(self, x):
+        return self.fc((self.conv(x).relu() * self.bell).sum((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_weighted_average_is_no_mean_in_any_precision(dtype):
+    with pytest.raises(HeadDoesNotFold, match="neither the flattened nor the averaged map"):
+        _ = FaceModel(Weighted().to(dtype).eval(), "arcface").head
+
+
+class Cast(FlatNet):
+    """The map in half precision, the head in float32, as training code with autocast has it."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.dropout(torch.flatten(self.bn2(self.layer4(self.layer3(self.stem(x)))), 1))
+        return self.features(self.fc(x.float()))
+
+
+def test_a_cast_between_map_and_head_folds():
+    model = model_of(Cast(), torch.float32, output="logits")
+    why = CAM(model)(torch.rand(1, 3, 112, 112), 0)
+    assert why.recipe["layer"] == "layer4"
+    torch.testing.assert_close(why.cells.sum((1, 2)) + why.constant, why.scores, rtol=2e-2, atol=2e-2)
+
+
+class Auxiliary(FlatNet):
+    """A second head runs after the embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.quality = nn.Linear(32, 1)
+
+    def forward(self, x):
+        embedding = super().forward(x)
+        return embedding, self.quality(embedding)
+
+
+def test_another_head_behind_the_embedding_is_no_obstacle():
+    assert model_of(Auxiliary(), take=0).head.layer == "layer4"
+
+
+def test_a_frozen_backbone_with_a_class_token_is_no_obstacle():
+    class Frozen(TokenNet):
+        def forward(self, x):
+            with torch.no_grad():
+                return super().forward(x)
+
+    model = FaceModel(shaken(Frozen("cls")), "arcface", output="logits")
+    assert "blocks.0" in model.layers
+    why = HiResCAM(model, layer="blocks.0")(torch.rand(1, 3, 112, 112), 0)
+    assert why.cells.abs().max() > 0, "recording starts at the layer, also inside no_grad"
+
+
+def test_the_structure_follows_exchanged_modules_and_lets_the_network_go():
+    import gc
+    import weakref
+
+    model = model_of(FlatNet(), output="logits")
+    for _ in range(5):
+        known = model.structure
+        model.net.fc = nn.Linear(784, 32).double()
+        model.net.fc = nn.Linear(784, 32).double()
+        assert model.structure is not known
+    assert model.structure is model.structure
+    gc.collect()
+    gc.disable()
+    try:
+        gone = weakref.ref(model.net)
+        assert model.layer("auto")
+        del model, known
+        assert gone() is None, "a circle of references would keep the weights until the next collection"
+    finally:
+        gc.enable()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import FlatNet, GapNet, TokenNet, shaken
+from nets import FlatNet, GapNet, TokenNet, UnitNet, shaken
 from torch import nn
 
 from facexai import SDD, FaceModel, HiResCAM, InputSpec, ScoreCAM, functional
@@ -239,13 +239,61 @@ def test_keep_without_gradient_is_refused():
     images = torch.rand(1, 3, 64, 64)
     assert ScoreCAM(model, layer="0")(images, 1).cells.shape == (1, 8, 8)
     net[3].requires_grad_(False)
-    with pytest.raises(ValueError, match="leave it out"):
+    with pytest.raises(ValueError, match="no gradient from the score"):
         ScoreCAM(model, layer="0", keep=2)(images, 1)
 
 
 class Cut(nn.Module):
     def forward(self, x):
         return x.detach()
+
+
+def test_keep_looks_at_the_dot_product_where_the_network_normalises(images):
+    """For an enrolled photo the gradient of the cosine is rounding noise; the choice must not be."""
+    plain = FaceModel(shaken(FlatNet()).double(), "arcface")
+    unit = FaceModel(UnitNet().double().eval(), "arcface", take=0)
+    unit.net.load_state_dict(plain.net.state_dict())
+    image, other = images[:1].double(), torch.randn(32).double()
+    kept = [
+        ScoreCAM(m.gallery({"self": image, "other": other}), layer="stem", keep=6).observe(image).channel
+        for m in (plain, unit)
+    ]
+    assert torch.equal(*kept)
+
+
+def test_the_choice_of_channels_belongs_to_its_gallery(people, images):
+    evidence = ScoreCAM(people, layer="stem", keep=6).observe(images)
+    others = people.model.gallery({f"x{i}": torch.randn(32) for i in range(3)})
+    with pytest.raises(ValueError, match="observe the images again"):
+        ScoreCAM(others, layer="stem", keep=6).answer(evidence)
+
+
+def test_mistakes_cost_nothing(people, images):
+    assert people.model.structure.memory > 0
+    seen = count(people.model.net)
+    explainer = ScoreCAM(people, layer="layer3")
+    for target in ("p99", 6, [1, 2, 3]):
+        with pytest.raises(ValueError):  # noqa: PT011  (the contract checks the messages)
+            explainer(images, target)
+    alone = people.model.gallery({"one": torch.randn(32)})
+    with pytest.raises(ValueError, match="at least two classes"):
+        ScoreCAM(alone, layer="layer3")(images)
+    assert sum(seen) == 0
+
+
+@pytest.mark.parametrize("keep", [None, 4])
+@pytest.mark.parametrize("flip", [None, "sum", "concat"])
+def test_photos_are_looked_at_in_chunks_too(images, keep, flip):
+    model = FaceModel(shaken(FlatNet()), "arcface", flip=flip)
+    rows = torch.randn(3, 64 if flip == "concat" else 32)
+    people = model.gallery({f"p{i}": row for i, row in enumerate(rows)})
+    photos = torch.cat([images, images.flip(-1), images[:1]])
+    whole = ScoreCAM(people, layer="layer3", keep=keep, chunk=1000)
+    sizes = count(model.net)
+    parts = dataclasses.replace(whole, chunk=2)
+    torch.testing.assert_close(parts(photos, 1).cells, whole(photos, 1).cells, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(parts(photos, 1).scores, whole(photos, 1).scores)
+    assert max(sizes[:4]) <= (2 if flip is None else 4)
 
 
 def test_evidence_is_portable(people, images):
@@ -302,6 +350,8 @@ def test_it_needs_no_folding_and_takes_tokens(images):
         ({"chunk": 0}, "expected chunk"),
         ({"keep": 0}, "expected keep"),
         ({"keep": 1.5}, "expected keep"),
+        ({"keep": "auto"}, "expected keep"),
+        ({"chunk": None}, "expected chunk"),
     ],
 )
 def test_bad_options_get_one_clear_error(people, options, message):

@@ -34,7 +34,9 @@ def add(commands: Any) -> None:
     explain.add_argument("--target", help="person to explain; default: the predicted one")
     explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")
     explain.add_argument("--keep", type=int, help="channels of scorecam that are asked for each photo; default: all")
-    explain.add_argument("--scale", type=float, default=64.0, help="logits per unit of cosine; default: 64")
+    explain.add_argument(
+        "--scale", type=_scale, default=64.0, help="logits per unit of cosine, or 'calibrated'; default: 64"
+    )
     align_argument(explain)
     explain.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
     explain.add_argument(
@@ -44,6 +46,10 @@ def add(commands: Any) -> None:
     explain.set_defaults(run=run)
 
 
+def _scale(text: str) -> float | str:
+    return text if text == "calibrated" else float(text)
+
+
 def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -51,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out.exists() and not options.out.is_dir():
         raise NotADirectoryError(f"{options.out} is a file, expected a folder to write into")
+    if options.keep is not None and not options.method.endswith("scorecam"):
+        raise ValueError(f"--keep belongs to scorecam and sdd-scorecam, not to {options.method}")
     network = model(options.model)
     people = network.gallery(
         options.gallery, scale=options.scale, align=options.align, face=options.face, progress=True

@@ -66,7 +66,7 @@ class GradCAMPlusPlus:
 
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
         """Every choice that changes a number."""
-        return {**gradients.recipe(self, evidence), "score_scale": self._scale}
+        return {**gradients.recipe(self, evidence), "score_scale": self._scale, "unit": "weighted activation"}
 
     @property
     def _scale(self) -> float:

@@ -15,7 +15,6 @@ from facexai.explainers.classmaps import Evidence, Similarity, asked, check_expl
 from facexai.explainers.targets import Targets
 from facexai.hooks import capture, quiet_grad
 from facexai.models import HeadDoesNotFold, WhiteBox
-from facexai.models.layout import layout_of
 from facexai.results import Saliency
 
 
@@ -45,10 +44,10 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
         end = stack.enter_context(capture(model.net, last, graph="keep")) if last else None
         outputs = model.outputs(images)
     shape, rows = tuple(seen.tensor.shape), len(outputs)
-    if seen.tensor.numel() == 0 or len(seen.tensor) != rows or layout_of(shape[1:], model.spec.height_width) is None:
+    if name not in model.structure.layers or len(seen.tensor) != rows:
         raise ValueError(
-            f"layer {name!r} gives shape {shape}, expected a map ({rows}, C, h, w), or ({rows}, h, w, C), or tokens "
-            f"({rows}, h*w, C); layers with maps end in {list(model.layers)[-3:]}"
+            f"layer {name!r} gives shape {shape}, which is no map of the images that "
+            f"the score depends on; layers with maps end in {list(model.layers)[-3:]}"
         )
     head = None if end is None else end.last.flatten(1)
     evidence = Evidence(seen.tensor, outputs, head, name, model.fingerprint, "graph")
@@ -111,8 +110,7 @@ def class_maps(
     check_kind(evidence, "graph", explainer.layer)
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
-    layout = layout_of(tuple(activations.shape[1:]), model.spec.height_width)
-    assert layout is not None
+    layout = model.structure.layers[evidence.layer]
     with torch.inference_mode(False), torch.enable_grad():
         outputs = evidence.outputs
         if dot and evidence.head is not None:  # undo the network's own normalisation: its length counts as a constant

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, NamedTuple, final, get_args
 
 import torch
 from torch import Tensor
 
 from facexai import functional, kernels
-from facexai.explainers.classmaps import asked, check_explainable, check_kind, explain, saliency
+from facexai.explainers import gradients
+from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, logits_of, saliency
+from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.masked import MaskedEvidence, Precision, chunk_size, features_of
-from facexai.explainers.targets import Targets
+from facexai.explainers.targets import Targets, indices
 from facexai.functional import at_least_float32, upsample
 from facexai.functional.scorecam import Weights
 from facexai.hooks import capture, quiet_grad
 from facexai.input_spec import InputSpec
-from facexai.models import WhiteBox
-from facexai.models.layout import Layout, layout_of
+from facexai.models import FaceModel, Gallery, WhiteBox
+from facexai.models.options import check_device
 from facexai.results import Saliency
 
 MaskSpace = Literal["pixels", "input"]
@@ -113,11 +116,19 @@ class ScoreCAM:
         ):
             if value not in known:
                 raise ValueError(f"expected {name} one of {known}, got {value!r}")
-        for name, number in (("chunk", self.chunk), ("keep", self.keep)):
-            if number not in ("auto", None) and (not isinstance(number, int) or number < 1):
-                raise ValueError(f"expected {name} of at least 1, got {number!r}")
+        for name, number, instead in (("chunk", self.chunk, "auto"), ("keep", self.keep, None)):
+            if number != instead and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"expected {name} of at least 1, or {instead!r}, got {number!r}")
 
-    __call__ = explain
+    def __call__(self, images: Tensor, targets: Targets = None) -> Saliency:
+        """Why this class? ``answer(observe(images), targets)``; arguments as for every explainer."""
+        if isinstance(self.classifier, Gallery):  # a mistake should not cost the masked passes
+            check_device(images, self.classifier.model.device)
+            self.classifier.model.spec.check(images)
+            logits = torch.zeros(len(images), len(self.classifier))
+            indices(targets, self.classifier.names, logits)
+            functional.scorecam_weights(logits, torch.zeros(1, dtype=torch.long), self.how.weights)
+        return explain(self, images, targets)
 
     @property
     def how(self) -> Convention:
@@ -127,21 +138,72 @@ class ScoreCAM:
 
     def observe(self, images: Tensor) -> MaskedEvidence:
         """One forward pass, and one for each mask; the only network passes."""
-        model, how = self.classifier.model, self.how
-        name = model.layer(self.layer)
-        with quiet_grad(), capture(model.net, name, graph="none" if self.keep is None else "start") as seen:
-            outputs = model.outputs(images)
-        layout = layout_of(tuple(seen.tensor.shape[1:]), model.spec.height_width)
-        if layout is None or len(seen.tensor) != len(outputs):
+        model = self.classifier.model
+        check_device(images, model.device)
+        model.spec.check(images)
+        name, size = model.layer(self.layer), chunk_size(model, self.chunk)
+        if name not in model.structure.layers:
             raise ValueError(
-                f"layer {name!r} gives shape {tuple(seen.tensor.shape)}, which is no map of the images; "
-                f"layers with maps end in {list(model.layers)[-3:]}"
+                f"layer {name!r} gives no map of the images; layers with maps end in {list(model.layers)[-3:]}"
             )
-        activations = at_least_float32(model.merge(layout.map(seen.tensor.detach())))
-        image, channel, dropped = self._chosen(seen.tensor, layout, outputs, activations)
+        rows = torch.arange(len(images))
+        seen = [self._look(images[part], part, name) for part in torch.split(rows, size)]
+        activations = torch.cat([one.activations for one in seen])
+        outputs = _joined([one.outputs for one in seen], model)
+        wanted = torch.cat([one.wanted for one in seen])
+        image, channel = wanted.nonzero(as_tuple=True)
+        if len(channel) == 0:  # every channel is constant: there is nothing to ask, and the map is zero
+            features = model.features(outputs)[:0]
+        else:
+            make, told = self._masker(images, activations, image, channel), "Score-CAM" if self.progress else None
+            features = features_of(model, image, make, chunk=size, precision=self.precision, progress=told)
+        dropped = torch.cat([one.varying for one in seen]) - wanted.sum(1)
+        settings = self._settings()
+        return MaskedEvidence(
+            activations, outputs, features, image, channel, name, model.fingerprint, settings, dropped
+        )
+
+    def _look(self, images: Tensor, index: Tensor, name: str) -> _Seen:
+        """One forward pass of some of the images: activations, and which channels are to be asked."""
+        model, how = self.classifier.model, self.how
+        layout, importance = model.structure.layers[name], None
+        if self.keep is None:
+            with quiet_grad(), capture(model.net, name) as seen:
+                outputs = model.outputs(images, index)
+            raw = seen.tensor
+        else:
+            hires = HiResCAM(self.classifier, layer=name)
+            evidence = hires.observe(images)
+            raw, outputs = evidence.activations.detach(), evidence.outputs.detach()
+            importance = self._importance(hires, evidence)
+        activations = at_least_float32(model.merge(layout.map(raw)))
+        wanted = torch.ones(activations.shape[:2], dtype=torch.bool, device=activations.device)
+        if how.skip_constant:
+            align, size = how.align_corners, model.spec.height_width
+            wanted = ~kernels.constant_channels(activations, size, order=how.order, align_corners=align)
+        varying = wanted.sum(1)
+        if importance is not None and self.keep is not None and self.keep < wanted.shape[1]:
+            best = importance.masked_fill(~wanted, -1.0).topk(self.keep, dim=1).indices
+            wanted = wanted & torch.zeros_like(wanted).scatter(1, best, True)
+        return _Seen(activations, outputs, wanted, varying)
+
+    def _importance(self, hires: HiResCAM, evidence: Evidence) -> Tensor:
+        """(N, C): how much each channel adds to the predicted class's score, in first order."""
+        predicted = logits_of(self.classifier, evidence).argmax(1)
+
+        def formula(a: Tensor, g: Tensor) -> Tensor:
+            return (at_least_float32(a) * at_least_float32(g)).sum((2, 3))[:, :, None]
+
+        return gradients.class_maps(hires, evidence, predicted[:, None], formula)[:, 0, :, 0].abs()
+
+    def _masker(self, images: Tensor, activations: Tensor, image: Tensor, channel: Tensor) -> Callable[[slice], Tensor]:
+        """What makes the masked images of a slice."""
+        how = self.how
         with torch.inference_mode(False), torch.no_grad():
-            fill = _mean_colour(model.spec, images) if how.mask_space == "input" else None
-            shown = images.detach() if fill is None else images.detach() - fill
+            shown = images.detach().clone()
+            fill = _mean_colour(self.classifier.model.spec, shown) if how.mask_space == "input" else None
+            if fill is not None:
+                shown -= fill
 
         def make(part: slice) -> Tensor:
             masked = kernels.masked_images(
@@ -154,50 +216,7 @@ class ScoreCAM:
             )
             return masked if fill is None else masked.add_(fill)
 
-        if len(channel) == 0:  # every channel is constant: there is nothing to ask, and the map is zero
-            features = model.features(outputs.detach())[:0]
-        else:
-            told = "Score-CAM" if self.progress else None
-            size = chunk_size(model, self.chunk)
-            features = features_of(model, image, make, chunk=size, precision=self.precision, progress=told)
-        return MaskedEvidence(
-            activations,
-            outputs.detach(),
-            features,
-            image,
-            channel,
-            name,
-            model.fingerprint,
-            self._settings(),
-            dropped,
-        )
-
-    def _chosen(
-        self, tensor: Tensor, layout: Layout, outputs: Tensor, activations: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and channel (M,) of every mask, and the number of channels (N,) that ``keep`` left out."""
-        how, model = self.how, self.classifier.model
-        wanted = torch.ones(activations.shape[:2], dtype=torch.bool, device=activations.device)
-        if how.skip_constant:
-            align, size = how.align_corners, model.spec.height_width
-            wanted = ~kernels.constant_channels(activations, size, order=how.order, align_corners=align)
-        varying = wanted.sum(1)
-        if self.keep is not None and self.keep < wanted.shape[1]:
-            importance = self._importance(tensor, layout, outputs).masked_fill(~wanted, -1.0)
-            best = importance.topk(self.keep, dim=1).indices
-            wanted = wanted & torch.zeros_like(wanted).scatter(1, best, True)
-        image, channel = wanted.nonzero(as_tuple=True)
-        return image, channel, varying - wanted.sum(1)
-
-    def _importance(self, tensor: Tensor, layout: Layout, outputs: Tensor) -> Tensor:
-        """(N, C): how much each channel adds to the predicted class's score, in first order."""
-        model = self.classifier.model
-        with torch.inference_mode(False), torch.enable_grad():
-            scores = self.classifier.score(model.features(outputs))
-            if not scores.requires_grad:
-                raise ValueError(f"keep={self.keep} chooses channels by a gradient, and none comes here; leave it out")
-            (gradient,) = torch.autograd.grad(scores.amax(1).sum(), tensor)
-        return model.merge(layout.map(tensor.detach() * gradient)).sum((2, 3)).abs()
+        return make
 
     def answer(self, evidence: MaskedEvidence, targets: Targets = None) -> Saliency:
         """The map of any class from evidence, without running the network."""
@@ -222,11 +241,11 @@ class ScoreCAM:
                 " again"
             )
         with quiet_grad():
-            logits = self.classifier.score(evidence.features)
             maps = []
-            for n, wanted in enumerate(classes):
+            for n, wanted in enumerate(classes):  # one image at a time: masks x classes can be large
                 mine = evidence.image == n
-                weights = functional.scorecam_weights(logits[mine], wanted, self.how.weights)
+                logits = self.classifier.score(evidence.features[mine])
+                weights = functional.scorecam_weights(logits, wanted, self.how.weights)
                 maps.append(functional.scorecam(evidence.activations[n, evidence.channel[mine]], weights))
             return torch.stack(maps)
 
@@ -235,13 +254,34 @@ class ScoreCAM:
         record: dict[str, Any] = {"method": "ScoreCAM", "layer": evidence.layer, "convention": self.convention}
         record |= {"weights": self.how.weights, "flip": self.classifier.model.flip, **evidence.settings}
         dropped = [int(d) for d in evidence.dropped]
+        record["unit"] = "weighted activation"
         return {**record, "approximate": any(dropped), "dropped_channels": dropped}
 
     def _settings(self) -> dict[str, Any]:
         """What the evidence depends on; the weights are the answer's."""
         how = self.how
-        made = {"order": how.order, "align_corners": how.align_corners, "skip_constant": how.skip_constant}
-        return made | {"mask_space": how.mask_space, "precision": self.precision, "keep": self.keep}
+        made: dict[str, Any] = {"order": how.order, "align_corners": how.align_corners}
+        made["skip_constant"] = how.skip_constant
+        made |= {"mask_space": how.mask_space, "precision": self.precision, "keep": self.keep}
+        if self.keep is not None and isinstance(self.classifier, Gallery):
+            made["kept_for"] = self.classifier.fingerprint  # the channels were chosen for its people
+        return made
+
+
+class _Seen(NamedTuple):
+    """Of some images: activations (N, C, h, w), outputs (B*N, D), channels to ask (N, C), how many vary (N,)."""
+
+    activations: Tensor
+    outputs: Tensor
+    wanted: Tensor
+    varying: Tensor
+
+
+def _joined(outputs: list[Tensor], model: FaceModel) -> Tensor:
+    """Outputs (B*n, D) of parts as those of the whole, branch after branch."""
+    if model.flip is None:
+        return torch.cat(outputs)
+    return torch.cat([part.chunk(2)[branch] for branch in (0, 1) for part in outputs])
 
 
 def _mean_colour(spec: InputSpec, images: Tensor) -> Tensor:

@@ -74,7 +74,8 @@ class BlackBox(nn.Module):
         if self.space.endswith("uint8"):
             array = np.ascontiguousarray(array.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
         step = self.batch_size or len(array)
-        answers = [_tensors(self.function(array[i : i + step]), step) for i in range(0, len(array), step)]
+        parts = [array[i : i + step] for i in range(0, len(array), step)]
+        answers = [_tensors(self.function(part), len(part)) for part in parts]
         return answers[0] if len(answers) == 1 else _joined(answers)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, final
+from weakref import WeakMethod
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,10 @@ from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
-from facexai.models.options import ForwardKwargs, Output, bound, check_options, digest
+from facexai.models.options import ForwardKwargs, Output, bound, check_device, check_options, digest
 from facexai.models.outputs import Take, forward
 from facexai.models.source import call_factory
-from facexai.models.structure import Structure, look, unwrapped
+from facexai.models.structure import Structure, look, same_objects, unwrapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,8 +220,7 @@ class FaceModel:
         Raises:
             TypeError, ValueError: bad images (see :meth:`InputSpec.check`), wrong device, NaN in the output.
         """
-        if isinstance(images, Tensor) and images.device != self.device:
-            raise ValueError(f"images are on {images.device}, the network on {self.device}; images.to(model.device)")
+        check_device(images, self.device)
         x = self.spec.prepare(images).to(self.dtype)
         if x.is_inference():
             x = x.clone()
@@ -268,6 +268,7 @@ class FaceModel:
             (N, D'), rows of length 1 (a zero embedding stays zero), float32 or float64.
         """
         self.spec.check(images)
+        bound(self.forward_kwargs, len(images), None, images.device)  # a row for each, or one for all
         with quiet_grad():
             parts = zip(*(torch.split(x, batch_size) for x in (images, torch.arange(len(images)))), strict=True)
             features = torch.cat([self.features(self.outputs(part, index)) for part, index in parts])
@@ -305,11 +306,12 @@ class FaceModel:
     @property
     def structure(self) -> Structure:
         """What the network looks like from outside; looked at again when a module was exchanged."""
-        modules = tuple(id(module) for module in self.net.modules())
+        modules, device = tuple(self.net.modules()), self.device
         known = self.__dict__.get("_known")
-        if known is None or known[0] != modules:
-            known = self.__dict__["_known"] = (modules, look(self.net, self.core, self._tried, self.noise()))
-        structure: Structure = known[1]
+        if known is None or known[1] != device or not same_objects(known[0], modules):
+            found = look(self.net, self.core, WeakMethod(self._tried), self.noise())
+            known = self.__dict__["_known"] = (modules, device, found)
+        structure: Structure = known[2]
         return structure
 
     def _tried(self, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ class activation map exists although the network has no global average pooling.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from facexai.functional import at_least_float32
 from facexai.hooks import Call
-from facexai.models.layout import Layout, layout_of
+from facexai.models.layout import Grids, Layout, layout_of
 
 _PASSIVE = (
     nn.Identity,
@@ -165,8 +165,12 @@ def normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _link(before: Tensor | None, after: Tensor | None) -> Link | None:
     """How ``after`` follows from ``before`` without any arithmetic but averaging, judged by values."""
-    if before is None or after is None or before.dtype != after.dtype or len(before) != len(after):
+    if before is None or after is None or len(before) != len(after):
         return None
+    if before.dtype != after.dtype:
+        if torch.promote_types(before.dtype, after.dtype) != after.dtype:
+            return None
+        before = before.to(after.dtype)  # a cast upwards changes no value
     flat = after.flatten(1)
     for order, mean in _ORDERS.get(before.ndim - 1, ()):
         read = before.permute(0, *(1 + axis for axis in order))
@@ -178,7 +182,8 @@ def _link(before: Tensor | None, after: Tensor | None) -> Link | None:
         if read.shape[1 : read.ndim - mean] != flat.shape[1:]:
             continue
         values = at_least_float32(read)
-        tolerance = 64 * torch.finfo(before.dtype).eps * values.abs().mean(axes).amax()
+        eps = torch.finfo(before.dtype).eps  # a mean in half precision is summed in float32 and rounded once
+        tolerance = (64 if eps < 1e-6 else 2) * eps * values.abs().mean(axes).amax()
         if bool(((values.mean(axes) - at_least_float32(flat)).abs() <= tolerance).all()):
             return Link(order, mean)
     return None
@@ -206,13 +211,14 @@ def _where(call: Call) -> str:
     return f"{call.name!r} ({type(call.module).__name__})"
 
 
-def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int]) -> Head:
+def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int], grids: Grids = ()) -> Head:
     """The affine head of a network, from the record of one forward pass of noise.
 
     Args:
         calls: every module call in the order in which it ended.
         output: (N, D), what the network returned.
         image: (H, W) of its input.
+        grids: (h, w) of maps that are known to be in the network.
 
     Raises:
         HeadDoesNotFold: with the place where the network stops to be affine.
@@ -220,6 +226,8 @@ def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int]) -> 
     leaves = [call for call in calls if not any(True for _ in call.module.children())]
     if not leaves:
         raise HeadDoesNotFold(_refusal("the network has no submodules to look at"))
+    ends = [k for k, call in enumerate(leaves) if call.output is not None and _equal(call.output, output)]
+    leaves = leaves[: ends[-1] + 1] if ends else leaves  # what runs after the output is another head's
     unit, end = False, leaves[-1]
     bare = not any(True for _ in end.module.parameters())
     if len(leaves) > 1 and bare and end.input is not None and _is_unit(end.input, end.output):
@@ -237,7 +245,7 @@ def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int]) -> 
         wanted = call.input
     if not steps:
         raise HeadDoesNotFold(_refusal(_why(leaves[-1])))
-    return _with_map(calls, leaves, steps, wanted, unit, image)
+    return _with_map(calls, leaves, steps, wanted, unit, lambda value: _cells(value, image, grids))
 
 
 def _with_map(
@@ -246,7 +254,7 @@ def _with_map(
     steps: list[Step],
     first: Tensor | None,
     unit: bool,
-    image: tuple[int, int],
+    cells: Callable[[Tensor], Layout | None],
 ) -> Head:
     """The head, once the module that holds its spatial map is known: one that gives it, else the one that takes it."""
     last, earliest = leaves[-1].name, steps[-1].name
@@ -257,11 +265,11 @@ def _with_map(
         latest = call.name not in seen  # of a module that runs several times only the last output is captured
         seen.add(call.name)
         link = _link(call.output, first) if latest and call.name not in own else None
-        layout = None if link is None or call.output is None else _cells(call.output, image)
+        layout = None if link is None or call.output is None else cells(call.output)
         if link is not None and layout is not None and call.output is not None:
             bridge = Step(call.name, link, tuple(call.output.shape[1:]))
             return Head(call.name, "output", last, unit, layout, (bridge, *moves), own)
-    layout = None if first is None else _cells(first, image)
+    layout = None if first is None else cells(first)
     if layout is not None:
         return Head(earliest, "input", last, unit, layout, moves, own)
     token = next((call.name for call in reversed(calls) if _is_token(call.output, first)), None)
@@ -275,10 +283,14 @@ def _with_map(
     raise HeadDoesNotFold(_refusal(why))
 
 
-def _cells(value: Tensor, image: tuple[int, int]) -> Layout | None:
-    """The layout of a tensor that is a map of more than one cell."""
-    layout = layout_of(tuple(value.shape[1:]), image)
-    return None if layout is None or layout.grid == (1, 1) or layout.prefix else layout
+def _cells(value: Tensor, image: tuple[int, int], grids: Grids) -> Layout | None:
+    """The layout of a tensor that is a map of more than one cell, and nothing but cells."""
+    layout = layout_of(tuple(value.shape[1:]), image, grids)
+    return None if layout is None or layout.grid == (1, 1) or any(layout.extra) else layout
+
+
+def _equal(value: Tensor, output: Tensor) -> bool:
+    return value.flatten(1).shape == output.shape and torch.equal(value.flatten(1).to(output), output)
 
 
 def _is_token(output: Tensor | None, first: Tensor | None) -> bool:

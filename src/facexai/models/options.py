@@ -33,8 +33,20 @@ def check_options(
         raise ValueError("expected distinct class names")
     if kwargs is not None and (not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs)):
         raise TypeError(f"expected forward_kwargs as {{name: value}}, got {type(kwargs).__name__}")
+    odd = next((name for name, value in (kwargs or {}).items() if not _plain(value)), None)
+    if odd is not None:
+        raise TypeError(
+            "expected tensors, numbers or text in forward_kwargs, got "
+            f"{type((kwargs or {})[odd]).__name__} for {odd!r}; torch.as_tensor(array)"
+        )
     if kwargs and flip is not None:
         raise ValueError("flip mirrors the images and cannot mirror forward_kwargs; leave one of them out")
+
+
+def check_device(images: object, device: torch.device) -> None:
+    """Refuse images on another device than the network."""
+    if isinstance(images, Tensor) and images.device != device:
+        raise ValueError(f"images are on {images.device}, the network on {device}; images.to(model.device)")
 
 
 def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torch.device) -> dict[str, Any]:
@@ -54,7 +66,7 @@ def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torc
         if isinstance(value, Tensor) and value.ndim > 0:
             if len(value) == 1:
                 value = value.expand(images, *value.shape[1:])
-            elif index is not None:
+            elif index is not None and (index.numel() == 0 or int(index.max()) < len(value)):
                 value = value[index.to(value.device)]
             elif len(value) != images:
                 raise ValueError(
@@ -70,6 +82,20 @@ def digest(kwargs: ForwardKwargs) -> bytes:
     """What identifies the other arguments, for a fingerprint."""
     known = hashlib.sha256()
     for name, value in sorted((kwargs or {}).items()):
-        known.update(name.encode())
-        known.update(value.detach().cpu().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
+        known.update(name.encode() + _content(value))
     return known.digest() if kwargs else b""
+
+
+def _content(value: Any) -> bytes:
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return f"{value.dtype}{tuple(value.shape)}".encode() + flat.numpy().tobytes()
+    if isinstance(value, list | tuple):
+        return b"[" + b",".join(_content(part) for part in value) + b"]"
+    return repr(value).encode()
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_plain(part) for part in value)
+    return value is None or isinstance(value, Tensor | bool | int | float | str)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -78,13 +78,20 @@ def unwrapped(net: nn.Module) -> nn.Module:
     return unwrapped(original) if isinstance(original, nn.Module) else net
 
 
-def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor) -> Structure:
+def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
+    """Whether two sequences hold the very same objects."""
+    return len(a) == len(b) and all(one is other for one, other in zip(a, b, strict=True))
+
+
+def look(
+    net: nn.Module, core: nn.Module, tried: Callable[[], Callable[[Tensor], Tensor] | None], images: Tensor
+) -> Structure:
     """Watch every module during one forward pass.
 
     Args:
         net: the user's network, whose names count.
         core: the network inside a wrapper such as DataParallel.
-        run: gives the network's output for images.
+        tried: a weak reference to what gives the network's output for images: its owner keeps the structure.
         images: (2, 3, H, W).
 
     Raises:
@@ -98,41 +105,91 @@ def look(net: nn.Module, core: nn.Module, run: Callable[[Tensor], Tensor], image
     if isinstance(core, BlackBox):
         raise ValueError(core.refusal)
     modules = {name: module for name, module in net.named_modules() if name and module is not core}
+    images = images * _uneven(images)
+
+    def run(images: Tensor) -> Tensor:
+        function = tried()
+        assert function is not None
+        return function(images)
+
     with quiet_grad():
         calls, outputs = trace(lambda: run(images), modules)
+        peak, largest = peak_bytes(lambda: run(images))
     image = (int(images.shape[2]), int(images.shape[3]))
-    layers = _maps(calls, len(outputs), image)
-    unread = _unread(net, run, images, [name for name, layout in layers.items() if layout.prefix])
+    grids = frozenset(_grids(calls))
+    layers = _placed(net, run, images, _maps(calls, len(outputs), image, grids))
+    unread = _unread(net, run, images, {name: layout for name, layout in layers.items() if any(layout.extra)})
     layers = {name: layout for name, layout in layers.items() if name not in unread}
 
     def decides(layer: str) -> bool:
         return _decides(net, run, images, layer)
 
-    with quiet_grad():
-        peak, largest = peak_bytes(lambda: run(images))
     memory = (peak + _SCRATCH * largest) // len(images)
     try:
-        return Structure(find_head(calls, outputs, image), layers, decides, memory)
+        return Structure(find_head(calls, outputs, image, grids), layers, decides, memory)
     except HeadDoesNotFold as refusal:
         return Structure(refusal.with_traceback(None), layers, decides, memory)
 
 
-def _maps(calls: Sequence[Call], rows: int, image: tuple[int, int]) -> dict[str, Layout]:
+def _uneven(images: Tensor) -> Tensor:
+    """A factor (1, 1, H, W) that makes one corner bright: a weighted average of even noise would pass for its mean."""
+    rows, columns = (torch.linspace(1, 0.2, size).to(images) for size in images.shape[2:])
+    return (rows[:, None] * columns)[None, None]
+
+
+def _grids(calls: Sequence[Call]) -> Iterator[tuple[int, int]]:
+    """(h, w) of the maps of convolutions, which are channels first beyond doubt."""
+    for call in calls:
+        if isinstance(call.module, nn.Conv2d) and call.output is not None and call.output.ndim == 4:
+            yield int(call.output.shape[2]), int(call.output.shape[3])
+
+
+def _maps(
+    calls: Sequence[Call], rows: int, image: tuple[int, int], grids: Collection[tuple[int, int]]
+) -> dict[str, Layout]:
     """Layers that run once for all rows of the batch and give a map, in the order in which they run."""
     runs, layers = Counter(call.name for call in calls), {}
+    tokens: set[int] = set()
     for call in calls:
         y = call.output
-        if y is not None and y.is_floating_point() and y.ndim in (3, 4) and len(y) == rows and runs[call.name] == 1:
-            layout = layout_of(tuple(y.shape[1:]), image)
-            if layout is not None:
-                layers[call.name] = layout
-    tokens = {layout.prefix + layout.grid[0] * layout.grid[1] for layout in layers.values() if layout.order == "tokens"}
+        if y is None or not y.is_floating_point() or y.ndim not in (3, 4) or len(y) != rows:
+            continue
+        tokens |= {int(y.shape[1])} if y.ndim == 3 else set()
+        layout = layout_of(tuple(y.shape[1:]), image, grids)
+        if layout is not None and runs[call.name] == 1:
+            layers[call.name] = layout
     # attention of tokens to tokens, (heads, n, n), looks like a map and is none
-    return {name: layout for name, layout in layers.items() if not (set(layout.grid) <= tokens)}
+    return {name: layout for name, layout in layers.items() if layout.grid in grids or not set(layout.grid) <= tokens}
 
 
-def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: Sequence[str]) -> set[str]:
-    """Those of the layers with a class token of which only that token is read: their cells decide nothing."""
+def _placed(
+    net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]
+) -> dict[str, Layout]:
+    """Layers with an extra token, once it is known whether it stands before the cells or behind; else without them.
+
+    The first cell of the image is changed: where tokens have not been mixed yet, the first token of the cells changes.
+    """
+    doubtful = {name: layout for name, layout in layers.items() if any(layout.extra)}
+    extra = None
+    if doubtful:
+        grid = next(iter(doubtful.values())).grid
+        pair = images[:1].repeat(2, 1, 1, 1)
+        corner = pair[1, :, : images.shape[2] // grid[0], : images.shape[3] // grid[1]]
+        corner.copy_(1 - corner)
+        with quiet_grad(), ExitStack() as stack:
+            seen = [stack.enter_context(capture(net, name)) for name in doubtful]
+            run(pair)
+        for one in seen:
+            changed = (one.last[0] != one.last[1]).any(1)
+            if bool(changed[0] != changed[-1]) or bool(changed[1] and not changed[0]):
+                extra = (0, 1) if bool(changed[0]) else (1, 0)
+                break
+    kept = {name: replace(layout, extra=extra) for name, layout in doubtful.items()} if extra else {}
+    return {name: kept.get(name, layout) for name, layout in layers.items() if name not in doubtful or name in kept}
+
+
+def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]) -> set[str]:
+    """Those of the layers with an extra token of which only that token is read: their cells decide nothing."""
     if not layers:
         return set()
     with ExitStack() as stack:
@@ -140,9 +197,12 @@ def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, lay
         stack.enter_context(torch.enable_grad())
         seen = {name: stack.enter_context(capture(net, name, graph="keep")) for name in layers}
         outputs = run(images.clone().requires_grad_())
-        found = [one.last for one in seen.values()]
-        gradients = torch.autograd.grad(outputs.square().sum(), found, allow_unused=True)
-    return {name for name, g in zip(layers, gradients, strict=True) if g is None or not bool(g[:, 1:].any())}
+        known = {name: one.last for name, one in seen.items() if one.last.requires_grad}
+        if not outputs.requires_grad or not known:  # a frozen part of the network: nothing can be told
+            return set()
+        gradients = torch.autograd.grad(outputs.square().sum(), list(known.values()), allow_unused=True)
+    found = zip(known, gradients, strict=True)
+    return {name for name, g in found if g is None or not bool(layers[name].map(g).any())}
 
 
 def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer: str) -> bool:
