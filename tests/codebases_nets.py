@@ -238,19 +238,27 @@ class TransFace(ViT):
 
 
 class KPRPE(ViT):
-    """CVLface's with key points: attention is biased by where five of them are, so forward takes a second argument."""
+    """CVLface's with key points: forward takes a second argument, the places of five of them.
 
-    def __init__(self) -> None:
+    Attention is biased by where the other token is, in one of four directions, and by how much depends on where the key
+    points are, seen from the token.
+    """
+
+    def __init__(self, heads: int = 2) -> None:
         super().__init__(8)
-        self.keypoint_linear = nn.Linear(10, 2)
+        self.heads, self.keypoint_linear = heads, nn.Linear(10, 4 * heads)
         rows, columns = torch.meshgrid(torch.arange(14), torch.arange(14), indexing="ij")
-        self.register_buffer("grid", (torch.stack([columns, rows], -1).reshape(-1, 1, 2) + 0.5) / 14)
+        at = torch.stack([columns, rows], -1).reshape(-1, 2)
+        before = (at[:, None] > at[None]).long()
+        self.register_buffer("direction", before[..., 0] + 2 * before[..., 1])  # (tokens, tokens)
+        self.register_buffer("grid", (at[:, None] + 0.5) / 14)
 
     def forward(self, x: Tensor, keypoints: Tensor) -> Tensor:
         if len(keypoints) != len(x):
             raise ValueError(f"{len(x)} images, key points of {len(keypoints)}")
         relative = (self.grid - keypoints[:, None]).flatten(2)  # (N, tokens, 10)
-        bias = 5 * self.keypoint_linear(relative).permute(0, 2, 1)[:, :, None]  # the same for all queries
+        biases = 3 * self.keypoint_linear(relative).unflatten(2, (self.heads, 4)).transpose(1, 2)
+        bias = biases.gather(3, self.direction.expand(len(x), self.heads, -1, -1))
         return self.feature(self.forward_features(x, bias))
 
 

@@ -158,7 +158,8 @@ class InputSpec:
         mean = images.new_tensor(_triple("mean", self.mean))[:, None, None]
         std = images.new_tensor(_triple("std", self.std))[:, None, None]
         prepared = (images * self.range - mean) / std
-        return prepared.flip(1) if self.channels == "BGR" else prepared
+        # photos that were (N, H, W, 3) keep that memory, which networks that call .view cannot flatten
+        return (prepared.flip(1) if self.channels == "BGR" else prepared).contiguous()
 
 
 _HALF = 127.5

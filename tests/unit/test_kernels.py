@@ -110,7 +110,7 @@ def test_the_lattice_holds_the_extremes(size, align_corners, seed, dtype):
         activations = activations.relu()  # ties, as after most layers
     full = F.interpolate(activations, (height, width), mode="bilinear", align_corners=align_corners)
     low, high = kernels.extrema(activations, (height, width), align_corners)
-    rounding = {"rtol": 0, "atol": 8 * torch.finfo(dtype).eps * float(activations.abs().max())}
+    rounding = {"rtol": 0, "atol": 32 * torch.finfo(dtype).eps * float(activations.abs().max())}
     torch.testing.assert_close(low, full.amin((2, 3)), **rounding)
     torch.testing.assert_close(high, full.amax((2, 3)), **rounding)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import Evidence, Similarity, asked, check_explainable, check_kind, saliency
 from facexai.explainers.targets import Targets
-from facexai.hooks import capture, quiet_grad
+from facexai.hooks import capture, evaluating, quiet_grad
 from facexai.models import HeadDoesNotFold, WhiteBox
 from facexai.results import Saliency
 
@@ -111,7 +111,8 @@ def class_maps(
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
     layout = model.structure.layers[evidence.layer]
-    with torch.inference_mode(False), torch.enable_grad():
+    # eval mode: checkpointed blocks run again in the backward pass
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
         outputs = evidence.outputs
         if dot and evidence.head is not None:  # undo the network's own normalisation: its length counts as a constant
             outputs = evidence.head / evidence.head.norm(dim=1, keepdim=True).clamp(min=1e-12).detach()
@@ -122,11 +123,23 @@ def class_maps(
             raise ValueError(_unreached(evidence.layer))
         maps = []
         for column in scores.unbind(1):
-            (gradients,) = torch.autograd.grad(column.sum(), activations, retain_graph=True, allow_unused=True)
+            gradients = _gradients(column, activations, evidence.layer)
             if gradients is None:
                 raise ValueError(_unreached(evidence.layer))
             maps.append(model.merge(formula(layout.map(activations.detach()), layout.map(gradients))))
     return torch.stack(maps, 1)
+
+
+def _gradients(column: Tensor, activations: Tensor, layer: str) -> Tensor | None:
+    try:
+        return torch.autograd.grad(column.sum(), activations, retain_graph=True, allow_unused=True)[0]
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ValueError(
+            f"no gradient reaches layer {layer!r} through torch.utils.checkpoint with use_reentrant=True; set "
+            "use_reentrant=False in the network, or name a layer behind its last checkpoint"
+        ) from None
 
 
 def _unreached(layer: str) -> str:

@@ -2,6 +2,7 @@
 
 from facexai.input_spec import PRESETS, InputSpec
 from facexai.models.accelerate import Acceleration, accelerate, acceleration
+from facexai.models.checkpoints import Loaded, load_weights
 from facexai.models.doctor import Diagnosis, Finding, completeness, doctor
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
@@ -20,10 +21,12 @@ __all__ = [
     "Head",
     "HeadDoesNotFold",
     "InputSpec",
+    "Loaded",
     "WhiteBox",
     "accelerate",
     "acceleration",
     "completeness",
     "completeness_limit",
     "doctor",
+    "load_weights",
 ]

@@ -100,7 +100,8 @@ def _tensors(answer: Any, images: int) -> Any:
 def _joined(answers: list[Any]) -> Any:
     first = answers[0]
     if isinstance(first, Tensor):
-        return torch.cat(answers)
+        rows = all(answer.ndim == first.ndim > 0 for answer in answers)  # else something that is no row per image
+        return torch.cat(answers) if rows else first
     if isinstance(first, Mapping):
         return {key: _joined([answer[key] for answer in answers]) for key in first}
     if isinstance(first, tuple):

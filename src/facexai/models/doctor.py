@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai.functional import at_least_float32, completeness_error
-from facexai.hooks import capture, quiet_grad
+from facexai.hooks import capture, evaluating, quiet_grad
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
@@ -271,7 +271,7 @@ def _gradient(model: FaceModel, images: Tensor) -> Finding:
         return Finding("gradient", "note", "none: the model is a function", "black-box methods and metrics work")
     advice = "gradient methods do not work (no_grad, detach, NumPy or quantised weights inside?); CAM and metrics may"
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
             x = images.detach().clone().requires_grad_()
             outputs = model.outputs(x)
             gradient = torch.autograd.grad(outputs.square().sum(), x)[0] if outputs.requires_grad else None

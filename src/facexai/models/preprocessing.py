@@ -52,7 +52,8 @@ class Variant:
         separation: d', the distance between the mean cosines of genuine and impostor pairs over the root of their mean
             variance.
         auc: chance that a genuine pair scores above an impostor pair.
-        behind: bounds of the best variant's separation minus this one's; each holds with 95 % for all variants together.
+        behind: bounds of the best variant's separation minus this one's; each holds with 95 % for all variants
+            together.
     """
 
     name: str

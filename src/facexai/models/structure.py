@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from facexai.hooks import Call, capture, peak_bytes, quiet_grad, trace
+from facexai.hooks import Call, capture, evaluating, peak_bytes, quiet_grad, trace
 from facexai.models.blackbox import BlackBox
 from facexai.models.heads import Head, HeadDoesNotFold, find_head
 from facexai.models.layout import Layout, layout_of
@@ -55,7 +55,7 @@ class Structure:
         """
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
         large = {
-            cells: [n for n, layout in self.layers.items() if min(layout.grid) >= cells and n not in skip]
+            cells: [n for n, layout in self.layers.items() if max(layout.grid) >= cells and n not in skip]
             for cells in _CELLS
         }
         for names in large.values():
@@ -195,6 +195,7 @@ def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, lay
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(evaluating(net))  # checkpointed blocks run again in the backward pass
         seen = {name: stack.enter_context(capture(net, name, graph="keep")) for name in layers}
         outputs = run(images.clone().requires_grad_())
         known = {name: one.last for name, one in seen.items() if one.last.requires_grad}

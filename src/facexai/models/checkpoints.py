@@ -1,0 +1,365 @@
+"""Weights from a checkpoint file into a network: found, checked, then copied. Nothing in the file is ever executed."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from facexai._messages import FaceXAIWarning, near_matches, require
+from facexai.models.outputs import describe
+
+PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "_orig_mod.")
+"""What wrappers and training code write before the names of weights."""
+
+_PLACES = ("", "state_dict", "model_state_dict", "model", "net", "network", "backbone", "encoder", "weights")
+_AVERAGES = ("ema", "average", "teacher", "swa")  # where a smoothed copy of the weights is kept
+_DEPTH = 3  # dictionaries in dictionaries
+_SHOWN = 4  # names in an error
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch's old format begins
+_STRANGERS = (
+    ((b"version https://git-lfs",), "it is a Git LFS pointer, not the file: git lfs pull"),
+    ((b"<!", b"<h", b"<H", b"<?"), "it is a web page, perhaps a download that asked for a click"),
+    ((b"\x89HDF",), "it is an HDF5 file of another library"),
+    ((b"\x08",), "it looks like an ONNX network: FaceModel.from_callable takes a session of it"),
+)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What :func:`load_weights` took from a file.
+
+    Attributes:
+        path: the file.
+        key: where in the file the weights were: ``"state_dict"``, ``"model.state_dict"``, ``""`` for the file itself.
+        prefix: what stood before their names and was left out.
+        names: of the network's weights that were set.
+        missing: of the network's weights that are not in the file and stay as they were; only without ``strict``.
+        rest: tensors of the file that the network has no place for, by their names in the file, such as the class
+            weights of a margin head: ``model.gallery(loaded.rest["head.kernel"])``.
+    """
+
+    path: Path
+    key: str
+    prefix: str
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    rest: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        lost = f"; missing: {_few(self.missing)}" if self.missing else ""
+        rest = [f"{name!r} {tuple(tensor.shape)}" for name, tensor in self.rest.items()]
+        more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
+        left = f"; rest: {', '.join(rest[:_SHOWN])}{more}" if rest else ""
+        return f"Loaded({len(self.names)} weights of {_source(self.path, self.key, self.prefix)}{lost}{left})"
+
+
+def load_weights(
+    net: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    key: str | None = None,
+    prefixes: Sequence[str] = PREFIXES,
+) -> Loaded:
+    """Set a network's weights to those of a checkpoint file: all that fit, or none.
+
+    The dictionary of weights is found in the file by its names, and what wrappers wrote before them is left out, in the
+    way that makes most names agree. Nothing is copied before every name, shape and type has been checked.
+
+    Args:
+        net: the network, on any device and of any floating type; weights are cast to it.
+        path: a file of safetensors, or of ``torch.save`` if it holds nothing but tensors and plain values.
+        strict: refuse weights that are missing in the file, and weights in the file for modules that the network has
+            in another depth. Tensors of modules that it has not, such as a margin head, never disturb.
+        key: which dictionary of the file, such as ``"ema"``, where several fit.
+        prefixes: what may stand before the names, one or several times.
+
+    Returns:
+        :class:`Loaded`, with the tensors that were left over.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a folder; an empty, truncated or unknown file; one that would have to be unpickled, which could
+            run any code; names, shapes or types that do not fit, all of them in one message.
+        ImportError: a safetensors file, and safetensors is not installed.
+
+    Source: ours.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> net, path = nn.Sequential(nn.Linear(2, 2)), Path(folder.name, "epoch9.pt")
+    >>> weights = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
+    >>> torch.save({"epoch": 9, "state_dict": {**weights, "head.kernel": torch.ones(2, 5)}}, path)
+    >>> load_weights(net, path)
+    Loaded(2 weights of 'epoch9.pt' ('state_dict', without 'module.'); rest: 'head.kernel' (2, 5))
+    >>> folder.cleanup()
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}; of a FaceModel it is model.net")
+    file = _existing(Path(path))
+    places = _places(_read(file), file)
+    wanted = {name: t for name, t in net.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    chains = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
+    fits = {place: _fit(wanted, tensors, chains) for place, tensors in places.items()}
+    where = _chosen(fits, file, key)
+    fit, tensors = fits[where], places[where]
+    found = {name: tensors[fit.names[name]] for name in wanted if name in fit.names}
+    missing = tuple(n for n in wanted if n not in found and not n.endswith("num_batches_tracked"))
+    complaints = _complaints(wanted, found, fit, missing) if strict else _complaints(wanted, found)
+    advice = "is the network of that depth, width and embedding size? strict=False takes the names that both have"
+    if not found:
+        complaints = [f"it has {_few(list(tensors))}; {type(net).__name__} has {_few(list(wanted))}"]
+        advice = "does something else stand before the names? prefixes= takes it away"
+    if complaints:
+        told = "\n  ".join([*complaints, advice])
+        agree = f"of whose {len(wanted)} names it has {len(found)}; nothing was loaded"
+        raise ValueError(f"{_source(file, where, fit.prefix)} does not fit {type(net).__name__}, {agree}:\n  {told}")
+    _copy(net, found)
+    used = {fit.names[name] for name in found}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in used}
+    for place in (p for p in places if p != where and not fits[p].twin(places[p]) and not p.startswith("optim")):
+        rest |= {f"{place}.{name}": tensor for name, tensor in places[place].items()}
+    return Loaded(file, where, fit.prefix, tuple(found), missing, rest)
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------
+
+
+def _existing(path: Path) -> Path:
+    """The path, if there is a file with something in it."""
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.is_file())
+        hint = near_matches(path.name, inside) if inside else "there is no file in it"
+        raise ValueError(f"{str(path)!r} is a folder, expected a checkpoint; name the file in it; {hint}")
+    if not path.exists():
+        beside = sorted(p.name for p in path.parent.iterdir() if p.is_file()) if path.parent.is_dir() else []
+        hint = f"; {near_matches(path.name, beside)}" if beside else ""
+        raise FileNotFoundError(f"there is no file {str(path)!r}{hint}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name!r} is empty; copy or download it again")
+    return path
+
+
+def _read(path: Path) -> Any:
+    """What is in the file: tensors and plain values, in dictionaries."""
+    with path.open("rb") as opened:
+        start = opened.read(64)
+    if start.startswith(b"PK"):
+        return _read_torch(path)
+    known = next((told for signs, told in _STRANGERS if start.startswith(signs)), None)
+    if start[8:9] == b"{" or (path.suffix == ".safetensors" and known is None):
+        return _read_safetensors(path)
+    if start.startswith(b"\x80") and _LEGACY in start and not tarfile.is_tarfile(path):
+        return _read_torch(path)
+    if start.startswith(b"\x80"):
+        raise ValueError(_refusal(path, "a pickle"))
+    raise ValueError(f"{path.name!r} is not a checkpoint: {known or 'it is neither safetensors nor of torch.save'}")
+
+
+def _read_safetensors(path: Path) -> Any:
+    reader = require("safetensors.torch", extra="weights", purpose="reading safetensors files")
+    try:
+        return reader.load_file(str(path), device="cpu")
+    except Exception as error:  # of a type of safetensors' own
+        raise ValueError(f"{path.name!r} cannot be read ({error}): truncated? copy or download it again") from None
+
+
+def _read_torch(path: Path) -> Any:
+    """A file of ``torch.save``, by the reader that builds tensors and plain values only."""
+    if _is_torchscript(path):  # older versions of torch run it in spite of weights_only
+        raise ValueError(f"{path.name!r} is a TorchScript archive, a network and no checkpoint: torch.jit.load it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the storage types of old files
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling, runtime, end of file, key: whatever a broken file provokes
+        known = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if known and not known[1].startswith("torch._"):  # a name of torch's own that it does not know is a broken one
+            raise ValueError(_refusal(path, f"{known[1]} beside its tensors")) from None
+        told = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise ValueError(
+            f"{path.name!r} cannot be read as a checkpoint of torch.save ({told}): truncated, or another kind of file? "
+            "copy or download it again"
+        ) from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _refusal(path: Path, what: str) -> str:
+    return (
+        f"{path.name!r} holds {what}: to read it, it would have to be unpickled, which runs whatever code the file "
+        "holds, so facexai does not. If you trust its source, convert it once where its own code is: "
+        f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pt'), "
+        "or .state_dict() if it is a whole network"
+    )
+
+
+def _places(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
+    """Every dictionary of the file that holds tensors by name, by the keys that lead to it, likely ones first."""
+    found: dict[str, dict[str, Tensor]] = {}
+
+    def visit(value: Any, way: tuple[str, ...]) -> None:
+        if not isinstance(value, Mapping) or len(way) > _DEPTH:
+            return
+        named = {name: item for name, item in value.items() if isinstance(name, str)}
+        tensors = {name: item for name, item in named.items() if isinstance(item, Tensor)}
+        if tensors:
+            found[".".join(way)] = tensors
+        for name, item in named.items():
+            visit(item, (*way, name))
+
+    visit(content, ())
+    if not found:
+        raise ValueError(f"{path.name!r} holds {describe(content)}, expected names with tensors, a state dict")
+    return {key: found[key] for key in sorted(found, key=_likely)}
+
+
+def _likely(key: str) -> tuple[bool, int]:
+    """Sorts the usual names first and averages last; others stay in the order of the file."""
+    first = key.split(".")[0]
+    return any(word in key for word in _AVERAGES), _PLACES.index(first) if first in _PLACES else len(_PLACES)
+
+
+# ---- the fit ----------------------------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True)
+class _Fit:
+    """One way to read the names of a place.
+
+    Attributes:
+        prefix: what is left out before them.
+        names: {name as the network would have it: name in the file}.
+        score: how many names agree, and how many of those in shape too.
+        around: wrappers around the whole network, in its own names.
+    """
+
+    prefix: str
+    names: Mapping[str, str]
+    score: tuple[int, int]
+    around: str
+
+    def twin(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether it is another copy of the network's weights, such as an average of them."""
+        return 2 * self.score[1] > len(tensors)
+
+
+def _fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> _Fit:
+    """The prefix to leave out, and the one to put in its place, under which most names agree; else the shortest."""
+    fits, own = [], _chains(wanted, prefixes)
+    around = max((chain for chain in own if all(name.startswith(chain) for name in wanted)), key=len)
+    for onto in own:
+        for prefix in _chains(tensors, prefixes):
+            names = {onto + n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
+            both = [name for name in names if name in wanted]
+            alike = sum(tensors[names[name]].shape == wanted[name].shape for name in both)
+            fits.append((-len(prefix) - len(onto), _Fit(prefix, names, (len(both), alike), around)))
+    return max(fits, key=lambda pair: (pair[1].score, pair[0]))[1]
+
+
+def _chains(names: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
+    """Every row of prefixes with which some name begins; none is one."""
+    found = {""}
+    for name in names:
+        chain = ""
+        while (more := next((p for p in prefixes if p and name[len(chain) :].startswith(p)), None)) is not None:
+            chain += more
+            found.add(chain)
+    return sorted(found)
+
+
+def _chosen(fits: Mapping[str, _Fit], path: Path, key: str | None) -> str:
+    """The place under which most names agree; of equal ones the first, which is said."""
+    if key is not None:
+        if key not in fits:
+            raise ValueError(f"{path.name!r} has no tensors under {key!r}; {near_matches(key, fits)}")
+        return key
+    best = max(fits, key=lambda place: fits[place].score)
+    equal = [place for place in fits if fits[place].score == fits[best].score]
+    if len(equal) > 1 and fits[best].score[0] > 0:
+        warnings.warn(
+            f"{path.name!r} holds weights that fit under {_few(equal)}; took {best!r}. Say key={best!r} to agree",
+            FaceXAIWarning,
+            stacklevel=3,
+        )
+    return best
+
+
+def _complaints(
+    wanted: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    fit: _Fit | None = None,
+    missing: Sequence[str] = (),
+) -> list[str]:
+    """One line for each kind of thing that does not fit; with a fit also names that only one side has."""
+    lines = []
+    spare = [] if fit is None else [name for name in fit.names if name not in wanted]
+    if missing:
+        hint = f"; {near_matches(missing[0], spare)}" if spare else ""
+        lines.append(f"{len(missing)} missing in the file: {_few(missing)}{hint}")
+    if fit is not None and (own := _inside(wanted, spare, fit.around)):
+        lines.append(f"{len(own)} more in the file: {_few(own)}")
+    shapes = [
+        f"{name!r} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
+        for name, tensor in found.items()
+        if tensor.shape != wanted[name].shape
+    ]
+    if shapes:
+        lines.append(f"{len(shapes)} of another shape: {_some(shapes)}")
+    types = [
+        f"{name!r} expected {wanted[name].dtype}, got {tensor.dtype}"
+        for name, tensor in found.items()
+        if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.is_complex() or tensor.is_meta
+    ]
+    if types:
+        lines.append(f"{len(types)} of another type, whose values cannot be taken over: {_some(types)}")
+    return lines
+
+
+def _inside(wanted: Mapping[str, Tensor], spare: Sequence[str], around: str) -> list[str]:
+    """Those of the spare names that belong to a module which the network has: it is not as deep there."""
+    modules = {name.removeprefix(around).split(".")[0] for name in wanted if "." in name.removeprefix(around)}
+    return [n for n in spare if n.startswith(around) and n.removeprefix(around).split(".")[0] in modules]
+
+
+def _copy(net: nn.Module, found: Mapping[str, Tensor]) -> None:
+    """Copy by the network's own loading, and back again if that fails half way."""
+    state = {name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            net.load_state_dict(dict(found), strict=False)
+        except BaseException:
+            for name, tensor in state.items():
+                tensor.copy_(before[name])
+            raise
+
+
+def _source(path: Path, key: str, prefix: str) -> str:
+    parts = [repr(key)] if key else []
+    parts += [f"without {prefix!r}"] if prefix else []
+    return repr(path.name) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _few(names: Sequence[str]) -> str:
+    return _some([repr(name) for name in names])
+
+
+def _some(told: Sequence[str]) -> str:
+    return ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
