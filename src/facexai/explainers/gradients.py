@@ -46,8 +46,8 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
     shape, rows = tuple(seen.tensor.shape), len(outputs)
     if name not in model.structure.layers or len(seen.tensor) != rows:
         raise ValueError(
-            f"layer {name!r} gives shape {shape}, which is no map of the images that "
-            f"the score depends on; layers with maps end in {list(model.layers)[-3:]}"
+            f"layer {name!r} gives shape {shape}, expected a map of the images that the score depends on; layers with "
+            f"maps end in {list(model.layers)[-3:]}"
         )
     head = None if end is None else end.last.flatten(1)
     evidence = Evidence(seen.tensor, outputs, head, name, model.fingerprint, "graph")
