@@ -135,6 +135,23 @@ def package_file(package: str, name: str, size: int, sha256: str, *, extra: str,
     return path
 
 
+def weights_file(
+    path: str | Path | None, package: str, name: str, size: int, sha256: str, *, extra: str, purpose: str
+) -> Path:
+    """The file that a user names, or that of an installed package, checked byte for byte; see :func:`package_file`.
+
+    Raises:
+        FileNotFoundError: no such file. ImportError, ValueError: as :func:`package_file`.
+    """
+    if path is None:
+        return package_file(package, name, size, sha256, extra=extra, purpose=purpose)
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    check_file(path, size, sha256)
+    return path
+
+
 def check_file(path: Path, size: int, sha256: str) -> None:
     """Refuse a file that is not exactly the expected one.
 

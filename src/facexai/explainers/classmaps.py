@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from facexai.explainers.targets import Targets, indices
+from facexai.functional import upsample
 from facexai.models import Gallery, WhiteBox
 from facexai.results import Saliency
 
@@ -131,6 +132,33 @@ def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], 
         record["scale"] = float(classifier.scale)
         record["gallery"] = classifier.fingerprint
     return Saliency(cells=cells, size=model.spec.height_width, names=classifier.names, recipe=record, **fields)
+
+
+class Answering(ClassMaps, Protocol):
+    """Class maps that are an answer in themselves."""
+
+    @property
+    def relu(self) -> bool: ...
+
+
+def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tuple[int, int] | None = None) -> Saliency:
+    """The map of any class from evidence.
+
+    Args:
+        evidence: of :meth:`observe`.
+        targets: as for every explainer.
+        size: (H, W), to enlarge the cells before the positive part is taken.
+    """
+    logits, chosen = asked(self.classifier, evidence, targets)
+    cells = self.class_maps(evidence, chosen[:, None])[:, 0]
+    cells = cells if size is None else upsample(cells, size)
+    return saliency(
+        self.classifier,
+        cells.clamp(min=0) if self.relu else cells,
+        targets=chosen,
+        scores=logits.gather(1, chosen[:, None])[:, 0],
+        recipe={**self.recipe(evidence), "relu": self.relu},
+    )
 
 
 class Explainer(Protocol):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facexai import functional
 from facexai.explainers import gradients
-from facexai.explainers.classmaps import Evidence, Similarity, explain
+from facexai.explainers.classmaps import Evidence, Similarity, answer, explain
 from facexai.models import Gallery, WhiteBox
 
 
@@ -53,7 +53,7 @@ class GradCAMPlusPlus:
 
     __call__ = explain
     observe = gradients.observe
-    answer = gradients.answer
+    answer = answer
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) before any ReLU; one backward pass for each of the K."""

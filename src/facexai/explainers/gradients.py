@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import Evidence, Similarity, asked, check_explainable, check_kind, saliency
-from facexai.explainers.targets import Targets
+from facexai.explainers.classmaps import Evidence, Similarity, check_explainable, check_kind
 from facexai.hooks import capture, evaluating, quiet_grad
 from facexai.models import HeadDoesNotFold, WhiteBox
-from facexai.results import Saliency
 
 
 class GradientMaps(Protocol):
@@ -78,19 +76,6 @@ def _similarity(self: GradientMaps, evidence: Evidence) -> Similarity:
         return self.similarity
     lengths = evidence.outputs.detach().float().norm(dim=1)
     return "cosine" if bool(((lengths - 1).abs() < 1e-3).all()) else "dot"
-
-
-def answer(self: GradientMaps, evidence: Evidence, targets: Targets = None) -> Saliency:
-    """The map of any class from evidence: one backward pass from the output to the layer."""
-    logits, chosen = asked(self.classifier, evidence, targets)
-    cells = self.class_maps(evidence, chosen[:, None])[:, 0]
-    return saliency(
-        self.classifier,
-        cells.clamp(min=0) if self.relu else cells,
-        targets=chosen,
-        scores=logits.gather(1, chosen[:, None])[:, 0],
-        recipe={**self.recipe(evidence), "relu": self.relu},
-    )
 
 
 def recipe(self: GradientMaps, evidence: Evidence) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import final
 from torch import Tensor
 
 from facexai import functional
-from facexai.explainers.classmaps import Evidence, Similarity, explain
-from facexai.explainers.gradients import answer, check_fields, class_maps, observe, recipe
+from facexai.explainers.classmaps import Evidence, Similarity, answer, explain
+from facexai.explainers.gradients import check_fields, class_maps, observe, recipe
 from facexai.models import WhiteBox
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from facexai import functional, kernels
 from facexai.explainers import gradients
-from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, logits_of, saliency
+from facexai.explainers.classmaps import Evidence, answer, check_explainable, check_kind, explain, logits_of
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.masked import MaskedEvidence, Precision, chunk_size, features_of
 from facexai.explainers.targets import Targets, indices
-from facexai.functional import at_least_float32, upsample
+from facexai.functional import at_least_float32
 from facexai.functional.scorecam import Weights
 from facexai.hooks import capture, quiet_grad
 from facexai.input_spec import InputSpec
@@ -220,17 +220,8 @@ class ScoreCAM:
 
     def answer(self, evidence: MaskedEvidence, targets: Targets = None) -> Saliency:
         """The map of any class from evidence, without running the network."""
-        logits, chosen = asked(self.classifier, evidence, targets)
-        cells = self.class_maps(evidence, chosen[:, None])[:, 0]
-        if self.how.relu == "pixels":
-            cells = upsample(cells, self.classifier.model.spec.height_width)
-        return saliency(
-            self.classifier,
-            cells.clamp(min=0) if self.relu else cells,
-            targets=chosen,
-            scores=logits.gather(1, chosen[:, None])[:, 0],
-            recipe={**self.recipe(evidence), "relu": self.relu},
-        )
+        enlarged = self.classifier.model.spec.height_width if self.how.relu == "pixels" else None
+        return answer(self, evidence, targets, size=enlarged)
 
     def class_maps(self, evidence: MaskedEvidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) before any ReLU, in units of the activations; no network pass."""

