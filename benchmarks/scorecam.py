@@ -94,7 +94,7 @@ def measure(name, people, layer, images, options):
     tasks = {}
     known = {"own network": people} | ({"faster copy": fast} if fast is not None else {})
     for place, one in known.items():
-        best = min(BATCHES, key=lambda b: interleaved({"x": bare_short(one, model, b)}, rounds=2)["x"] / b)
+        best = min(BATCHES, key=lambda b: interleaved({"x": bare_short(one, model, b)}, rounds=5)["x"] / b)
         tasks[f"bare forward passes, {place}"] = bare(one, best)
         tasks[f"torchcam, {place}"] = torchcam(one, layer, prepared, best)
         tasks[f"facexai, {place}"] = ours(one)

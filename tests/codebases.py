@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,9 @@ class Session:
         with torch.no_grad():
             return [self.net(torch.from_numpy(x)).numpy()]
 
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="input.1")]
+
 
 class Projection:
     """What a fitted scikit-learn object is to its users: rows in, rows out."""
@@ -260,6 +264,7 @@ class Case:
         refused: {method: pattern of the sentence that refuses it}; all other methods work.
         bad: what the doctor finds bad.
         casts: whether the network calls ``.float()`` inside, so that it has no double precision.
+        page: the page of ``docs/code_bases`` that tells its users what to write, and which block of code it is there.
     """
 
     make: Callable[[], Any]
@@ -271,6 +276,7 @@ class Case:
     refused: Mapping[str, str] = field(default_factory=dict)
     bad: tuple[str, ...] = ()
     casts: bool = False
+    page: tuple[str, int] = ("insightface", 0)
 
     def model(self, **changed: Any) -> FaceModel:
         """The network, made now, as its users wrap it."""
@@ -297,42 +303,62 @@ POINTS = torch.tensor([[[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [
 CODE_BASES: dict[str, Case] = {
     "insightface IResNet": Case(lambda: trained(IResNet()), folds="layer4"),
     "insightface IResNet, fp16": Case(lambda: trained(IResNet(fp16=True)), folds="layer4", casts=True),
-    "insightface ViT": Case(lambda: trained(ViT()), folds="norm", casts=True),
-    "insightface ViT, batch norms": Case(lambda: trained(ViT(norm_layer="bn")), folds="blocks.1", casts=True),
-    "AdaFace": Case(lambda: trained(AdaFace()), "adaface", {"take": 0}, 0, "body.4"),
-    "CurricularFace": Case(lambda: trained(CurricularFace()), "curricularface", {"take": 0}, 0, "body.4"),
-    "MagFace": Case(lambda: trained(Builder(MagFace(dropout=nn.Dropout2d))), "magface", folds="features.layer4"),
-    "facenet-pytorch": Case(lambda: trained(InceptionResnetV1(), (160, 160)), "facenet-pytorch", folds="block8"),
+    "insightface ViT": Case(lambda: trained(ViT()), folds="norm", casts=True, page=("insightface", 1)),
+    "insightface ViT, batch norms": Case(
+        lambda: trained(ViT(norm_layer="bn")), folds="blocks.1", casts=True, page=("insightface", 1)
+    ),
+    "AdaFace": Case(lambda: trained(AdaFace()), "adaface", {"take": 0}, 0, "body.4", page=("adaface", 0)),
+    "CurricularFace": Case(
+        lambda: trained(CurricularFace()), "curricularface", {"take": 0}, 0, "body.4", page=("curricularface", 0)
+    ),
+    "MagFace": Case(
+        lambda: trained(Builder(MagFace(dropout=nn.Dropout2d))), "magface", folds="features.layer4", page=("magface", 0)
+    ),
+    "facenet-pytorch": Case(
+        lambda: trained(InceptionResnetV1(), (160, 160)), "facenet-pytorch", folds="block8", page=("facenet_pytorch", 0)
+    ),
     "facenet-pytorch, classify": Case(
         lambda: trained(InceptionResnetV1(classify=True), (160, 160)),
         "facenet-pytorch",
         {"output": "logits"},
         folds="block8",
         people=itself,
+        page=("facenet_pytorch", 1),
     ),
     "MobileFaceNet": Case(
-        lambda: trained(MobileFaceNet(GDC(12, (7, 6))), (112, 96)), "mobilefacenet", folds="conv_6_sep"
+        lambda: trained(MobileFaceNet(GDC(12, (7, 6))), (112, 96)),
+        "mobilefacenet",
+        folds="conv_6_sep",
+        page=("mobilefacenet", 0),
     ),
-    "MobileFaceNet, GNAP": Case(lambda: trained(MobileFaceNet(GNAP(12))), folds="output_layer.pool", bad=("batch",)),
+    "MobileFaceNet, GNAP": Case(
+        lambda: trained(MobileFaceNet(GNAP(12))), folds="output_layer.pool", bad=("batch",), page=("mobilefacenet", 0)
+    ),
     "CVLface IR": Case(
-        lambda: trained(CVLface(Backbone(se=True), input_color_flip=True)), "cvlface", folds="net.body.4"
+        lambda: trained(CVLface(Backbone(se=True), input_color_flip=True)),
+        "cvlface",
+        folds="net.body.4",
+        page=("cvlface", 0),
     ),
-    "CVLface ViT": Case(lambda: trained(CVLface(ViT(8))), "cvlface", folds="net.norm", casts=True),
-    "CVLface Swin": Case(lambda: trained(CVLface(Swin())), "cvlface", folds="net.norm"),
+    "CVLface ViT": Case(lambda: trained(CVLface(ViT(8))), "cvlface", folds="net.norm", casts=True, page=("cvlface", 0)),
+    "CVLface Swin": Case(lambda: trained(CVLface(Swin())), "cvlface", folds="net.norm", page=("cvlface", 0)),
     "CVLface KP-RPE": Case(
         lambda: trained(CVLface(KPRPE()), keypoints=POINTS.expand(8, -1, -1)),
         "cvlface",
         {"forward_kwargs": {"keypoints": POINTS}},
         folds="net.norm",
         casts=True,
+        page=("cvlface", 1),
     ),
-    "TransFace": Case(lambda: trained(TransFace()), options={"take": 0}, takes=0, refused=_GATED, casts=True),
-    "EdgeFace": Case(lambda: trained(EdgeFace()), "edgeface", refused=_POOLED),
-    "margin head": Case(lambda: trained(IResNet()), folds="layer4", people=margin_head),
-    "DataParallel": Case(lambda: nn.DataParallel(trained(IResNet())), folds="module.layer4"),
-    "quantised": Case(quantised, refused=_QUANTISED, bad=("batch", "gradient")),
-    "ScriptModule": Case(scripted, refused=_SCRIPTED),
-    "ONNX session": Case(session, options={"take": 0, "batch_size": 1}, takes=0, refused=_FUNCTION),
-    "scikit-learn": Case(projection, InputSpec(16), {"space": "rgb01"}, refused=_FUNCTION),
+    "TransFace": Case(
+        lambda: trained(TransFace()), options={"take": 0}, takes=0, refused=_GATED, casts=True, page=("transface", 0)
+    ),
+    "EdgeFace": Case(lambda: trained(EdgeFace()), "edgeface", refused=_POOLED, page=("edgeface", 0)),
+    "margin head": Case(lambda: trained(IResNet()), folds="layer4", people=margin_head, page=("margin_head", 0)),
+    "DataParallel": Case(lambda: nn.DataParallel(trained(IResNet())), folds="module.layer4", page=("wrappers", 0)),
+    "quantised": Case(quantised, refused=_QUANTISED, bad=("batch", "gradient"), page=("quantised", 0)),
+    "ScriptModule": Case(scripted, refused=_SCRIPTED, page=("torchscript", 0)),
+    "ONNX session": Case(session, options={"take": 0, "batch_size": 1}, takes=0, refused=_FUNCTION, page=("onnx", 0)),
+    "scikit-learn": Case(projection, InputSpec(16), {"space": "rgb01"}, refused=_FUNCTION, page=("scikit_learn", 0)),
 }
 """What is known of each code base; ``tests/e2e/test_codebases.py`` holds it to that."""

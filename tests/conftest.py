@@ -65,6 +65,20 @@ def crops() -> Callable[[list[Path], str], torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
+def enrolled(zoo_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two people, photos of any size, as a user has them, and a probe that is not enrolled."""
+    from facexai import images
+    from facexai.demo.portraits import COLLINS, HOPPER, mirrored
+
+    root = tmp_path_factory.mktemp("faces")
+    for portrait, name in ((COLLINS, "Collins"), (HOPPER, "Hopper")):
+        (root / "enrolled" / name).mkdir(parents=True)
+        images.save(portrait.load(), root / "enrolled" / name / "a.png")
+    images.save(mirrored(COLLINS.load()), root / "who.jpg")
+    return root
+
+
+@pytest.fixture(scope="session")
 def dlib_model(zoo_installed: None):
     from facexai import zoo
 

@@ -21,19 +21,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def enrolled(zoo_installed, tmp_path_factory):
-    """A folder of two people, photos of any size, as a user has them, and a probe that is not enrolled."""
-    from facexai.demo.portraits import COLLINS, HOPPER, mirrored
-
-    root = tmp_path_factory.mktemp("faces")
-    for portrait, name in ((COLLINS, "Collins"), (HOPPER, "Hopper")):
-        (root / "enrolled" / name).mkdir(parents=True)
-        images.save(portrait.load(), root / "enrolled" / name / "a.png")
-    images.save(mirrored(COLLINS.load()), root / "who.jpg")
-    return root
-
-
-@pytest.fixture(scope="module")
 def demo(zoo_installed, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "deep" / "out"
     done = subprocess.run(
