@@ -1,7 +1,7 @@
-"""Other people's code bases: what is taken of their output, whether their head folds, and what works or is refused.
+"""Other people's code bases: what is taken of their output, whether the head folds, what works or is refused.
 
-The networks are those of ``tests/codebases.py``: the structure of each code base, random weights. The number of lines is
-that of the block on the code base's page in ``docs/code_bases``, without imports.
+The networks are those of ``tests/codebases.py``: the structure of each code base, random weights. Lines are those
+of the block on the code base's page in ``docs/code_bases``, without imports.
 """
 
 from __future__ import annotations

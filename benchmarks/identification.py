@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from common import arguments, faces, networks, people, report
 
 from facexai import FaceModel
-
-
-def auc(genuine: np.ndarray, impostor: np.ndarray) -> float:
-    """Chance that a genuine pair scores above an impostor pair, ties counted half; exact."""
-    ordered = np.sort(impostor)
-    below = np.searchsorted(ordered, genuine, "left") + np.searchsorted(ordered, genuine, "right")
-    return float(below.mean() / 2 / len(ordered))
+from facexai.functional import auc
 
 
 def measure(name: str, model: FaceModel, photos: dict) -> dict:
@@ -30,7 +23,7 @@ def measure(name: str, model: FaceModel, photos: dict) -> dict:
     return {
         "network": name,
         "pairs": len(scores),
-        "AUC": auc(scores[same], scores[~same]),
+        "AUC": auc(scores, same),
         "probes": len(truth),
         "rank-1": float(right.double().mean()),
         "fingerprint": model.fingerprint,
@@ -49,7 +42,7 @@ def dlib_rule(model: FaceModel, photos: dict) -> dict:
     return {
         "network": "dlib, not centred, L2",
         "pairs": len(distance),
-        "AUC": auc(-distance[same].numpy(), -distance[~same].numpy()),
+        "AUC": auc(-distance, same),
         "accuracy at 0.6": float(((distance < 0.6) == same).double().mean()),
     }
 

@@ -43,6 +43,7 @@ def torchcam(people, layer, prepared, batch):
 
     def run():
         with TorchScoreCAM(whole, f"net.{layer}", batch_size=batch) as extractor, torch.no_grad():
+            extractor._relu = False  # with random weights the positive part of a map can be empty
             scores = whole(prepared)
             return extractor(0, scores, normalized=False)[0]
 
@@ -75,6 +76,8 @@ def measure(name, people, layer, images, options):
     """Rows of one network, one layer, one batch of photos."""
     model = people.model
     fast = accelerate(people, batch_size=chunk_size(model, "auto")) if options.fast else None
+    for one in filter(None, (people, fast)):
+        one.model.layer("auto")  # the first look at a network is not what is measured
     prepared = model.spec.prepare(images)
     masks = len(images) * model.layers[layer][0]
 
@@ -89,7 +92,9 @@ def measure(name, people, layer, images, options):
         return run
 
     def ours(one):
-        return lambda: ScoreCAM(one, layer=layer, convention="torchcam", chunk=options.chunk)(images, 0).cells
+        return lambda: (
+            ScoreCAM(one, layer=layer, convention="torchcam", relu=False, chunk=options.chunk)(images, 0).cells
+        )
 
     tasks = {}
     known = {"own network": people} | ({"faster copy": fast} if fast is not None else {})
@@ -206,11 +211,10 @@ def main() -> None:
         torch.manual_seed(0)
         people = model.gallery({f"p{k}": row for k, row in enumerate(torch.randn(CLASSES, size))})
         layer = layer_of(model, options.deep)
+        if options.many:  # first, while the process is fresh: its memory is what counts
+            rows.append(many(name, people, layer, options.many, 64))
         for photos in options.photos or (1,):
             rows += measure(name, people, layer, model.noise(photos), options)
-            write(options, rows)
-        if options.many:
-            rows.append(many(name, people, layer, options.many, 64))
             write(options, rows)
 
 

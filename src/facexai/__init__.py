@@ -12,10 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facexai import baselines, explainers, functional, images, io, metrics, models, perturb, plots, results, zoo
     from facexai._messages import FaceXAIWarning
-    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+    from facexai.explainers import (
+        CAM,
+        FGGB,
+        SDD,
+        XSSAB,
+        CorrRISE,
+        GradCAM,
+        GradCAMPlusPlus,
+        HiResCAM,
+        LayerCAM,
+        PairCAM,
+        ScoreCAM,
+        explain_pairs,
+    )
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
-    from facexai.results import Saliency, load
+    from facexai.results import PairSaliency, Saliency, load
 
 try:
     __version__ = version("facexai")
@@ -24,17 +37,23 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _NAMES = {
     "CAM": "facexai.explainers",
+    "CorrRISE": "facexai.explainers",
+    "FGGB": "facexai.explainers",
     "GradCAM": "facexai.explainers",
     "GradCAMPlusPlus": "facexai.explainers",
     "HiResCAM": "facexai.explainers",
     "LayerCAM": "facexai.explainers",
+    "PairCAM": "facexai.explainers",
     "SDD": "facexai.explainers",
     "ScoreCAM": "facexai.explainers",
+    "XSSAB": "facexai.explainers",
     "FaceModel": "facexai.models",
     "Gallery": "facexai.models",
     "HeadDoesNotFold": "facexai.models",
     "doctor": "facexai.models",
+    "explain_pairs": "facexai.explainers",
     "InputSpec": "facexai.input_spec",
+    "PairSaliency": "facexai.results",
     "Saliency": "facexai.results",
     "load": "facexai.results",
     "FaceXAIWarning": "facexai._messages",
@@ -55,7 +74,10 @@ _MODULES = (
 
 __all__ = [
     "CAM",
+    "FGGB",
     "SDD",
+    "XSSAB",
+    "CorrRISE",
     "FaceModel",
     "FaceXAIWarning",
     "Gallery",
@@ -65,10 +87,13 @@ __all__ = [
     "HiResCAM",
     "InputSpec",
     "LayerCAM",
+    "PairCAM",
+    "PairSaliency",
     "Saliency",
     "ScoreCAM",
     "baselines",
     "doctor",
+    "explain_pairs",
     "explainers",
     "functional",
     "images",

@@ -6,7 +6,7 @@ import base64
 import html as _html
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SEQUENTIAL = "inferno"
 _DIVERGING = "RdBu_r"
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart also by the colour-blind
 _CELL = 2.2  # inches per picture
 
 
@@ -209,4 +210,112 @@ def bars(
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     axes.invert_yaxis()
+    return made
+
+
+def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: str) -> Figure:
+    """A row per pair: first photo, its map, the second's map, the second photo; one scale for both maps of a pair.
+
+    Args:
+        maps: (P, 2, H, W), signed.
+        images: (P, 2, 3, H, W) or None.
+        titles: P.
+        label: what the values are.
+    """
+    columns = 2 if images is None else 4
+    made = figure(_CELL * columns + 0.8, (_CELL + 0.3) * len(maps) + 0.4)
+    for row, part in enumerate(made.subfigures(len(maps), 1, squeeze=False)[:, 0]):
+        grid = part.subplots(1, columns, squeeze=False)[0]
+        limit = float(maps[row].abs().max()) or 1.0
+        how = {"cmap": _DIVERGING, "vmin": -limit, "vmax": limit}
+        shown = (None, None) if images is None else images[row]
+        drawn = [overlay(grid[columns // 2 - 1 + i], shown[i], maps[row, i], **how) for i in (0, 1)]
+        if images is not None:
+            photo(grid[0], images[row, 0])
+            photo(grid[3], images[row, 1])
+        bar(part, grid[columns // 2], drawn[1])
+        part.suptitle(titles[row], fontsize=9, parse_math=False)
+    made.supxlabel(label, fontsize=8, parse_math=False)
+    return made
+
+
+def matches(
+    images: Tensor | None,
+    found: Sequence[tuple[tuple[float, float], tuple[float, float], float]],
+    size: tuple[int, int],
+    title: str,
+) -> Figure:
+    """Two photos side by side, with lines between spots; the thicker and warmer, the more a pair of spots adds.
+
+    Args:
+        images: (2, 3, H, W) or None.
+        found: ((y, x) in the first, (y, x) in the second, value), largest first.
+        size: (H, W).
+        title: above the photos.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import ConnectionPatch
+
+    made = figure(2 * 1.7 * _CELL, 1.7 * _CELL * size[0] / size[1] + 0.4)
+    left, right = made.subplots(1, 2)
+    for axes, i in ((left, 0), (right, 1)):
+        if images is not None:
+            photo(axes, images[i], grey=True)
+        else:
+            axes.set_xlim(0, size[1]), axes.set_ylim(size[0], 0)
+            axes.set_axis_off()
+    most = found[0][2] if found else 1.0
+    for place, other, value in reversed(found):
+        colour = colormaps[_SEQUENTIAL](0.25 + 0.6 * value / most)
+        line = ConnectionPatch(
+            place[::-1],
+            other[::-1],
+            "data",
+            "data",
+            axesA=left,
+            axesB=right,
+            color=colour,
+            linewidth=1 + 2 * value / most,
+        )
+        made.add_artist(line)
+        for axes, (y, x) in ((left, place), (right, other)):
+            axes.plot([x], [y], "o", color=colour, markersize=5, markeredgecolor="white")
+    made.suptitle(title, fontsize=9, parse_math=False)
+    return made
+
+
+def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: float) -> Figure:
+    """Share of accepted genuine pairs over that of accepted impostor pairs, on a logarithmic axis.
+
+    Args:
+        curves: by the words of the legend: arrays FAR (K,) and TAR (K,), both rising from 0 to 1, and the point
+            (FAR, TAR) of the equal error rate.
+        finest: the lowest FAR of the axis, in (0, 1); a point below it stands at the edge.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    made = figure(5.6, 4.0)
+    axes = made.subplots()
+    lowest = 1.0
+    for i, (name, (far, tar, (x, y))) in enumerate(curves.items()):
+        start = max(int((far <= finest).sum()) - 1, 0)  # what is left of the edge would be a wall there
+        colour = _LINES[i % len(_LINES)]
+        axes.step(far[start:].clip(finest), tar[start:], where="post", color=colour, linewidth=1.7)
+        axes.plot(max(x, finest), y, "o", color=colour, markeredgecolor="white", markersize=8, clip_on=False, zorder=3)
+        axes.plot([], [], "o-", color=colour, markeredgecolor="white", label=name)
+        lowest = min(lowest, float(tar[start]))
+    even = [finest ** (1 - i / 200) for i in range(201)]
+    axes.plot(even, [1 - x for x in even], ":", color="#777777", linewidth=1, label="FAR = 1 - TAR", zorder=1)
+    bottom = 0.0 if lowest < 0.6 else min(1 - 1.15 * (1 - lowest), 0.95)
+    axes.set_ylim(bottom, 1 + 0.02 * (1 - bottom))
+    axes.set_xscale("log")
+    axes.set_xlim(finest, 1.0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("false accept rate, FAR", fontsize=9)
+    axes.set_ylabel("true accept rate, TAR", fontsize=9)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(which="both", labelsize=8)
+    for text in axes.legend(loc="lower right", fontsize=8, frameon=True, edgecolor="none").get_texts():
+        text.set_parse_math(False)
     return made

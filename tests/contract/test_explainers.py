@@ -8,9 +8,9 @@ import warnings
 import pytest
 import torch
 from nets import FlatNet, shaken
-from torch import nn
+from untouched import mixed_modes, same, snapshot
 
-from facexai import CAM, SDD, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+from facexai import CAM, SDD, CorrRISE, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
 
 EXPLAINERS = {
     "CAM": CAM,
@@ -21,6 +21,8 @@ EXPLAINERS = {
     "LayerCAM": lambda c: LayerCAM(c, layer="layer3"),
     "ScoreCAM": lambda c: ScoreCAM(c, layer="layer3"),
     "ScoreCAM-keep": lambda c: ScoreCAM(c, layer="layer3", keep=8, weights="softmax-logit"),
+    "CorrRISE": lambda c: CorrRISE(c, "grid", count=12),
+    "SDD-CorrRISE": lambda c: SDD(CorrRISE(c, "grid", count=12), rivals=2),
     "SDD-CAM": lambda c: SDD(CAM(c), rivals=2),
     "SDD-HiResCAM": lambda c: SDD(HiResCAM(c, layer="layer3"), rivals=2),
     "SDD-ScoreCAM": lambda c: SDD(ScoreCAM(c, layer="layer3"), rivals=2),
@@ -50,41 +52,6 @@ def name(request):
 
 
 TARGETS = ["p1", "p3", "p4"]
-
-
-def snapshot(net: nn.Module, images: torch.Tensor):
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        "state": {k: v.clone() for k, v in net.state_dict().items()},
-        "grads": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
-        "requires": [p.requires_grad for p in net.parameters()],
-        "modes": [m.training for m in net.modules()],
-        "hooks": [tuple(len(getattr(m, h)) for h in hooks) for m in net.modules()],
-        "strides": [p.stride() for p in net.parameters()],
-        "rng": torch.get_rng_state(),
-        "grad_mode": torch.is_grad_enabled(),
-        "images": images.clone(),
-        "images_grad": (images.requires_grad, images.grad),
-    }
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
-def mixed_modes(net):
-    """A network as a user may have it: half in train mode, some weights frozen, gradients lying around."""
-    net.layer4.train()
-    net.stem.weight.requires_grad_(False)
-    net.fc.weight.grad = torch.ones_like(net.fc.weight)
-    net.register_forward_hook(lambda *_: None)
-    return net
 
 
 def test_it_leaves_everything_as_it_was(name, images):
@@ -147,7 +114,7 @@ def test_observe_once_answer_many(name, images):
     explainer.classifier.model.net.register_forward_hook(lambda *_: runs.append(1))
     evidence = explainer.observe(images)
     passes = len(runs)
-    assert passes == (2 if "ScoreCAM" in name else 1)  # Score-CAM's masked images are the second
+    assert passes == (2 if "ScoreCAM" in name or "CorrRISE" in name else 1)  # masked images are the second
     for target in ("p1", "p3", 2):
         torch.testing.assert_close(explainer.answer(evidence, target).cells, explainer(images, target).cells)
     assert len(runs) == 4 * passes  # again for each call, never for the answers
@@ -157,7 +124,7 @@ def test_observe_once_answer_many(name, images):
 def test_in_place_operations_after_the_layer_change_nothing(name, images, layer):
     """bn1 is followed by ReLU(inplace=True), bn2 by ``out += identity``; the twin does both out of place."""
     explainer = make(name)
-    if "CAM" in name.split("-") and "HiResCAM" not in name:  # its layer is the head's input
+    if "CorrRISE" in name or ("CAM" in name.split("-") and "HiResCAM" not in name):  # pixels, and the head's input
         explained = explainer
     elif isinstance(explainer, SDD):
         explained = dataclasses.replace(explainer, base=dataclasses.replace(explainer.base, layer=layer))
@@ -191,7 +158,7 @@ def test_the_result_says_what_was_done(name, images):
     assert why.maps.shape == (3, 112, 112)
     assert why.targets.tolist() == [1, 3, 4]
     assert why.scores.shape == (3,)
-    assert why.recipe["layer"] in ("layer3", "layer4")
+    assert why.recipe["layer"] in ("layer3", "layer4", "pixels")
     assert why.recipe["scale"] == 64.0
     assert why.recipe["fingerprint"] == make(name).classifier.model.fingerprint
     assert torch.equal(why.maps, torch.nn.functional.interpolate(why.cells[:, None], (112, 112), mode="bilinear")[:, 0])
@@ -219,6 +186,8 @@ def test_evidence_of_other_weights_is_refused(name, images):
 @pytest.mark.parametrize("flip", ["sum", "concat"])
 def test_maps_follow_the_flip(name, images, flip):
     """With a summed flip a mirrored photo has the mirrored map; with a concatenated one, for mirrored templates."""
+    if "CorrRISE" in name:
+        pytest.skip("its masks are not mirrored")
     explainer = make(name, flip)
     people = explainer.classifier
     mirrored = people

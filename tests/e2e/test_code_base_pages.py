@@ -149,7 +149,7 @@ def run(page, monkeypatch):
     return names, weights
 
 
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:`torch.jit")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:`torch.jit", "ignore:torch.quantize_per")
 @pytest.mark.filterwarnings("ignore:.*autograd kernel was not", "ignore:.*torch.cuda.amp.autocast")
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
 @pytest.mark.parametrize("page", PAGES)

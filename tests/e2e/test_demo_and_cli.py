@@ -253,7 +253,9 @@ def test_examples_run(zoo_installed, tmp_path, example):
         assert "equals CAM: True" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/metrics.md", "docs/models.md", "docs/methods.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/start.md", "docs/metrics.md", "docs/models.md", "docs/methods.md", "docs/pairs.md"]
+)
 def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):
     import re
 

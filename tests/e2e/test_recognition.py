@@ -45,3 +45,30 @@ def test_five_figures(zoo_installed, shared, tmp_path):
 
 def test_the_timing_script_agrees_with_its_peers(zoo_installed):
     assert "facexai SDD(CAM)" in run("class_maps.py", "--rounds", "1", "--batch", "1")
+
+
+def test_score_cam_agrees_with_its_peers_and_its_script_writes_every_row(zoo_installed, tmp_path):
+    printed = run("scorecam.py", "--rounds", "1", "--no-fast", "--json", str(tmp_path / "r.json"))
+    tasks = [row["task"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]]
+    assert [task.split(",")[0] for task in tasks] == [
+        "bare forward passes",
+        "torchcam",
+        "facexai",
+        "facexai SDD of five",
+    ]
+    assert "five runs of torchcam to SDD of five" in printed
+
+
+def test_the_table_of_code_bases_is_what_the_script_says(tmp_path):
+    """All but the rounding of the completeness error."""
+    run("code_bases.py", "--json", str(tmp_path / "r.json"))
+    made, kept = (
+        [
+            {**row, "completeness error": row["completeness error"] is None}
+            for row in json.loads(path.read_text())["rows"]
+        ]
+        for path in (tmp_path / "r.json", BENCHMARKS / "results" / "code_bases.json")
+    )
+    assert made == kept
+    errors = [row["completeness error"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]]
+    assert max(e for e in errors if e is not None) < 1e-5

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import align_argument, model, model_argument, told
+from facexai.cli.shared import align_argument, model, model_argument, out_folder, told
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -55,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
     from facexai import io
 
-    if options.out.exists() and not options.out.is_dir():
-        raise NotADirectoryError(f"{options.out} is a file, expected a folder to write into")
+    out_folder(options.out)
     if options.keep is not None and not options.method.endswith("scorecam"):
         raise ValueError(f"--keep belongs to scorecam and sdd-scorecam, not to {options.method}")
     network = model(options.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facexai._messages import near_matches
@@ -32,6 +33,13 @@ def align_argument(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="detect and align faces; auto (default): only in photos that do not have the model's size",
     )
+
+
+def out_folder(folder: Path) -> Path:
+    """``--out``, refused before anything runs where it is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, expected a folder to write into")
+    return folder
 
 
 def model(name: str) -> FaceModel:

@@ -2,23 +2,35 @@
 
 from facexai.explainers.cam import CAM
 from facexai.explainers.classmaps import ClassMaps, Evidence
+from facexai.explainers.corrrise import CorrRISE
+from facexai.explainers.fggb import FGGB
 from facexai.explainers.gradcam import GradCAM
 from facexai.explainers.gradcampp import GradCAMPlusPlus
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.layercam import LayerCAM
+from facexai.explainers.many_pairs import explain_pairs
 from facexai.explainers.masked import MaskedEvidence
+from facexai.explainers.paircam import PairCAM
+from facexai.explainers.pairs import FaceEvidence
 from facexai.explainers.scorecam import ScoreCAM
 from facexai.explainers.sdd import SDD
+from facexai.explainers.xssab import XSSAB
 
 __all__ = [
     "CAM",
+    "FGGB",
     "SDD",
+    "XSSAB",
     "ClassMaps",
+    "CorrRISE",
     "Evidence",
+    "FaceEvidence",
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
     "LayerCAM",
     "MaskedEvidence",
+    "PairCAM",
     "ScoreCAM",
+    "explain_pairs",
 ]

@@ -78,15 +78,20 @@ def check_explainable(classifier: WhiteBox) -> None:
         )
 
 
-class Observed(Protocol):
-    """What all evidence has in common."""
+class OfModel(Protocol):
+    """What knows the model that was observed."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class Observed(OfModel, Protocol):
+    """What all evidence of class maps has in common."""
 
     @property
     def outputs(self) -> Tensor: ...
     @property
     def layer(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
     @property
     def kind(self) -> str: ...
 
@@ -99,7 +104,7 @@ def check_kind(evidence: Observed, kind: str, layer: str) -> None:
         raise ValueError(f"this evidence is of layer {evidence.layer!r}, not {layer!r}; observe the images again")
 
 
-def check_evidence(classifier: WhiteBox, evidence: Observed) -> None:
+def check_evidence(classifier: WhiteBox, evidence: OfModel) -> None:
     """Refuse evidence of another network, or of this one before its weights changed."""
     if evidence.fingerprint != classifier.model.fingerprint:
         raise ValueError(

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
+from facexai.models.blackbox import BlackBox
 
 Precision = Literal["bf16", "fp16"] | None
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BUDGET = {"cpu": 96 * 2**20, "cuda": 2**31}  # bytes for the network's tensors and scratch space
-_MOST = 256
+_MOST, _UNSEEN = 256, 16
 
 
 @final
@@ -51,9 +52,14 @@ class MaskedEvidence:
 
 
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
-    """Images per forward pass: as given, or such that the network's work fits a budget of 96 MiB (2 GiB on a GPU)."""
+    """Images per forward pass: as given, or such that the network's work fits a budget of 96 MiB (2 GiB on a GPU).
+
+    What cannot be looked into gets 16.
+    """
     if chunk != "auto":
         return chunk
+    if isinstance(model.core, BlackBox | torch.jit.ScriptModule):
+        return _UNSEEN
     budget = _BUDGET.get(model.device.type, _BUDGET["cpu"])
     return max(1, min(_MOST, budget // max(1, model.structure.memory)))
 

@@ -11,20 +11,40 @@ from facexai.functional.cam import (
     share,
     upsample,
 )
+from facexai.functional.pairs import (
+    agreeing,
+    correlation_maps,
+    correspondences,
+    fggb,
+    ranks,
+    through_length,
+    unit_gradients,
+)
 from facexai.functional.scorecam import scorecam, scorecam_weights
 from facexai.functional.sdd import sdd
+from facexai.functional.verification import auc, equal_error, sweep
 
 __all__ = [
+    "agreeing",
     "at_least_float32",
+    "auc",
     "completeness_error",
+    "correlation_maps",
+    "correspondences",
+    "equal_error",
+    "fggb",
     "gradcam",
     "gradcam_plus_plus",
     "hirescam",
     "layercam",
     "minmax",
+    "ranks",
     "scorecam",
     "scorecam_weights",
     "sdd",
     "share",
+    "sweep",
+    "through_length",
+    "unit_gradients",
     "upsample",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -71,24 +72,33 @@ def _load_one(path: Path, max_pixels: int) -> Tensor:
         raise FileNotFoundError(f"no file {path}" if not path.is_dir() else f"{path} is a folder, expected a photo")
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {_MAX_BYTES} that are read")
+    return decode(path, str(path), max_pixels)
+
+
+def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -> Tensor:
+    """One photo (3, H, W) from a file or from its bytes, with the limits and errors of :func:`load`.
+
+    Raises:
+        ValueError: not a readable picture, truncated or too large; the message begins with the name.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
-            with Image.open(path) as picture:
+            with Image.open(source) as picture:
                 if picture.width * picture.height > max_pixels:
                     raise _Refused(
-                        f"{path}: {picture.width}x{picture.height} is more than {max_pixels} pixels; "
+                        f"{name}: {picture.width}x{picture.height} is more than {max_pixels} pixels; "
                         "make it smaller, or raise max_pixels if you trust the file"
                     )
                 return _to_tensor(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that Pillow can read") from error
+        raise ValueError(f"{name} is not a picture that Pillow can read") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
     except _Refused:
         raise
     except Exception as error:  # damaged files and EXIF data fail in many ways inside Pillow
-        raise ValueError(f"{path} is damaged or truncated: {error}") from error
+        raise ValueError(f"{name} is damaged or truncated: {error}") from error
 
 
 class _Refused(ValueError):

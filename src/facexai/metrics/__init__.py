@@ -1,33 +1,58 @@
 """Is the map true? What happens to the decision when the marked pixels go, and controls that can embarrass us."""
 
+from facexai.images.pairs import Pairs, read_pairs
 from facexai.metrics.curves import Curve, deletion_curve, insertion
 from facexai.metrics.drop import Drop, deletion, prediction_change, retention
 from facexai.metrics.faithfulness import Table, faithfulness
+from facexai.metrics.localisation import average_precision, localisation, pointing, top_share
+from facexai.metrics.pair_curves import PairCurve, verification_deletion, verification_insertion
+from facexai.metrics.pair_protocol import PROTOCOLS, Protocol
+from facexai.metrics.pair_table import pair_faithfulness
 from facexai.metrics.sanity import randomisation, stability
 from facexai.metrics.shape import class_overlap, narrowness
 from facexai.metrics.shortcut import Difference, mad
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import Options, Reference, mean_map, others
+from facexai.metrics.ten_fold import TenFold, ten_fold
+from facexai.metrics.verification import Roc, auc, roc, threshold
 
 __all__ = [
+    "PROTOCOLS",
     "Curve",
     "Difference",
     "Drop",
     "Options",
+    "PairCurve",
+    "Pairs",
+    "Protocol",
     "Reference",
+    "Roc",
     "Statistic",
     "Table",
+    "TenFold",
+    "auc",
+    "average_precision",
     "class_overlap",
     "deletion",
     "deletion_curve",
     "faithfulness",
     "insertion",
+    "localisation",
     "mad",
     "mean_map",
     "narrowness",
     "others",
+    "pair_faithfulness",
+    "pointing",
     "prediction_change",
     "randomisation",
+    "read_pairs",
     "retention",
+    "roc",
     "stability",
+    "ten_fold",
+    "threshold",
+    "top_share",
+    "verification_deletion",
+    "verification_insertion",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 Method = Callable[[Tensor], Saliency] | Saliency
 
+_PANELS = {
+    "deletion": "deletion: points lost (more is better)",
+    "retention": "retention: points lost (less is better)",
+}
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -32,15 +37,17 @@ class Table:
 
     Attributes:
         rows: numbers by column; None where something could not be measured.
-        recipe: area, fill, seed, steps, images and score unit.
+        recipe: every choice that changed a number.
+        panels: column -> title of what :meth:`plot` draws; each has its interval in the column ``"... interval"``.
 
-    ``deletion`` (more is better), ``retention`` (less is better): drop of the target's probability in points.
-    ``specificity``: deletion minus that of another image's map. ``beats ...``: whether the deletion is larger than the
-    control's with p < 0.05, paired.
+    What the columns mean is said by the function that made the table. Of :func:`faithfulness`: ``deletion`` (more is
+    better), ``retention`` (less is better): drop of the target's probability in points. ``specificity``: deletion minus
+    that of another image's map. ``beats ...``: whether the deletion is larger than the control's with p < 0.05, paired.
     """
 
     rows: tuple[dict[str, Any], ...]
     recipe: Mapping[str, Any]
+    panels: Mapping[str, str] = field(default_factory=lambda: dict(_PANELS))
 
     @property
     def columns(self) -> list[str]:
@@ -64,20 +71,19 @@ class Table:
         io.write_json(path, self.to_dict())
 
     def plot(self) -> Figure:
-        """Deletion and retention of every row with their intervals, controls in grey."""
+        """The main columns of every row with their intervals, controls in grey."""
         from facexai import plots
 
         names = [str(row["map"]) for row in self.rows]
         panels = [
-            ("deletion: points lost (more is better)", [(r["deletion"], r["deletion interval"]) for r in self.rows]),
-            ("retention: points lost (less is better)", [(r["retention"], r["retention interval"]) for r in self.rows]),
+            (title, [(row[name], row[f"{name} interval"]) for row in self.rows]) for name, title in self.panels.items()
         ]
         return plots.bars(names, panels, grey=[bool(row["control"]) for row in self.rows])
 
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return f"{value[0]:.1f} to {value[1]:.1f}"
+        return f"{value[0]:.3g} to {value[1]:.3g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

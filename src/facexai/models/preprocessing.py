@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai.functional import auc
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec
 from facexai.models.blackbox import BlackBox
@@ -150,8 +151,8 @@ def compare(model: FaceModel, faces: Labelled, batch_size: int = 64) -> tuple[Va
     for (name, spec, scores), separation, values in zip(found, separations, drawn, strict=True):
         tail = 0.05 / len(found)  # the best of many was picked with the same faces
         low, high = np.nanquantile(drawn[best] - values, [tail, 1 - tail])
-        auc = _auc(scores[faces.same], scores[~faces.same])
-        variants.append(Variant(name, spec, float(separation), auc, (float(low), float(high))))
+        chance = auc(scores, faces.same)
+        variants.append(Variant(name, spec, float(separation), chance, (float(low), float(high))))
     return tuple(sorted(variants, key=lambda v: -v.separation))
 
 
@@ -230,12 +231,6 @@ class _Moments:
 def _draws(people: int) -> list[Array]:
     rng = np.random.default_rng(0)
     return [np.bincount(rng.integers(0, people, people), minlength=people).astype(float) for _ in range(_DRAWS)]
-
-
-def _auc(genuine: Array, impostor: Array) -> float:
-    ordered = np.sort(impostor)
-    below = np.searchsorted(ordered, genuine, "left") + np.searchsorted(ordered, genuine, "right")
-    return float(below.mean() / 2 / len(ordered))
 
 
 def describe(variants: Sequence[Variant]) -> list[dict[str, object]]:

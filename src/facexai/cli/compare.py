@@ -1,0 +1,105 @@
+"""``facexai compare``: why do these two faces match, or not?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facexai.cli.shared import align_argument, model, model_argument, out_folder
+
+if TYPE_CHECKING:
+    from facexai.explainers.pairs import Pairwise
+    from facexai.models import FaceModel
+    from facexai.results import PairSaliency
+
+METHODS = ("fggb", "xssab", "corrrise", "paircam")
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    compare = commands.add_parser("compare", help="why do these two faces match, or not?")
+    compare.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="a photo of each face")
+    compare.add_argument("--method", choices=METHODS, default="fggb", help="default: fggb")
+    compare.add_argument(
+        "--threshold",
+        type=float,
+        help="cosine from which a pair is accepted; needed by fggb and xssab; 'facexai verify' finds it",
+    )
+    model_argument(compare)
+    compare.add_argument("--layer", default="auto", help="layer of paircam; default: the head's input, which is exact")
+    compare.add_argument(
+        "--masks", choices=("patches", "grid"), default="patches", help="of corrrise; default: patches"
+    )
+    align_argument(compare)
+    compare.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
+    compare.add_argument("--out", type=Path, required=True, help="folder for compare.png, .npz and .json")
+    compare.add_argument("--json", action="store_true", help="print compare.json instead of a line")
+    compare.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from facexai import images, io, plots
+
+    folder = out_folder(options.out)
+    network = model(options.model)
+    explainer = _explainer(network, options)
+    faces = [
+        images.fitted(images.load(path), network.spec, when=options.align, face=options.face).image.to(network.device)
+        for path in options.images
+    ]
+    why = explainer(*faces)
+    folder.mkdir(parents=True, exist_ok=True)
+    why.save(folder / "compare.npz")
+    plots.save(why.plot(), folder / "compare.png")
+    if why.table is not None:
+        plots.save(why.plot_matches(), folder / "matches.png")
+    report = _report(why, options)
+    io.write_json(folder / "compare.json", report)
+    print(json.dumps(report, indent=2, ensure_ascii=False) if options.json else _line(report))
+    return 0
+
+
+def _explainer(network: FaceModel, options: argparse.Namespace) -> Pairwise:
+    from facexai.explainers import FGGB, XSSAB, CorrRISE, PairCAM
+
+    if options.threshold is None and options.method in ("fggb", "xssab"):
+        raise ValueError(
+            f"{options.method} needs --threshold, the cosine from which a pair is accepted: 'facexai verify PAIRS' "
+            "finds it; corrrise and paircam do without"
+        )
+    if options.layer != "auto" and options.method != "paircam":
+        raise ValueError(f"--layer belongs to paircam, not to {options.method}")
+    if options.method == "fggb":
+        return FGGB(network, options.threshold)
+    if options.method == "xssab":
+        return XSSAB(network, options.threshold)
+    if options.method == "corrrise":
+        return CorrRISE(network, options.masks, threshold=options.threshold)
+    return PairCAM(network, layer=options.layer, threshold=options.threshold)
+
+
+def _report(why: PairSaliency, options: argparse.Namespace) -> dict[str, Any]:
+    """Names only, no folders."""
+    first, second = (path.name for path in options.images)
+    made: dict[str, Any] = {"first": first, "second": second, "cosine": round(float(why.scores[0]), 6)}
+    made["threshold"] = why.threshold
+    made["match"] = None if why.accepted is None else bool(why.accepted[0])
+    total = why.maps[0].abs().sum((1, 2)).clamp(min=1e-12)
+    made["share_for_a_match"] = [round(float(v), 4) for v in why.similar[0].sum((1, 2)) / total]
+    if why.table is not None:
+        found = why.strongest(8)
+        made["strongest_matches"] = [
+            {"first": [round(v) for v in one], "second": [round(v) for v in other], "adds": round(value, 6)}
+            for one, other, value in found
+        ]
+    made["recipe"] = dict(why.recipe)
+    made["files"] = ["compare.png", "compare.npz", *(["matches.png"] if why.table is not None else [])]
+    return made
+
+
+def _line(report: dict[str, Any]) -> str:
+    verdict = {None: "", True: ": match", False: ": no match"}[report["match"]]
+    limit = "" if report["threshold"] is None else f", threshold {report['threshold']:g}"
+    return f"{report['first']} and {report['second']}: cosine {report['cosine']:.3f}{limit}{verdict}  -> compare.png"

@@ -1,0 +1,128 @@
+"""``facexai verify``: how well does a network tell people apart, and from which cosine should it accept?"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io as text_io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facexai.cli.shared import align_argument, model, model_argument, out_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facexai.images.pairs import Pairs
+    from facexai.metrics import Roc
+    from facexai.models import FaceModel
+
+_AT_ONCE = 32
+_RATES = (1e-2, 1e-3, 1e-4)
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    verify = commands.add_parser("verify", help="accuracy on labelled pairs, and the threshold that follows")
+    verify.add_argument(
+        "pairs", type=Path, metavar="PAIRS", help="LFW's pairs.txt, a CSV of first,second,same, or insightface's .bin"
+    )
+    verify.add_argument("--images", type=Path, help="folder of the photos; default: that of PAIRS")
+    model_argument(verify)
+    verify.add_argument(
+        "--rule", default="eer", help="of the threshold: eer (default), accuracy, far=1e-3, or a cosine"
+    )
+    verify.add_argument("--folds", choices=("insightface", "facenet"), help="ten-fold accuracy by this protocol, too")
+    align_argument(verify)
+    verify.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
+    verify.add_argument("--out", type=Path, required=True, help="folder for verify.json, scores.csv and roc.png")
+    verify.add_argument("--json", action="store_true", help="print verify.json instead of a table")
+    verify.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from facexai import io, metrics, plots
+
+    folder = out_folder(options.out)
+    network = model(options.model)
+    pairs = metrics.read_pairs(options.pairs, options.images)
+    raw, flipped = _embedded(network, pairs, options)
+    scores = _cosines(raw, pairs)
+    curve = metrics.roc(scores, pairs.same)
+    limit = metrics.threshold(scores, pairs.same, options.rule)
+    report = _report(curve, limit, network, pairs, options)
+    if options.folds is not None:
+        ten = metrics.ten_fold(raw, pairs.index, pairs.same, flipped=flipped, protocol=options.folds)
+        report["ten_fold"] = {"protocol": options.folds, "accuracy": round(ten.mean, 6), "std": round(ten.std, 6)}
+    folder.mkdir(parents=True, exist_ok=True)
+    io.write_json(folder / "verify.json", report)
+    io.write_whole(folder / "scores.csv", lambda file: file.write(_csv(pairs, scores, limit)))
+    plots.save(curve.plot(), folder / "roc.png")
+    print(json.dumps(report, indent=2, ensure_ascii=False) if options.json else _text(report))
+    return 0
+
+
+def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> tuple[Tensor, Tensor | None]:
+    """Raw embeddings (n, D) of all images, each once, and of the mirrored ones where the protocol adds them."""
+    import torch
+    from tqdm import tqdm
+
+    from facexai import images
+    from facexai.hooks import quiet_grad
+
+    plain, mirrored = [], []
+    with tqdm(total=len(pairs.images), desc="verify", unit="image", disable=None, file=sys.stderr) as bar:
+        for start in range(0, len(pairs.images), _AT_ONCE):
+            stop = min(start + _AT_ONCE, len(pairs.images))
+            faces = [
+                images.fitted(pairs.load(i, i + 1), network.spec, when=options.align, face=options.face).image
+                for i in range(start, stop)
+            ]
+            batch = torch.cat(faces).to(network.device)
+            with quiet_grad():
+                plain.append(network.features(network.outputs(batch)).cpu())
+                if options.folds == "insightface":
+                    mirrored.append(network.features(network.outputs(batch.flip(3))).cpu())
+            bar.update(stop - start)
+    return torch.cat(plain), torch.cat(mirrored) if mirrored else None
+
+
+def _cosines(raw: Tensor, pairs: Pairs) -> Any:
+    import torch
+
+    unit = torch.nn.functional.normalize(raw.double())
+    return (unit[pairs.index[:, 0]] * unit[pairs.index[:, 1]]).sum(1).numpy()
+
+
+def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
+    """Names only, no folders."""
+    made: dict[str, Any] = {"pairs": options.pairs.name, "images": len(pairs.images), "model": repr(network)}
+    made |= {"genuine": int(pairs.same.sum()), "impostor": int((~pairs.same).sum()), "auc": round(curve.auc, 6)}
+    made |= {"eer": round(curve.eer, 6), "rule": options.rule, "threshold": round(limit, 6)}
+    impostors = made["impostor"]
+    made["tar_at_far"] = {f"{far:g}": round(float(curve.tar_at(far)), 6) for far in _RATES if far * impostors >= 1}
+    return made
+
+
+def _csv(pairs: Pairs, scores: Any, limit: float) -> bytes:
+    lines = text_io.StringIO()
+    table = csv.writer(lines)
+    table.writerow(["first", "second", "same", "cosine", "accepted"])
+    for (i, j), same, score in zip(pairs.index.tolist(), pairs.same.tolist(), scores.tolist(), strict=True):
+        names = [getattr(pairs.images[k], "name", k) for k in (i, j)]
+        table.writerow([*names, int(same), f"{score:.6f}", int(score >= limit)])
+    return lines.getvalue().encode()
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['genuine']} genuine and {report['impostor']} impostor pairs of {report['images']} images",
+        f"AUC {report['auc']:.4f}   EER {report['eer']:.4f}",
+        *(f"TAR {tar:.4f} at FAR {far}" for far, tar in report["tar_at_far"].items()),
+    ]
+    if "ten_fold" in report:
+        ten = report["ten_fold"]
+        lines.append(f"ten folds, {ten['protocol']}: accuracy {ten['accuracy']:.4f} +- {ten['std']:.4f}")
+    return "\n".join([*lines, f"threshold by {report['rule']}: {report['threshold']:.4f}"])

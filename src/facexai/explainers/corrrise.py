@@ -1,0 +1,264 @@
+"""CorrRISE: black patches on one face at a time, and how the cosine goes with what is visible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facexai import functional
+from facexai.explainers.classmaps import asked, check_explainable, saliency
+from facexai.explainers.masked import chunk_size, features_of
+from facexai.explainers.pairs import (
+    Against,
+    FaceEvidence,
+    by_image,
+    check_gallery,
+    check_model,
+    check_same,
+    explain_pair,
+    one_of,
+    record,
+    sides,
+    units_of,
+)
+from facexai.explainers.targets import Targets
+from facexai.hooks import quiet_grad
+from facexai.models import FaceModel, Gallery, WhiteBox
+from facexai.models.options import check_device
+from facexai.perturb import black_patches, grid_masks
+from facexai.results import PairSaliency, Saliency
+from facexai.results.pairs import warn_of_one_sign
+
+Masks = Literal["patches", "grid"]
+Score = Literal["cosine", "margin"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CorrRISE:
+    """CorrRISE: a pixel speaks for a match if the cosine is high when it is visible and low when it is hidden.
+
+    Asks without gradients: also black boxes, quantised networks and ScriptModules. With a gallery (or class logits) in
+    place of the model it explains classes: ``CorrRISE(people)(images, targets)``, and ``SDD(CorrRISE(people))``.
+
+    Args:
+        model: a :class:`~facexai.FaceModel` that embeds, for pairs; a gallery or a FaceModel with logits, for classes.
+        masks: ``"patches"``: each mask hides three squares of 30 px at 112 px, Spearman's correlation; ``"grid"``:
+            cells that are visible with probability ``keep``, enlarged smoothly and shifted, Pearson's correlation.
+        count: number of masks, the same for every image.
+        cells: of the grid, per side.
+        keep: probability with which a cell of the grid is visible.
+        seed: of the masks.
+        score: for classes: ``"cosine"``, the class's own score, or ``"margin"``, that minus the best other class's.
+        threshold: cosine from which a pair is accepted; it changes no map.
+        chunk: masked images per forward pass; ``"auto"``: as for :class:`~facexai.ScoreCAM`.
+        progress: show a progress bar.
+
+    Cost: ``count`` + 1 forward passes per image, for any number of partners, people and classes. Evidence is portable:
+    the masked images' embeddings, ``count`` x D per face.
+
+    Source: Lu, Xu and Ebrahimi 2024, WACV, arXiv:2305.08546; details reconstructed. The class maps are ours.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> model = FaceModel(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), InputSpec(8))
+    >>> why = CorrRISE(model, count=40)(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    >>> why.maps.shape, bool((why.maps.abs() <= 1).all())
+    (torch.Size([2, 2, 8, 8]), True)
+    """
+
+    model: Any
+    masks: Masks = "patches"
+    count: int = 500
+    cells: int = 12
+    keep: float = 0.9
+    seed: int = 0
+    score: Score = "cosine"
+    threshold: float | None = None
+    chunk: int | Literal["auto"] = "auto"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self._of_pairs:
+            check_model(self.model, self.threshold)
+        else:
+            check_explainable(self.classifier)
+        one_of("masks", self.masks, ("patches", "grid"))
+        one_of("score", self.score, ("cosine", "margin"))
+        if not isinstance(self.count, int) or self.count < 3:
+            raise ValueError(f"expected a count of at least 3 masks, got {self.count!r}")
+        if not isinstance(self.cells, int) or self.cells < 2 or not 0 < self.keep < 1:
+            raise ValueError(
+                f"expected at least 2 cells and keep between 0 and 1, got {self.cells!r} and {self.keep!r}"
+            )
+
+    @property
+    def _of_pairs(self) -> bool:
+        return isinstance(self.model, FaceModel) and not self.model.gives_logits
+
+    @property
+    def network(self) -> FaceModel:
+        """The model that embeds."""
+        network: FaceModel = self.model.model
+        return network
+
+    @property
+    def classifier(self) -> WhiteBox:
+        """Whose classes are explained, where it is not of pairs."""
+        classifier: WhiteBox = self.model
+        return classifier
+
+    def __call__(self, first: Tensor, second: Tensor | Targets = None) -> Any:
+        """Why do these faces match, or not? With a gallery: why this class?
+
+        Args:
+            first: (N, 3, H, W) RGB in [0, 1].
+            second: as many partners; with a gallery: targets, as for every class-map explainer.
+
+        Returns:
+            PairSaliency; with a gallery Saliency.
+        """
+        if self._of_pairs:
+            if not isinstance(second, Tensor) or second.ndim < 2 or not second.is_floating_point():
+                raise TypeError(
+                    "expected two batches of faces (P, 3, H, W), explainer(first, second); for classes give it a "
+                    "gallery"
+                )
+            return explain_pair(self, first, second)
+        assert not isinstance(second, Tensor) or second.ndim < 2
+        return replace(self.answer(self.observe(first), second), images=first)
+
+    @property
+    def portable(self) -> bool:
+        """Whether its evidence is plain tensors, which can be kept."""
+        return True
+
+    # ---- one face ---------------------------------------------------------------------------------------------
+
+    def observe(self, images: Tensor) -> FaceEvidence:
+        """Embeddings of the faces and of their masked copies; the only network passes."""
+        model = self.network
+        check_device(images, model.device)
+        model.spec.check(images)
+        masks = self._masks().to(images)
+        shown, size = images.detach(), chunk_size(model, self.chunk)
+        told = "CorrRISE" if self.progress else None
+        image = torch.arange(len(images), device=images.device)
+        with quiet_grad():
+            outputs = [model.outputs(shown[part], part) for part in torch.split(image, size)]
+            split = torch.cat([by_image(o, o.shape[0] // self._branches) for o in outputs])
+            number = image.repeat_interleave(len(masks))
+            which = torch.arange(len(masks), device=images.device).repeat(len(images))
+
+        def make(part: slice) -> Tensor:
+            return shown[number[part]] * masks[which[part], None]
+
+        masked = features_of(model, number, make, chunk=size, progress=told)
+        masked = masked.view(len(images), -1, masked.shape[1])
+        return FaceEvidence({"outputs": split, "masked": masked}, model.fingerprint, "CorrRISE", self._settings())
+
+    @property
+    def _branches(self) -> int:
+        return 1 if self.network.flip is None else 2
+
+    def _masks(self) -> Tensor:
+        return _made(self.masks, self.count, self.network.spec.height_width, self.cells, self.keep, self.seed)
+
+    def _correlation(self, scores: Tensor) -> Tensor:
+        """Maps (..., H, W) of scores (..., M)."""
+        scores = functional.at_least_float32(scores)
+        masks = self._masks().to(scores)
+        return functional.correlation_maps(masks, functional.ranks(scores) if self.masks == "patches" else scores)
+
+    # ---- pairs ------------------------------------------------------------------------------------------------
+
+    def answer(self, first: FaceEvidence, second: Any = None) -> Any:
+        """The maps of pairs from evidence of both faces; with a gallery, of classes. No network pass."""
+        if not self._of_pairs:
+            return self._classes(first, second)
+        return self._pairs(first, second)
+
+    def _pairs(self, first: FaceEvidence, second: FaceEvidence) -> PairSaliency:
+        model = self.network
+        for evidence in (first, second):
+            check_same(evidence, "CorrRISE", self._settings())
+        units = units_of(model, first), units_of(model, second)
+        left, right = sides(first, second)
+        cells = []
+        with quiet_grad():
+            for i, j in zip(left, right, strict=True):
+                masked = (first.parts["masked"][i], second.parts["masked"][j])
+                partners = (units[1][j], units[0][i])
+                scores = torch.stack([F.normalize(m) @ p for m, p in zip(masked, partners, strict=True)])
+                cells.append(self._correlation(scores))
+            scores = (units[0][left] * units[1][right]).sum(1)
+        threshold = None if self.threshold is None else float(self.threshold)
+        made = record(model, self.recipe(first))
+        return warn_of_one_sign(PairSaliency(torch.stack(cells), model.spec.height_width, scores, threshold, made))
+
+    def against(self, gallery: Gallery) -> Against:
+        """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
+        if not self._of_pairs:
+            raise TypeError("this explainer is of classes already; CorrRISE(model).against(gallery)")
+        return Against(self, gallery)
+
+    def maps_against(self, evidence: FaceEvidence, gallery: Gallery) -> Tensor:
+        """(N, C, H, W) maps of each face against each person; no network pass."""
+        check_same(evidence, "CorrRISE", self._settings())
+        check_gallery(gallery, self.network)
+        with quiet_grad():
+            scores = torch.stack([gallery.score(masked).T for masked in evidence.parts["masked"]])
+            return torch.stack([self._correlation(one) for one in scores])
+
+    # ---- classes ----------------------------------------------------------------------------------------------
+
+    def _classes(self, evidence: FaceEvidence, targets: Targets) -> Saliency:
+        logits, chosen = asked(self.classifier, evidence, targets)
+        return saliency(
+            self.classifier,
+            self.class_maps(evidence, chosen[:, None])[:, 0],
+            targets=chosen,
+            scores=logits.gather(1, chosen[:, None])[:, 0],
+            recipe=self.recipe(evidence),
+        )
+
+    def class_maps(self, evidence: FaceEvidence, classes: Tensor) -> Tensor:
+        """Maps (N, K, H, W) of classes (N, K): correlations; no network pass."""
+        check_same(evidence, "CorrRISE", self._settings())
+        maps = []
+        with quiet_grad():
+            for masked, wanted in zip(evidence.parts["masked"], classes, strict=True):
+                scores = self.classifier.score(masked).T
+                if self.score == "margin":
+                    scores = _margins(scores)
+                maps.append(self._correlation(scores[wanted]))
+        return torch.stack(maps)
+
+    def recipe(self, evidence: FaceEvidence) -> dict[str, Any]:
+        """Every choice that changes a number."""
+        made = {"method": "CorrRISE", "layer": "pixels", **self._settings(), "unit": "correlation"}
+        return made if self._of_pairs else {**made, "score": self.score}
+
+    def _settings(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"masks": self.masks, "count": self.count, "seed": self.seed}
+        return made if self.masks == "patches" else {**made, "cells": self.cells, "keep": self.keep}
+
+
+def _margins(scores: Tensor) -> Tensor:
+    """(C, M): each class's score minus the best other class's."""
+    if len(scores) < 2:
+        raise ValueError("a margin needs at least two classes, this classifier has one")
+    best, second = scores.topk(2, dim=0).values
+    return scores - torch.where(scores == best, second, best)
+
+
+@lru_cache(maxsize=4)
+def _made(masks: Masks, count: int, size: tuple[int, int], cells: int, keep: float, seed: int) -> Tensor:
+    if masks == "patches":
+        return black_patches(count, size, seed=seed)
+    return grid_masks(count, size, cells=cells, keep=keep, seed=seed)

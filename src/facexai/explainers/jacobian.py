@@ -1,0 +1,131 @@
+"""The gradient of every number of an embedding by the pixels, a group of numbers per backward pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facexai.hooks import evaluating, quiet_grad
+from facexai.models import FaceModel
+
+Differentiate = Literal["unit", "raw"]
+
+UNREACHED = (
+    "no gradient reaches the image: the network detaches (no_grad, numpy, quantised weights) on the way; "
+    "CorrRISE(model) asks without gradients"
+)
+_TRIED = (4, 8, 16)
+_BUDGET = {"cpu": 2**30, "cuda": 2**33}  # bytes for the graph of all copies
+_best: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
+
+
+def rows(
+    model: FaceModel,
+    image: Tensor,
+    index: int,
+    numbers: Sequence[int],
+    *,
+    differentiate: Differentiate,
+    chunk: int,
+    reduce: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of numbers of one image's embedding, each reduced as soon as it is there.
+
+    One forward pass of ``chunk`` copies of the image; its graph serves every group of numbers, each copy giving the
+    gradient of one number per backward pass. Parameters are not differentiated.
+
+    Args:
+        model: the network.
+        image: (3, H, W).
+        index: which row of ``forward_kwargs`` it takes.
+        numbers: K positions in the embedding.
+        differentiate: the embedding scaled to length 1, or as the network gives it.
+        chunk: copies.
+        reduce: from gradients (k, 3, H, W) to what is kept of them, (k, ...).
+
+    Returns:
+        (K, ...) reduced gradients, and the network's outputs (B, D) for the image.
+
+    Raises:
+        ValueError: no gradient reaches the image.
+    """
+    size = min(chunk, len(numbers))
+    found = []
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
+        copies = image.detach().clone().expand(size, -1, -1, -1).clone().requires_grad_()
+        outputs = model.outputs(copies, torch.full((size,), index))
+        features = model.features(outputs)
+        embedding = F.normalize(features) if differentiate == "unit" else features
+        if not embedding.requires_grad:
+            raise ValueError(UNREACHED)
+        for start in range(0, len(numbers), size):
+            group = torch.tensor(numbers[start : start + size], device=embedding.device)
+            asked = embedding[: len(group)].gather(1, group[:, None]).sum()
+            more = start + size < len(numbers)
+            gradients = torch.autograd.grad(asked, copies, retain_graph=more, allow_unused=True)[0]
+            if gradients is None:
+                raise ValueError(UNREACHED)
+            found.append(reduce(gradients[: len(group)]))
+    return torch.cat(found), outputs.detach()[::size]
+
+
+def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
+    """Copies per backward pass: as given, or the fastest of 4, 8 and 16 whose graph fits into 1 GiB (8 on a GPU).
+
+    Timed once per network and device. The choice changes the last bits of the result, as every batch size does.
+    """
+    if chunk != "auto":
+        return chunk
+    known = _best.setdefault(model.core, {})
+    device = str(model.device)
+    if device not in known:
+        known[device] = _fastest(model)
+    return known[device]
+
+
+def _fastest(model: FaceModel) -> int:
+    budget = _BUDGET.get(model.device.type, _BUDGET["cpu"])
+    seconds: dict[int, float] = {}
+    with quiet_grad():
+        image = model.noise(1)[0]
+    largest = _graph_bytes(model, image)
+    for size in _TRIED:
+        if seconds and size * largest > budget:
+            break
+        numbers = [0] * (2 * size)  # one forward pass, two backward passes
+        taken = []
+        for _ in range(2):
+            start = time.perf_counter()
+            _, outputs = rows(
+                model, image, 0, numbers, differentiate="raw", chunk=size, reduce=lambda g: g.abs().sum(1)
+            )
+            float(outputs.sum())  # waits for the device
+            taken.append(time.perf_counter() - start)
+        seconds[size] = min(taken) / size
+    return min(seconds, key=lambda size: seconds[size])
+
+
+def _graph_bytes(model: FaceModel, image: Tensor) -> int:
+    """Bytes that autograd keeps for one image."""
+    kept = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        evaluating(model.net),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        model.outputs(image[None].clone().requires_grad_(), torch.zeros(1, dtype=torch.long))
+    weights = sum(p.numel() * p.element_size() for p in model.net.parameters())
+    return max(1, kept - weights)

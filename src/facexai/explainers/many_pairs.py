@@ -1,0 +1,167 @@
+"""Many pairs over fewer faces: every face is observed once; its evidence is held within a bound, the rest on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from facexai._messages import require
+from facexai.explainers.pairs import FaceEvidence, Pairwise
+from facexai.results import PairSaliency
+
+_WINDOW = 64  # pairs that are looked at ahead, so that their new faces are observed together
+
+
+def explain_pairs(
+    explainer: Pairwise,
+    images: Tensor | Sequence[Tensor],
+    pairs: Iterable[tuple[int, int]],
+    *,
+    memory: int = 2**30,
+    folder: str | Path | None = None,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> Iterator[PairSaliency]:
+    """Explain pairs of a set of faces, one after the other, observing every face once.
+
+    Args:
+        explainer: :class:`~facexai.FGGB`, :class:`~facexai.CorrRISE`, :class:`~facexai.PairCAM` or
+            :class:`~facexai.XSSAB`. Evidence of FGGB is large: ``FGGB(..., half=True)`` halves it. xSSAB, and PairCAM
+            at another layer than the head's, are not portable: they run the network for every pair.
+        images: (n, 3, H, W), or a sequence of (3, H, W), which may load them when asked.
+        pairs: (i, j), numbers of images; may be endless.
+        memory: bytes of evidence that are held; what is over goes to disk and comes back when it is needed.
+        folder: on whose disk; default: that of temporary files. What is written there is removed at the end.
+        batch_size: faces that are observed together.
+        progress: show a progress bar.
+
+    Yields:
+        a PairSaliency of one pair each, in the order of ``pairs``.
+
+    Raises:
+        ValueError: a pair of images that do not exist.
+        OSError: the disk is full; says what to do.
+        ImportError: evidence must go to disk and safetensors is missing (extra ``weights``).
+
+    Source: ours.
+
+    >>> from facexai import CorrRISE, FaceModel, InputSpec
+    >>> model = FaceModel(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), InputSpec(8))
+    >>> faces = torch.rand(4, 3, 8, 8)
+    >>> [len(why) for why in explain_pairs(CorrRISE(model, count=20), faces, [(0, 1), (0, 3), (2, 3)])]
+    [1, 1, 1]
+    """
+    if batch_size < 1 or memory < 0:
+        raise ValueError(f"expected batch_size of at least 1 and memory of at least 0, got {batch_size} and {memory}")
+    return _explained(explainer, images, iter(pairs), memory, folder, batch_size, progress)
+
+
+def _explained(
+    explainer: Pairwise,
+    images: Tensor | Sequence[Tensor],
+    pairs: Iterator[tuple[int, int]],
+    memory: int,
+    folder: str | Path | None,
+    batch_size: int,
+    progress: bool,
+) -> Iterator[PairSaliency]:
+    with tempfile.TemporaryDirectory(prefix="facexai-", dir=folder) as disk, tqdm(disable=not progress) as bar:
+        kept = _Kept(memory, Path(disk))
+        while some := list(islice(pairs, _WINDOW)):
+            for pair in some:
+                if not all(0 <= i < len(images) for i in pair):
+                    raise ValueError(f"expected pairs of the {len(images)} images, got {pair}")
+            if explainer.portable:
+                new = list(dict.fromkeys(i for pair in some for i in pair if i not in kept))
+                for at in range(0, len(new), batch_size):
+                    _observe(explainer, images, new[at : at + batch_size], kept)
+            for i, j in some:
+                both = _stacked(images, [i]), _stacked(images, [j])
+                if explainer.portable:
+                    why = explainer.answer(kept.get(i), kept.get(j))
+                else:
+                    why = explainer.answer(explainer.observe(both[0]), explainer.observe(both[1]))
+                yield replace(why, images=torch.stack(both, 1))
+                bar.update()
+
+
+def _observe(explainer: Pairwise, images: Tensor | Sequence[Tensor], part: list[int], kept: _Kept) -> None:
+    """Observe some faces together and keep the evidence of each."""
+    evidence: FaceEvidence = explainer.observe(_stacked(images, part))
+    for row, i in enumerate(part):
+        own = evidence[row : row + 1]
+        kept.put(i, replace(own, parts={name: tensor.clone() for name, tensor in own.parts.items()}))
+
+
+def _stacked(images: Tensor | Sequence[Tensor], numbers: list[int]) -> Tensor:
+    return torch.stack([images[i] for i in numbers])
+
+
+@final
+@dataclass(eq=False)
+class _Kept:
+    """Evidence by number: the latest used within a bound in memory, the rest in files."""
+
+    memory: int
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.held: OrderedDict[int, FaceEvidence] = OrderedDict()
+        self.files: dict[int, FaceEvidence] = {}
+        self.bytes = 0
+
+    def __contains__(self, number: int) -> bool:
+        return number in self.held or number in self.files
+
+    def put(self, number: int, evidence: FaceEvidence) -> None:
+        self.held[number] = evidence
+        self.held.move_to_end(number)
+        self.bytes += evidence.nbytes
+        while self.bytes > self.memory and len(self.held) > 1:
+            oldest, gone = self.held.popitem(last=False)
+            self.bytes -= gone.nbytes
+            if oldest not in self.files:
+                self._write(oldest, gone)
+
+    def get(self, number: int) -> FaceEvidence:
+        if number in self.held:
+            self.held.move_to_end(number)
+            return self.held[number]
+        plain = self.files[number]
+        device = next(iter(plain.parts.values())).device
+        parts = _safetensors().load_file(str(self._path(number)), device=str(device))
+        found = replace(plain, parts=parts)
+        self.put(number, found)
+        return found
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+    def _write(self, number: int, evidence: FaceEvidence) -> None:
+        writer = _safetensors()
+        try:
+            writer.save_file(
+                {name: part.contiguous() for name, part in evidence.parts.items()}, str(self._path(number))
+            )
+        except Exception as error:  # of a type of safetensors' own
+            self._path(number).unlink(missing_ok=True)
+            raise OSError(
+                f"evidence of {len(self.files) + 1} faces, {evidence.nbytes / 2**20:.1f} MiB each, does not fit on the "
+                f"disk ({error}); name a larger one with folder=, or hold more in memory= bytes"
+            ) from None
+        self.files[number] = replace(evidence, parts={n: p[:0] for n, p in evidence.parts.items()})
+
+
+def _safetensors() -> Any:
+    module: ModuleType = require("safetensors.torch", extra="weights", purpose="keeping evidence on disk")
+    return module

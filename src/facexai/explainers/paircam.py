@@ -1,0 +1,187 @@
+"""PairCAM: class activation maps of a pair, and which cell of one face matched which cell of the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facexai import functional
+from facexai.explainers.cam import CAM
+from facexai.explainers.classmaps import Evidence, check_evidence
+from facexai.explainers.hirescam import HiResCAM
+from facexai.explainers.pairs import (
+    Against,
+    FaceEvidence,
+    branches_first,
+    by_image,
+    check_gallery,
+    check_model,
+    check_same,
+    explain_pair,
+    record,
+    sides,
+    units_of,
+)
+from facexai.hooks import quiet_grad
+from facexai.models import FaceModel, Gallery
+from facexai.results import PairSaliency
+from facexai.results.pairs import warn_of_one_sign
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PairCAM:
+    """What every cell of each face adds to the cosine, and what two cells, one of each face, add to it together.
+
+    At the head's input, where the head is affine, the cells and ``.constant`` add up to the cosine exactly, which is
+    checked on every call. ``.matches(y, x)`` and ``.plot_matches()`` of the result show correspondences.
+
+    Args:
+        model: a :class:`~facexai.FaceModel` that embeds.
+        layer: ``"auto"``, the head's input; or any layer with a map, finer and of first order (activation times
+            gradient), which the recipe says.
+        threshold: cosine from which a pair is accepted; it changes no map.
+        table: keep the table of correspondences, (h w) x (h w) for each pair.
+
+    Raises:
+        HeadDoesNotFold: on use, ``layer="auto"`` and the head is not affine.
+
+    Cost: one forward pass per face; at the head's input everything else is algebra and the evidence is portable. At
+    other layers a backward pass from the output to the layer for each partner and, for the table, for each number of
+    the embedding.
+
+    Source: ours, of CAM (Zhou et al. 2016) folded as :class:`~facexai.CAM` does; the table for pooled heads is of
+    Zhu et al. 2021, IEEE TIP 30.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5))
+    >>> why = PairCAM(FaceModel(net, InputSpec(8)))(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    >>> torch.allclose(why.cells.sum((2, 3)) + why.constant, why.scores[:, None], atol=1e-5)
+    True
+    >>> why.table.shape
+    torch.Size([2, 6, 6, 6, 6])
+    """
+
+    model: FaceModel
+    layer: str = "auto"
+    threshold: float | None = None
+    table: bool = True
+
+    def __post_init__(self) -> None:
+        check_model(self.model, self.threshold)
+
+    __call__ = explain_pair
+
+    @property
+    def portable(self) -> bool:
+        """Whether its evidence is plain tensors, which can be kept."""
+        return self.layer == "auto"
+
+    def observe(self, images: Tensor) -> FaceEvidence | Evidence:
+        """One forward pass; plain tensors at the head's input, a graph at other layers."""
+        anybody = self._partners(torch.ones(1, 1))
+        if not self.portable:
+            return HiResCAM(anybody, layer=self.layer).observe(images)
+        seen = CAM(anybody).observe(images)
+        assert seen.head is not None
+        parts = {"outputs": seen.outputs, "activations": seen.activations, "head": seen.head}
+        rows = {name: by_image(part.detach(), len(images)) for name, part in parts.items()}
+        return FaceEvidence(rows, seen.fingerprint, "PairCAM", {"layer": seen.layer})
+
+    def answer(self, first: Any, second: Any) -> PairSaliency:
+        """The maps of pairs from evidence of their faces."""
+        evidence = [self._evidence(one) for one in (first, second)]
+        units = [self._units(one) for one in (first, second)]
+        rows = sides(*units)
+        cells, constants = [], []
+        for side in (0, 1):
+            maps, left = self._towards(evidence[side], units[1 - side][rows[1 - side]], rows[side], units[side])
+            cells.append(maps)
+            constants.append(left)
+        scores = (units[0][rows[0]] * units[1][rows[1]]).sum(1)
+        table = None
+        if self.table:
+            spread = [self._spread(evidence[side], units[side]) for side in (0, 1)]
+            with quiet_grad():
+                table = functional.correspondences(spread[0][rows[0]], spread[1][rows[1]])
+        threshold = None if self.threshold is None else float(self.threshold)
+        return warn_of_one_sign(
+            PairSaliency(
+                torch.stack(cells, 1),
+                self.model.spec.height_width,
+                scores,
+                threshold,
+                record(self.model, self.recipe(first)),
+                constant=torch.stack(constants, 1) if self.portable else None,
+                table=table,
+            )
+        )
+
+    # ---- each face as CAM sees it -----------------------------------------------------------------------------
+
+    def _partners(self, rows: Tensor) -> Gallery:
+        """Directions (C, D) in the space of the unit embedding, as people to explain."""
+        with torch.inference_mode(False):  # gradients of the score need plain tensors
+            return Gallery(self.model, tuple(str(k) for k in range(len(rows))), rows.detach().clone(), scale=1.0)
+
+    def _evidence(self, evidence: Any) -> Evidence:
+        if not self.portable:
+            check_evidence(self.model, evidence)
+            return evidence  # type: ignore[no-any-return]
+        check_same(evidence, "PairCAM", {"layer": self.model.head.layer})
+        parts = {name: branches_first(part) for name, part in evidence.parts.items()}
+        return Evidence(
+            parts["activations"], parts["outputs"], parts["head"], evidence.layer, evidence.fingerprint, "folded"
+        )
+
+    def _units(self, evidence: Any) -> Tensor:
+        if isinstance(evidence, FaceEvidence):
+            return units_of(self.model, evidence)
+        with quiet_grad():
+            return F.normalize(self.model.features(evidence.outputs.detach()))
+
+    def _base(self, rows: Tensor) -> CAM | HiResCAM:
+        people = self._partners(rows)
+        return CAM(people) if self.portable else HiResCAM(people, layer=self.layer)
+
+    def _towards(self, evidence: Evidence, partners: Tensor, rows: list[int], units: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells (P, h, w) of the faces ``rows`` towards their partners (P, D), and what the cells leave (P,)."""
+        if rows == list(range(len(rows))) and len(rows) == len(units):
+            classes = torch.arange(len(partners), device=partners.device)[:, None]
+            maps = self._base(partners).class_maps(evidence, classes)[:, 0]
+        else:  # one face stands for all
+            classes = torch.arange(len(partners), device=partners.device)[None]
+            maps = self._base(partners).class_maps(evidence, classes)[0]
+        with quiet_grad():
+            scores = (units[rows] * partners).sum(1)
+            return maps.detach(), scores - maps.detach().sum((1, 2))
+
+    def _spread(self, evidence: Evidence, units: Tensor) -> Tensor:
+        """(N, D, h, w): what each cell adds to every number of the unit embedding."""
+        size = units.shape[1]
+        classes = torch.arange(size, device=units.device).expand(len(units), -1)
+        return self._base(torch.eye(size, device=units.device, dtype=units.dtype)).class_maps(evidence, classes)
+
+    # ---- everybody --------------------------------------------------------------------------------------------
+
+    def against(self, gallery: Gallery) -> Against:
+        """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
+        return Against(self, gallery)
+
+    def maps_against(self, evidence: Any, gallery: Gallery) -> Tensor:
+        """(N, C, h, w) maps of each face against each person, in cosines."""
+        check_gallery(gallery, self.model)
+        seen = self._evidence(evidence)
+        base = CAM(gallery) if self.portable else HiResCAM(gallery, layer=self.layer)
+        classes = torch.arange(len(gallery), device=self.model.device).expand(len(self._units(evidence)), -1)
+        return base.class_maps(seen, classes).detach() / gallery.scale
+
+    def recipe(self, evidence: Any) -> dict[str, Any]:
+        """Every choice that changes a number."""
+        order = "exact" if self.portable else "first order: activation times gradient"
+        return {"method": "PairCAM", "layer": evidence.layer, "order": order, "unit": "cosine"}

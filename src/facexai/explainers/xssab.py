@@ -1,0 +1,151 @@
+"""xSSAB: gradients of the part of the cosine that agrees, and of the part that does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facexai import functional
+from facexai.explainers.classmaps import check_evidence
+from facexai.explainers.jacobian import UNREACHED
+from facexai.explainers.pairs import Against, against_units, check_model, explain_pair, record, sides
+from facexai.hooks import evaluating
+from facexai.models import FaceModel, Gallery
+from facexai.models.options import check_device
+from facexai.results import PairSaliency
+from facexai.results.pairs import warn_of_one_sign
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GraphEvidence:
+    """The graph from the pixels to the embedding of N faces; lives as long as the object and does not pickle.
+
+    Attributes:
+        images: (N, 3, H, W), the leaves of the graph.
+        outputs: (B*N, D), the network's.
+        features: (N, D'), of the model, on the graph.
+        fingerprint: of the model that was observed.
+    """
+
+    images: Tensor
+    outputs: Tensor
+    features: Tensor
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("this evidence holds a gradient graph and does not pickle; keep the images, or use FGGB's")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class XSSAB:
+    """xSSAB: what a face's pixels do for the agreeing part of the cosine, minus what they do for the rest.
+
+    The numbers of the embeddings whose product is at least their part of the threshold agree; the two parts of the
+    cosine are differentiated separately, through the scaling to length 1, and their magnitudes subtracted.
+
+    Args:
+        model: a :class:`~facexai.FaceModel` that embeds.
+        threshold: cosine from which a pair is accepted.
+
+    Raises:
+        ValueError: on use, no gradient reaches the image; a network that gives logits.
+
+    Cost: one forward pass per face, two backward passes per face and partner. Evidence holds the graph and cannot be
+    kept: to ask about many partners, :class:`~facexai.FGGB` is cheaper.
+
+    Source: Huber et al. 2023, arXiv:2304.13409.
+
+    >>> import torch
+    >>> from facexai import FaceModel, InputSpec
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
+    >>> why = XSSAB(FaceModel(net, InputSpec(8)), threshold=0.2)(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    >>> why.maps.shape
+    torch.Size([2, 2, 8, 8])
+    """
+
+    model: FaceModel
+    threshold: float
+
+    def __post_init__(self) -> None:
+        check_model(self.model, self.threshold, needed=True)
+
+    __call__ = explain_pair
+
+    @property
+    def portable(self) -> bool:
+        """Whether its evidence is plain tensors, which can be kept."""
+        return False
+
+    def observe(self, images: Tensor) -> GraphEvidence:
+        """One forward pass; keeps the graph from the pixels to the embedding."""
+        check_device(images, self.model.device)
+        self.model.spec.check(images)
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model.net):
+            leaves = images.detach().clone().requires_grad_()
+            outputs = self.model.outputs(leaves)
+            features = self.model.features(outputs)
+        if not features.requires_grad:
+            raise ValueError(UNREACHED)
+        return GraphEvidence(leaves, outputs, features, self.model.fingerprint)
+
+    def answer(self, first: GraphEvidence, second: GraphEvidence) -> PairSaliency:
+        """The maps of pairs; two backward passes for each side."""
+        for evidence in (first, second):
+            check_evidence(self.model, evidence)
+        rows = sides(first, second)
+        units = [F.normalize(e.features.detach()) for e in (first, second)]
+        aligned = [unit[row] for unit, row in zip(units, rows, strict=True)]
+        cells = []
+        for side, evidence in enumerate((first, second)):
+            partners = aligned[1 - side]
+            if len(evidence) == len(partners):
+                cells.append(self._signed(evidence, partners))
+            else:  # one face stands for all: a question per partner
+                cells.append(torch.cat([self._signed(evidence, partner[None]) for partner in partners]))
+        recipe = record(self.model, self.recipe(first))
+        scores = (aligned[0] * aligned[1]).sum(1)
+        size = self.model.spec.height_width
+        return warn_of_one_sign(PairSaliency(torch.stack(cells, 1), size, scores, float(self.threshold), recipe))
+
+    def _signed(self, evidence: GraphEvidence, partners: Tensor) -> Tensor:
+        """(N, H, W): magnitudes for the agreeing part minus those for the rest, mean over colours."""
+        features = evidence.features.detach()
+        agree = functional.agreeing(F.normalize(features) * partners, self.threshold)
+        parts = []
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model.net):
+            for mask in (agree, ~agree):
+                direction = functional.through_length(mask * partners, features)
+                gradients = torch.autograd.grad(
+                    evidence.features, evidence.images, direction.clone(), retain_graph=True, allow_unused=True
+                )[0]
+                if gradients is None:
+                    raise ValueError(UNREACHED)
+                parts.append(gradients.abs().mean(1))
+        return parts[0] - parts[1]
+
+    def against(self, gallery: Gallery) -> Against:
+        """The same graph against everybody, two backward passes per person: ``explainer.against(gallery)(images)``.
+
+        Raises:
+            ValueError: on use, a gallery with a centre of its own.
+        """
+        return Against(self, gallery)
+
+    def maps_against(self, evidence: GraphEvidence, gallery: Gallery) -> Tensor:
+        """(N, C, H, W) maps of each face against each person."""
+        check_evidence(self.model, evidence)
+        templates = against_units(gallery, self.model).to(evidence.features)
+        return torch.stack([self._signed(evidence, row.expand(len(evidence), -1)) for row in templates], 1)
+
+    def recipe(self, evidence: GraphEvidence) -> dict[str, Any]:
+        """Every choice that changes a number."""
+        return {"method": "XSSAB", "threshold": float(self.threshold), "unit": "gradient magnitude"}

@@ -1,0 +1,130 @@
+"""Pairs of faces: maps of a cosine, from what each face left behind alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-8
+
+
+def unit_gradients(gradients: Tensor) -> Tensor:
+    """Magnitudes of the gradients of an embedding's numbers, each map of length 1.
+
+    Args:
+        gradients: (K, 3, H, W), of K numbers of an embedding by the pixels.
+
+    Returns:
+        (K, H, W): absolute values summed over the colours, divided by their Frobenius norm + 1e-8.
+
+    Source: Lu, Xu and Ebrahimi 2024, arXiv:2403.04549, reconstructed.
+
+    >>> unit_gradients(torch.tensor([[[[3.0]], [[-1.0]], [[0.0]]]]))
+    tensor([[[1.]]])
+    """
+    size: Tensor = gradients.abs().sum(1)
+    scaled: Tensor = size / (size.flatten(1).norm(dim=1)[:, None, None] + _TINY)
+    return scaled
+
+
+def fggb(basis: Tensor, agreement: Tensor, threshold: float | Tensor) -> Tensor:
+    """Signed saliency of a pair from one face's gradient maps.
+
+    Args:
+        basis: (P, K, H, W), of :func:`unit_gradients`.
+        agreement: (P, K), products of the two unit embeddings' numbers; over all K they sum to the cosine.
+        threshold: cosine from which a pair is accepted.
+
+    Returns:
+        (P, H, W): sum over k of ``basis_k * (agreement_k - threshold / K)``; affine in the threshold.
+
+    Source: as :func:`unit_gradients`; the threshold is spread over the K numbers.
+
+    >>> fggb(torch.ones(1, 2, 1, 1), torch.tensor([[0.5, 0.25]]), 0.5)
+    tensor([[[0.2500]]])
+    """
+    weights = agreement - threshold / agreement.shape[1]
+    return torch.einsum("pkhw,pk->phw", basis, weights.to(basis.dtype))
+
+
+def agreeing(agreement: Tensor, threshold: float) -> Tensor:
+    """Which numbers of two unit embeddings speak for a match: agreement (P, K) of at least ``threshold / K``.
+
+    Source: Huber et al. 2023, arXiv:2304.13409.
+    """
+    agree: Tensor = agreement >= threshold / agreement.shape[1]
+    return agree
+
+
+def through_length(directions: Tensor, features: Tensor) -> Tensor:
+    """Directions for a unit vector, as directions for the vector before it was divided by its length.
+
+    Args:
+        directions: (P, K), gradient of a score by the unit vector.
+        features: (P, K), the vector.
+
+    Returns:
+        (P, K): ``(v - <f, v> f) / |e|`` with f = e / |e|.
+
+    >>> through_length(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]]))
+    tensor([[0.0000, 0.5000]])
+    """
+    length = features.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    unit = features / length
+    moved: Tensor = (directions - (unit * directions).sum(1, keepdim=True) * unit) / length
+    return moved
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks 1 to M along the last axis, equal values sharing their mean rank; float64.
+
+    >>> ranks(torch.tensor([0.1, 0.7, 0.7]))
+    tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
+    """
+    flat = values.reshape(-1, values.shape[-1]).contiguous()
+    ordered = flat.sort(dim=1).values
+    first = torch.searchsorted(ordered, flat, right=False)
+    last = torch.searchsorted(ordered, flat, right=True)
+    return ((first + last + 1).double() / 2).view(values.shape)
+
+
+def correlation_maps(masks: Tensor, scores: Tensor) -> Tensor:
+    """Correlation over masks of each pixel's visibility with the score.
+
+    Args:
+        masks: (M, H, W), 1 where a pixel is visible, 0 where it is black.
+        scores: (..., M), of the masked images; their ranks for Spearman's correlation with two-valued masks.
+
+    Returns:
+        (..., H, W) in [-1, 1], float32 or float64 as the masks; 0 where a mask or the score never changes.
+
+    Source: Lu et al. 2024, arXiv:2305.08546, reconstructed.
+
+    >>> correlation_maps(torch.tensor([[[1.0]], [[0.0]]]), torch.tensor([0.9, 0.4]))
+    tensor([[1.]])
+    """
+    seen = masks.flatten(1)
+    seen = seen - seen.mean(0)
+    spread = seen.norm(dim=0)
+    rows = scores.reshape(-1, scores.shape[-1]).double()
+    rows = rows - rows.mean(1, keepdim=True)
+    length = rows.norm(dim=1, keepdim=True)
+    still = length <= 1e-12 * rows.shape[1] ** 0.5
+    rows = torch.where(still, 0.0, rows / length.clamp(min=1e-300)).to(seen.dtype)
+    maps = (rows @ seen) / spread.clamp(min=1e-12)
+    maps = torch.where(spread > 1e-6, maps, 0.0).clamp(-1, 1)
+    return maps.view(*scores.shape[:-1], *masks.shape[1:])
+
+
+def correspondences(first: Tensor, second: Tensor) -> Tensor:
+    """How much each cell of one face and each cell of the other add to their dot product.
+
+    Args:
+        first, second: (P, K, h, w): what each cell adds to the K numbers of the unit embedding.
+
+    Returns:
+        (P, h, w, h, w): their sum is the cosine up to what no cell holds.
+
+    Source: Zhu et al. 2021, IEEE TIP 30, for pooled heads; the folding of flattened heads is ours.
+    """
+    return torch.einsum("pkab,pkcd->pabcd", first, second)

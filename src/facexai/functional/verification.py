@@ -1,0 +1,122 @@
+"""Scores of pairs against their labels: AUC, and what every threshold accepts. Counts stay whole numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def genuine_and_impostor(scores: Any, labels: Any) -> tuple[Floats, Floats]:
+    """Scores split by label, checked.
+
+    Args:
+        scores: (P,) finite numbers, a tensor, an array or a sequence; higher means more similar.
+        labels: (P,) True or 1 for pairs of one person, False or 0 for pairs of two.
+
+    Returns:
+        Scores of the genuine pairs and of the impostor pairs, float64, in their order.
+
+    Raises:
+        ValueError: lengths that differ, NaN or infinity, other labels, or pairs of one kind only.
+
+    >>> genuine_and_impostor([0.9, 0.1, 0.4], [True, False, True])
+    (array([0.9, 0.4]), array([0.1]))
+    """
+    values, same = _row(scores), _row(labels)
+    if values.ndim != 1 or values.shape != same.shape:
+        raise ValueError(f"expected scores (P,) and as many labels, got shapes {values.shape} and {same.shape}")
+    if not np.isin(same, (0.0, 1.0)).all():
+        raise ValueError("expected labels True and False, or 1 and 0; got other values")
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise ValueError(f"expected finite scores, got NaN or infinity in {count} of {len(values)} pairs")
+    genuine, impostor = values[same == 1], values[same == 0]
+    if len(genuine) == 0 or len(impostor) == 0:
+        raise ValueError(
+            f"expected pairs of both kinds, got {len(genuine)} pairs of one person and {len(impostor)} pairs of two"
+        )
+    return genuine, impostor
+
+
+def _row(values: Any) -> Floats:
+    if isinstance(values, Tensor):
+        return values.detach().cpu().double().numpy()
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected one number per pair: {error}") from error
+
+
+def auc(scores: Any, labels: Any) -> float:
+    """Chance that a genuine pair scores above an impostor pair, ties counted half.
+
+    Args:
+        scores, labels: (P,), as in :func:`genuine_and_impostor`.
+
+    Returns:
+        In [0, 1]: the Mann-Whitney statistic over the number of its comparisons, counted in whole numbers.
+
+    Raises:
+        ValueError: as in :func:`genuine_and_impostor`.
+
+    Source: Mann and Whitney 1947; the area under the ROC curve equals it (Hanley and McNeil 1982).
+
+    >>> auc([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
+    0.875
+    """
+    genuine, impostor = genuine_and_impostor(scores, labels)
+    ordered = np.sort(impostor)
+    # both sides count what lies below; a tie is in one of them only, so it counts half
+    twice = np.searchsorted(ordered, genuine, "left") + np.searchsorted(ordered, genuine, "right")
+    return int(twice.sum()) / (2 * len(genuine) * len(impostor))
+
+
+def sweep(scores: Any, labels: Any) -> tuple[Floats, Counts, Counts]:
+    """What is accepted as the threshold falls; a pair is accepted if its score >= threshold.
+
+    Args:
+        scores, labels: (P,), as in :func:`genuine_and_impostor`.
+
+    Returns:
+        Three arrays (K,). Thresholds are infinity, which accepts nobody, then every score that occurs, falling; then
+        the impostor pairs and the genuine pairs that each accepts. The last threshold accepts all.
+
+    Raises:
+        ValueError: as in :func:`genuine_and_impostor`.
+
+    >>> sweep([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
+    (array([inf, 0.9, 0.5, 0.1]), array([0, 0, 1, 2]), array([0, 1, 2, 2]))
+    """
+    genuine, impostor = genuine_and_impostor(scores, labels)
+    rising = np.unique(np.concatenate([genuine, impostor]))
+    thresholds = np.concatenate([[np.inf], rising[::-1]])
+    accepted = [len(kind) - np.searchsorted(np.sort(kind), thresholds, "left") for kind in (impostor, genuine)]
+    return thresholds, accepted[0].astype(np.int64), accepted[1].astype(np.int64)
+
+
+def equal_error(impostors: Counts, genuines: Counts) -> tuple[int, float]:
+    """Where false matches and false non-matches are most nearly as frequent, and how frequent.
+
+    Args:
+        impostors, genuines: (K,) accepted pairs of a :func:`sweep`.
+
+    Returns:
+        Position in the sweep, the first among equals from the highest score downwards (infinity is no score), and the
+        mean of both error rates there.
+
+    Source: first minimum of ``|FMR - FNMR|`` over the scores that occur, compared in whole numbers.
+
+    >>> equal_error(np.array([0, 0, 1, 2]), np.array([0, 1, 2, 2]))
+    (1, 0.25)
+    """
+    many, few = int(impostors[-1]), int(genuines[-1])
+    missed = few - genuines
+    gap = np.abs(impostors * few - missed * many)
+    place = 1 + int(np.argmin(gap[1:]))
+    return place, float(impostors[place] / many + missed[place] / few) / 2

@@ -1,0 +1,245 @@
+"""Verification deletion and insertion: how many pairs are still decided rightly while pixels go or come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facexai._messages import near_matches
+from facexai.metrics.adding import joined
+from facexai.metrics.pair_protocol import Part, Protocol
+from facexai.metrics.pair_subject import CONTROLS, PairSubject, control_places, directed, pair_subject, places
+from facexai.metrics.statistic import Statistic
+from facexai.models.protocols import Embedder
+from facexai.results import PairSaliency
+
+Scheme = Literal["deletion", "insertion"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PairCurve:
+    """Which pairs are decided rightly while pixels of their images go or come.
+
+    Attributes:
+        shares: (S + 1,) share of the pixels that went or came, 0 to 1.
+        correct: (P, S + 1) 1.0 where the decision is right, else 0.0, for each pair that the protocol chose.
+        cosines: (P, S + 1).
+        area: statistic of the area under each pair's row of ``correct`` (trapezoid), in per cent; its items are the
+            numbers of the pairs. The mean is the area under the accuracy.
+        controls: the same with the controls' orders of pixels.
+        reasons: why a control is None.
+        recipe: scheme, the whole protocol, the threshold found, part and seed.
+
+    Curves of two parts of a data set add, where the threshold of the protocol is a number and both have their
+    ``items``; the controls ``mean-map`` and ``other-pair`` are then those of each part.
+    """
+
+    shares: NDArray[np.float64]
+    correct: NDArray[np.float64]
+    cosines: NDArray[np.float64]
+    area: Statistic
+    controls: Mapping[str, PairCurve | None] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """(S + 1,) share of right decisions, 0 to 1."""
+        mean: NDArray[np.float64] = self.correct.mean(0)
+        return mean
+
+    @property
+    def cosine(self) -> NDArray[np.float64]:
+        """(S + 1,) mean cosine."""
+        mean: NDArray[np.float64] = self.cosines.mean(0)
+        return mean
+
+    @property
+    def auc(self) -> float:
+        """Area under the accuracy in per cent."""
+        return self.area.mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of :attr:`auc`, by identity where known, else by pair."""
+        return self.area.interval
+
+    def p_value(self, control: str) -> float | None:
+        """Paired test of the areas against a control; None where the control is missing.
+
+        Raises:
+            KeyError: no control has this name.
+        """
+        if control not in self.controls:
+            raise KeyError(f"no control {control!r}; there are {', '.join(self.controls)}")
+        other = self.controls[control]
+        return None if other is None else self.area.p_value(other.area)
+
+    def __add__(self, other: PairCurve) -> PairCurve:
+        rest = joined(self, other)
+        order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
+        correct, cosines = (
+            np.concatenate([getattr(part, name) for part in (self, other)])[order] for name in ("correct", "cosines")
+        )
+        return PairCurve(self.shares, correct, cosines, self.area + other.area, **rest)
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{n} {c.auc:.1f}" for n, c in self.controls.items() if c is not None)
+        told = f"{self.recipe.get('scheme')}, {self.recipe.get('protocol')}, {self.recipe.get('part')}"
+        return f"PairCurve({told}: area {self.auc:.1f} % of {len(self.correct)} pairs; {held})"
+
+
+def verification_deletion(
+    model: Embedder,
+    first: Tensor,
+    second: Tensor,
+    maps: PairSaliency | Tensor,
+    same: Any,
+    protocol: str | Protocol = "fame",
+    part: Part = "similar",
+    *,
+    controls: Sequence[str] = CONTROLS,
+    identities: Sequence[str] | None = None,
+    items: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> PairCurve:
+    """Share of right decisions while pixels are removed, those with the largest values first.
+
+    On genuine pairs the smaller the area, the truer a map of what is similar: without it the match is lost. The same
+    holds for what is dissimilar on impostor pairs, if its loss makes the network accept them. What the area means on
+    other combinations, and over all pairs, the controls must tell: an empty image is no match, so impostor pairs stay
+    right whatever is removed.
+
+    Args:
+        model: a :class:`~facexai.FaceModel` that embeds.
+        first, second: (P, 3, H, W) RGB in [0, 1]; the first is the probe.
+        maps: the PairSaliency of these pairs, or signed maps (P, 2, H, W).
+        same: (P,) True for pairs of one person.
+        protocol: name of one of :data:`PROTOCOLS`, or a :class:`Protocol`.
+        part: ``"similar"``: pixels go from the most positive value; ``"dissimilar"``: from the most negative;
+            ``"auto"``: similar on genuine and dissimilar on impostor pairs, what speaks for the truth.
+        controls: those to measure, of ``random`` (pixels in random order: speckle destroys pictures, so this does well
+            in deletion), ``random-region`` (the order of the map, shifted cyclically), ``centre`` (from the middle
+            outwards), ``mean-map`` (mean over the chosen pairs of the maps scaled to [0, 1], by part), ``other-pair``
+            (the next chosen pair's map, of another identity where known).
+        identities: (P,) person in the probe, for intervals, tests and ``other-pair``; None: every pair is its own.
+        items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
+        seed: of the random controls.
+        batch_size: images per forward pass.
+
+    Definitions. A pair is accepted if its cosine is at least the threshold; that is found once by the protocol's rule
+    from the unchanged scores of all pairs given, before any are chosen, and stays. Both ends of a curve are measured
+    once: the unchanged pair, and nothing but fill; with ``perturb="both"`` the latter are two equal images for black
+    fill, and a match. ``round(share * H * W)`` pixels are changed. Pixels in which the explained part of the map is 0
+    come last, by the signed map, so that no tie decides.
+
+    Raises:
+        TypeError: a model that does not embed, or maps that are none.
+        ValueError: what does not belong together; maps of another network; an unknown protocol, part or control; no
+            pair that the protocol is about; pairs of one kind only, where the threshold is not a number.
+
+    Cost: two passes for every pair, and ``steps - 1`` for each order of pixels, twice that with ``perturb="both"``.
+
+    Source: threshold and steps of ``fame`` as published; the curve as RISE's (Petsiuk et al. 2018, arXiv:1806.07421)
+    with accuracy in the place of a probability; the controls are ours.
+    """
+    who = pair_subject(
+        model,
+        first,
+        second,
+        same,
+        protocol,
+        part,
+        identities=identities,
+        items=items,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return measured(who, "deletion", maps, controls)
+
+
+def verification_insertion(
+    model: Embedder,
+    first: Tensor,
+    second: Tensor,
+    maps: PairSaliency | Tensor,
+    same: Any,
+    protocol: str | Protocol = "fame",
+    part: Part = "similar",
+    *,
+    controls: Sequence[str] = CONTROLS,
+    identities: Sequence[str] | None = None,
+    items: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> PairCurve:
+    """Share of right decisions while pixels replace the fill, those with the largest values first.
+
+    On genuine pairs the larger the area, the truer a map of what is similar. Impostor pairs begin right where an empty
+    image is no match. Arguments, definitions, errors, cost and source are those of :func:`verification_deletion`.
+    """
+    who = pair_subject(
+        model,
+        first,
+        second,
+        same,
+        protocol,
+        part,
+        identities=identities,
+        items=items,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return measured(who, "insertion", maps, controls)
+
+
+def measured(
+    who: PairSubject,
+    scheme: Scheme,
+    maps: PairSaliency | Tensor,
+    controls: Sequence[str] = CONTROLS,
+    known: Mapping[str, PairCurve | None] | None = None,
+) -> PairCurve:
+    """The curve of these maps with its controls.
+
+    Args:
+        known: controls that were measured already on the same pairs and do not depend on the maps.
+    """
+    for name in controls:
+        if name not in CONTROLS:
+            raise ValueError(f"no control is called {name!r}; {near_matches(str(name), CONTROLS)}")
+    turned = directed(who, maps)
+    own = places(who, turned)
+    found: dict[str, PairCurve | None] = {}
+    reasons = {}
+    for name in controls:
+        if known is not None and name in known:
+            found[name] = known[name]
+            continue
+        order = control_places(who, name, turned, own)
+        found[name] = None if isinstance(order, str) else _curve(who, scheme, order)
+        if isinstance(order, str):
+            reasons[name] = order
+    mine = _curve(who, scheme, own)
+    return PairCurve(mine.shares, mine.correct, mine.cosines, mine.area, found, reasons, mine.recipe)
+
+
+def _curve(who: PairSubject, scheme: Scheme, order: Tensor) -> PairCurve:
+    shares = np.linspace(0, 1, who.protocol.steps + 1)
+    pixels = order.shape[-2] * order.shape[-1]
+    columns = [who.whole if scheme == "deletion" else who.empty]
+    for share in shares[1:-1]:
+        early = order < round(float(share) * pixels)
+        columns.append(who.cosines(early if scheme == "insertion" else ~early))
+    columns.append(who.empty if scheme == "deletion" else who.whole)
+    cosines = np.stack(columns, 1)
+    correct = ((cosines >= who.threshold) == who.same[:, None]).astype(np.float64)
+    area = Statistic.of(100 * np.trapezoid(correct, shares, axis=1), items=who.items, identities=who.identities)
+    return PairCurve(shares, correct, cosines, area, recipe={"scheme": scheme, **who.recipe})

@@ -1,0 +1,115 @@
+"""Pair explainers, their curves and the controls in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from facexai.metrics.faithfulness import Table
+from facexai.metrics.pair_curves import PairCurve, Scheme, measured
+from facexai.metrics.pair_protocol import Part, Protocol
+from facexai.metrics.pair_subject import COMMON, CONTROLS, pair_subject
+from facexai.models.protocols import Embedder
+from facexai.results import PairSaliency
+
+PairMethod = Callable[[Tensor, Tensor], PairSaliency] | PairSaliency | Tensor
+
+SCHEMES: tuple[Scheme, ...] = ("deletion", "insertion")
+_PANELS = {
+    "deletion": "deletion: area under the accuracy, %",
+    "insertion": "insertion: area under the accuracy, %",
+}
+_NAMES = {"centre": "centre prior", "random": "random pixels"}
+
+
+def pair_faithfulness(
+    methods: Mapping[str, PairMethod],
+    model: Embedder,
+    first: Tensor,
+    second: Tensor,
+    same: Any,
+    protocol: str | Protocol = "fame",
+    part: Part = "similar",
+    *,
+    identities: Sequence[str] | None = None,
+    items: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Table:
+    """Measure pair explainers side by side, with the controls that ask whether any of them knows this pair.
+
+    Args:
+        methods: name -> explainer (called with both images), its PairSaliency, or signed maps (P, 2, H, W).
+        model, first, second, same, protocol, part: as in :func:`verification_deletion`, and so all that follow.
+
+    Returns:
+        :class:`Table`: one row per method, then the controls, those that depend on a method under its name.
+        ``deletion`` (less is better) and ``insertion`` (more is better): area under the accuracy in per cent.
+        ``specificity``: by how much another pair's map is worse in deletion. ``beats ...``: better than the control
+        in deletion, ``insertion beats ...`` in insertion, with p < 0.05, paired, not corrected for their number.
+
+    Raises:
+        ValueError: no method; else as :func:`verification_deletion`.
+    """
+    if not methods:
+        raise ValueError("expected at least one method")
+    who = pair_subject(
+        model,
+        first,
+        second,
+        same,
+        protocol,
+        part,
+        identities=identities,
+        items=items,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    rows: list[dict[str, Any]] = []
+    below: list[dict[str, Any]] = []
+    common: dict[Scheme, dict[str, PairCurve | None]] = {}
+    for name, method in methods.items():
+        maps = method(first, second) if callable(method) and not isinstance(method, Tensor) else method
+        curves = {scheme: measured(who, scheme, maps, known=common.get(scheme)) for scheme in SCHEMES}
+        common = {scheme: {c: curve.controls[c] for c in COMMON} for scheme, curve in curves.items()}
+        rows.append(pair_row(name, curves))
+        below += [
+            _row(f"{control} of {name}", {s: curve.controls[control] for s, curve in curves.items()}, control=True)
+            for control in CONTROLS
+            if control not in COMMON
+        ]
+    shared = [_row(_NAMES[c], {s: common[s][c] for s in SCHEMES}, control=True) for c in COMMON]
+    below = [row for row in (*shared, *below) if row["deletion"] is not None]
+    recipe = {**who.recipe, "pairs given": who.given, "pairs measured": len(who.chosen)}
+    return Table(tuple(rows + [{**dict.fromkeys(rows[0]), **row} for row in below]), recipe, _PANELS)
+
+
+def pair_row(name: str, curves: Mapping[Scheme, PairCurve]) -> dict[str, Any]:
+    """A method's row of the table from its two curves."""
+    row = _row(name, curves, control=False)
+    gone = curves["deletion"]
+    other = gone.controls["other-pair"]
+    row["specificity"] = None if other is None else other.auc - gone.auc
+    for scheme in SCHEMES:
+        told = "beats" if scheme == "deletion" else "insertion beats"
+        row |= {f"{told} {control}": _beats(curves[scheme], control) for control in CONTROLS}
+    return row
+
+
+def _row(name: str, curves: Mapping[Scheme, PairCurve | None], *, control: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"map": name, "control": control}
+    for scheme in SCHEMES:
+        curve = curves[scheme]
+        row[scheme] = None if curve is None else curve.auc
+        row[f"{scheme} interval"] = None if curve is None else curve.interval
+    return row
+
+
+def _beats(curve: PairCurve, control: str) -> bool | None:
+    other, p = curve.controls[control], curve.p_value(control)
+    if other is None or p is None:
+        return None
+    better = curve.auc < other.auc if curve.recipe["scheme"] == "deletion" else curve.auc > other.auc
+    return bool(better and p < 0.05)

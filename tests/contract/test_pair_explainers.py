@@ -1,0 +1,200 @@
+"""What every pair explainer promises. A new one adds one line to EXPLAINERS."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import pytest
+import torch
+from nets import FlatNet, shaken
+from untouched import mixed_modes, same, snapshot
+
+from facexai import FGGB, XSSAB, CorrRISE, FaceModel, PairCAM, zoo
+
+EXPLAINERS = {
+    "FGGB": lambda m: FGGB(m, 0.2, chunk=8),
+    "FGGB-raw": lambda m: FGGB(m, 0.2, "raw", chunk=8),
+    "XSSAB": lambda m: XSSAB(m, 0.2),
+    "CorrRISE": lambda m: CorrRISE(m, "grid", count=12),
+    "CorrRISE-patches": lambda m: CorrRISE(m, count=12, threshold=0.2),
+    "PairCAM": PairCAM,
+    "PairCAM-layer3": lambda m: PairCAM(m, layer="layer3", table=False),
+}
+pytestmark = pytest.mark.filterwarnings("ignore:a map of pair .* has one sign")
+
+
+def make(name, flip=None, dtype=torch.float32):
+    torch.manual_seed(1)
+    return EXPLAINERS[name](FaceModel(shaken(FlatNet()).to(dtype), "arcface", flip=flip))
+
+
+@pytest.fixture(params=EXPLAINERS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def pair():
+    drawn = torch.rand(2, 2, 3, 112, 112, generator=torch.Generator().manual_seed(3))
+    return drawn[0], drawn[1]
+
+
+def test_it_leaves_everything_as_it_was(name, pair):
+    explainer = make(name)
+    net = mixed_modes(explainer.model.net)
+    pair[0].requires_grad_(True)
+    before = snapshot(net, pair[0])
+    explainer(*pair)
+    assert same(before, snapshot(net, pair[0]))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_it_leaves_everything_as_it_was_after_a_failure(name, pair, error):
+    explainer = make(name)
+    net = mixed_modes(explainer.model.net)
+    explainer(*pair)
+
+    def fail(*_):
+        raise error("boom")
+
+    net.layer4.register_forward_hook(fail)
+    before = snapshot(net, pair[0])
+    with pytest.raises(error, match="boom"):
+        explainer(*pair)
+    assert same(before, snapshot(net, pair[0]))
+
+
+def test_no_grad_inference_mode_and_frozen_weights_change_nothing(name, pair):
+    explainer = make(name)
+    expected = explainer(*pair).cells
+    with torch.no_grad():
+        assert torch.equal(explainer(*pair).cells, expected)
+    with torch.inference_mode():
+        assert torch.equal(explainer(*(side.clone() for side in pair)).cells, expected)
+    explainer.model.net.requires_grad_(False)
+    assert torch.equal(explainer(*pair).cells, expected)
+
+
+@pytest.mark.parametrize("flip", [None, "sum", "concat"])
+def test_batch_equals_loop_and_sides_change_places(name, pair, flip):
+    explainer = make(name, flip)
+    batch = explainer(*pair)
+    turned = explainer(*pair[::-1])
+    torch.testing.assert_close(turned.cells.flip(1), batch.cells, rtol=1e-4, atol=1e-5)
+    for p in range(2):
+        one = explainer(pair[0][p : p + 1], pair[1][p : p + 1])
+        torch.testing.assert_close(one.cells[0], batch.cells[p], rtol=1e-4, atol=1e-4 * float(batch.cells.abs().max()))
+        torch.testing.assert_close(one.scores[0], batch.scores[p], rtol=1e-5, atol=1e-5)
+
+
+def test_the_score_is_the_cosine_of_the_model(name, pair):
+    explainer = make(name)
+    expected = (explainer.model.embed(pair[0]) * explainer.model.embed(pair[1])).sum(1)
+    torch.testing.assert_close(explainer(*pair).scores, expected)
+
+
+def test_observe_once_answer_many(name, pair):
+    explainer = make(name)
+    explainer(*pair)
+    runs = []
+    evidence = [explainer.observe(side) for side in pair]
+    explainer.model.net.register_forward_hook(lambda *_: runs.append(1))
+    first, second = explainer.answer(*evidence), explainer.answer(*evidence)
+    assert torch.equal(first.cells, second.cells)
+    assert torch.equal(first.cells, explainer(*pair).cells)
+    assert len(runs) > 0  # of the direct call ...
+    before = len(runs)
+    explainer.answer(*evidence)
+    assert len(runs) == before  # ... and none of the answers
+
+
+def test_portable_evidence_pickles_and_other_evidence_says_why_not(name, pair):
+    explainer = make(name)
+    evidence = explainer.observe(pair[0])
+    if not explainer.portable:
+        with pytest.raises(TypeError, match="does not pickle"):
+            pickle.dumps(evidence)
+        return
+    again = pickle.loads(pickle.dumps(evidence))
+    assert torch.equal(explainer.answer(again, again).cells, explainer.answer(evidence, evidence).cells)
+    cut = evidence[1:2]
+    torch.testing.assert_close(explainer.answer(cut, cut).cells[0], explainer.answer(evidence, evidence).cells[1])
+    whole = type(evidence).joined([evidence[:1], cut])
+    assert torch.equal(explainer.answer(whole, whole).cells, explainer.answer(evidence, evidence).cells)
+    with pytest.raises(TypeError, match="a slice such as"):
+        evidence[0]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_finite_on_constant_input(name, value):
+    flat = torch.full((1, 3, 112, 112), value)
+    why = make(name)(flat, flat)
+    assert torch.isfinite(why.maps).all()
+    assert torch.isfinite(why.scores).all()
+
+
+def test_float64_agrees_and_bfloat16_works(name, pair):
+    single, double = make(name)(*pair), make(name, dtype=torch.float64)(*(side.double() for side in pair))
+    assert double.cells.dtype == torch.float64
+    near = 2e-3 * float(double.cells.abs().max())
+    if name != "XSSAB":  # which numbers agree is a yes or no that rounding can turn
+        torch.testing.assert_close(single.cells.double(), double.cells.double(), rtol=0, atol=near)
+    half = make(name, dtype=torch.bfloat16)(*pair)
+    assert half.cells.dtype == torch.float32
+    assert torch.isfinite(half.cells).all()
+
+
+def test_the_result_says_what_was_done(name, pair):
+    explainer = make(name)
+    why = explainer(*pair)
+    assert why.maps.shape == (2, 2, 112, 112)
+    assert why.recipe["method"] == type(explainer).__name__
+    assert why.recipe["fingerprint"] == explainer.model.fingerprint
+    assert torch.equal(why.images, torch.stack(pair, 1))
+    if why.threshold is not None:
+        assert torch.equal(why.accepted, why.scores >= 0.2)
+    assert why.recipe["method"] in repr(why)
+
+
+def test_it_is_a_frozen_recipe_that_pickles_with_a_named_model(name, zoo_installed):
+    explainer = make(name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        explainer.model = None
+    assert "Conv2d" not in repr(explainer)
+    if name != "PairCAM-layer3":
+        named = EXPLAINERS[name](zoo.load("dlib-resnet29"))
+        again = pickle.loads(pickle.dumps(named))
+        assert again.model.fingerprint == named.model.fingerprint
+
+
+def test_evidence_of_other_weights_is_refused(name, pair):
+    explainer = make(name)
+    evidence = explainer.observe(pair[0])
+    with torch.no_grad():
+        explainer.model.net.fc.weight.mul_(2)
+    with pytest.raises(ValueError, match="observe the images again"):
+        explainer.answer(evidence, evidence)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[0], r"images\[None\]"),
+        (lambda x: x[:, :1], "RGB"),
+        (lambda x: x[:0], "empty"),
+        (lambda x: x[:, :, :100], "images.resize"),
+        (lambda x: x * 255, "divide 0..255 by 255"),
+        (lambda x: torch.where(x > 0.9, float("nan"), x), "NaN"),
+        (lambda x: x.numpy(), "torch.Tensor|batches of faces"),
+        (lambda x: x.to("meta"), r"images.to\(model.device\)"),
+    ],
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_bad_images_get_one_clear_error(name, pair, side, change, message):
+    explainer = make(name)
+    before = snapshot(explainer.model.net, pair[0])
+    given = [change(one) if i == side else one for i, one in enumerate(pair)]
+    with pytest.raises((ValueError, TypeError), match=message):
+        explainer(*given)
+    assert same(before, snapshot(explainer.model.net, pair[0]))
