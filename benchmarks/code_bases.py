@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from common import arguments, report
 
-from facexai import CAM, SDD, GradCAM, HeadDoesNotFold, HiResCAM, ScoreCAM, metrics
+from facexai import CAM, SDD, CorrRISE, GradCAM, HeadDoesNotFold, HiResCAM, ScoreCAM, metrics
 from facexai.models import completeness
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"CAM": CAM, "HiResCAM": HiResCAM, "GradCAM": GradCAM, "ScoreCAM": ScoreCAM}
+MASKS = 12  # of CorrRISE: enough to see that it works
 SAID = 150  # characters of a refusal
 
 
@@ -42,6 +43,8 @@ def tried(methods, case, model, images) -> tuple[list[str], dict[str, str]]:
         try:
             if name == "deletion":
                 metrics.deletion(people, images, torch.rand(images[:, 0].shape))
+            elif name == "CorrRISE":
+                CorrRISE(people, "grid", count=MASKS)(images)
             elif name == "SDD":
                 base = next((KINDS[n] for n in ("CAM", "HiResCAM", "ScoreCAM") if n in works), HiResCAM)
                 SDD(base(people), rivals=3)(images)

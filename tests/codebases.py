@@ -286,8 +286,8 @@ class Case:
         return FaceModel.from_callable(net, self.spec, **options)
 
 
-METHODS = ("CAM", "HiResCAM", "GradCAM", "ScoreCAM", "SDD", "deletion")
-_INSIDE = METHODS[:-1]  # those that look inside
+METHODS = ("CAM", "HiResCAM", "GradCAM", "ScoreCAM", "SDD", "CorrRISE", "deletion")
+_INSIDE = METHODS[:5]  # those that look inside
 
 
 _GATED = {"CAM": r"does not fold: the input of 'feature.0' .*; before it runs 'senet.3' \(Sigmoid\)"}

@@ -14,7 +14,7 @@ from nets import FlatNet, TokenNet
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from facexai import CAM, SDD, FaceModel, FaceXAIWarning, GradCAM, HiResCAM, ScoreCAM, doctor, metrics, models
+from facexai import CAM, SDD, CorrRISE, FaceModel, FaceXAIWarning, GradCAM, HiResCAM, ScoreCAM, doctor, metrics, models
 
 # what torch says of autocast without a GPU, twice; of checkpoints without gradients; of quantised networks
 WORDS = ("CUDA is not available", "torch.cuda.amp.autocast", "None of the inputs have", "autograd kernel was not")
@@ -48,6 +48,8 @@ def explain(name, method, classifier, images):
     """One method's cells, or for deletion the points that are lost."""
     if method == "deletion":
         return torch.tensor(metrics.deletion(classifier, images, torch.rand(images[:, 0].shape)).drop)
+    if method == "CorrRISE":
+        return CorrRISE(classifier, "grid", count=8)(images).cells
     refused = CODE_BASES[name].refused
     base = next((kind for kind in (CAM, HiResCAM, ScoreCAM) if kind.__name__ not in refused), HiResCAM)
     kinds = {kind.__name__: kind for kind in (CAM, HiResCAM, GradCAM, ScoreCAM)}

@@ -13,6 +13,7 @@ from nets import DepthwiseHead, FlatNet, GapNet, NormHead, TokenNet, UnitNet, sh
 from torch import nn
 
 from facexai import FaceModel, InputSpec, doctor
+from facexai.input_spec import PRESETS
 
 SPEC = InputSpec(112, mean=0.5, std=0.5)
 
@@ -291,6 +292,23 @@ def test_the_wrong_input_of_a_real_network_is_found(dlib_model, lfw, crops, wron
     found = doctor(model, faces)
     assert "input" in bad(found), str(found)
     assert found.variants[0].spec == dlib_model.spec
+
+
+@pytest.mark.parametrize(
+    ("network", "preset"),
+    [
+        *(("mobileface", preset) for preset in ("insightface", "adaface", "magface", "facex-zoo", "dlib")),
+        *(("facenet", preset) for preset in ("adaface", "magface")),
+    ],
+)
+def test_another_code_bases_preset_is_found(request, lfw, crops, network, preset):
+    """FaceNet's own differs from insightface's by less than a grey level, so that one is right for it."""
+    right = request.getfixturevalue({"facenet": "facenet_model"}.get(network, network))
+    faces = {name: crops(photos[:3], network) for name, photos in list(lfw.items())[:12]}
+    given = {key: getattr(PRESETS[preset], key) for key in ("channels", "mean", "std", "range")}
+    found = doctor(FaceModel(right.net, replace(right.spec, **given), center=right.center), faces)
+    assert "input" in bad(found), str(found)
+    assert found.variants[0].spec == right.spec
 
 
 @pytest.mark.parametrize("network", ["dlib", "mobileface", "facenet"])

@@ -109,6 +109,8 @@ def test_curves_are_the_literal_loop(model, data, maps, scheme, how, part):
     np.testing.assert_array_equal(curve.correct, correct)
     assert curve.shares.tolist() == pytest.approx(np.linspace(0, 1, how.steps + 1).tolist())
     np.testing.assert_allclose(curve.cosine, cosines.mean(0))
+    np.testing.assert_allclose(curve.cosine_area.values, np.trapezoid(cosines, dx=1 / how.steps, axis=1))
+    assert curve.cosine_area.items.tolist() == chosen
 
 
 def test_the_area_is_that_under_the_accuracy_and_has_an_interval(model, data, maps):
@@ -310,6 +312,7 @@ def test_the_table(model, data, tmp_path):
     own = metrics.verification_deletion(model, first, second, true, same, "epfl-inferred")
     assert rows["true"]["deletion"] == own.auc
     assert rows["true"]["deletion interval"] == own.interval
+    assert rows["true"]["deletion cosine"] == own.cosine_area.mean
     assert rows["centre prior"]["deletion"] == own.controls["centre"].auc
     assert rows["random pixels"]["deletion"] == own.controls["random"].auc
     assert rows["random-region of true"]["deletion"] == own.controls["random-region"].auc

@@ -176,7 +176,8 @@ def localisation(
         methods: name -> PairSaliency, or maps (N, H, W), larger where the region should be.
         masks: (N, H, W) boolean, the region, as :func:`facexai.perturb.patch_swap` gives it.
         part: of a PairSaliency: ``"dissimilar"`` for another person's patch in a pair of one person, ``"similar"`` for
-            the partner's patch in a pair of two. All pixels are ranked by the signed map in this direction.
+            the partner's patch in a pair of two. Where this part is 0 all pixels are equal; a map without it is at
+            chance.
         side: of a PairSaliency: the image that holds the patch.
         area: of :func:`top_share`; tolerance: of :func:`pointing`.
         identities: (N,), for intervals, tests and the control ``other-pair``.
@@ -231,7 +232,8 @@ def localisation(
 def _directed(method: PairSaliency | Tensor, part: str, side: str) -> Tensor:
     if not isinstance(method, PairSaliency):
         return method
-    return method.maps[:, 0 if side == "first" else 1] * (1 if part == "similar" else -1)
+    maps = method.similar if part == "similar" else method.dissimilar
+    return maps[:, 0 if side == "first" else 1]
 
 
 def _controls(

@@ -9,11 +9,20 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from facexai._messages import near_matches
 from facexai.metrics.adding import joined
 from facexai.metrics.pair_protocol import Part, Protocol
-from facexai.metrics.pair_subject import CONTROLS, PairSubject, control_places, directed, pair_subject, places
+from facexai.metrics.pair_subject import (
+    CONTROLS,
+    PairOptions,
+    PairSubject,
+    control_places,
+    directed,
+    pair_subject,
+    places,
+)
 from facexai.metrics.statistic import Statistic
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
@@ -70,6 +79,16 @@ class PairCurve:
         """95 % bootstrap interval of :attr:`auc`, by identity where known, else by pair."""
         return self.area.interval
 
+    @property
+    def cosine_area(self) -> Statistic:
+        """Area under each pair's cosine (trapezoid). It tells maps apart where all of them lead to the same decisions.
+
+        Where the similar part goes or comes, less is better in deletion and more in insertion; where the dissimilar
+        part does, the other way round.
+        """
+        areas = np.asarray(np.trapezoid(self.cosines, self.shares, axis=1))
+        return Statistic(areas, self.area.items, self.area.identities)
+
     def p_value(self, control: str) -> float | None:
         """Paired test of the areas against a control; None where the control is missing.
 
@@ -103,12 +122,8 @@ def verification_deletion(
     same: Any,
     protocol: str | Protocol = "fame",
     part: Part = "similar",
-    *,
     controls: Sequence[str] = CONTROLS,
-    identities: Sequence[str] | None = None,
-    items: Sequence[int] | None = None,
-    seed: int = 0,
-    batch_size: int = 64,
+    **options: Unpack[PairOptions],
 ) -> PairCurve:
     """Share of right decisions while pixels are removed, those with the largest values first.
 
@@ -129,10 +144,7 @@ def verification_deletion(
             in deletion), ``random-region`` (the order of the map, shifted cyclically), ``centre`` (from the middle
             outwards), ``mean-map`` (mean over the chosen pairs of the maps scaled to [0, 1], by part), ``other-pair``
             (the next chosen pair's map, of another identity where known).
-        identities: (P,) person in the probe, for intervals, tests and ``other-pair``; None: every pair is its own.
-        items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
-        seed: of the random controls.
-        batch_size: images per forward pass.
+        options: see :class:`~facexai.metrics.pair_subject.PairOptions`: identities, items, seed, batch_size.
 
     Definitions. A pair is accepted if its cosine is at least the threshold; that is found once by the protocol's rule
     from the unchanged scores of all pairs given, before any are chosen, and stays. Both ends of a curve are measured
@@ -150,18 +162,7 @@ def verification_deletion(
     Source: threshold and steps of ``fame`` as published; the curve as RISE's (Petsiuk et al. 2018, arXiv:1806.07421)
     with accuracy in the place of a probability; the controls are ours.
     """
-    who = pair_subject(
-        model,
-        first,
-        second,
-        same,
-        protocol,
-        part,
-        identities=identities,
-        items=items,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    who = pair_subject(model, first, second, same, protocol, part, **options)
     return measured(who, "deletion", maps, controls)
 
 
@@ -173,30 +174,15 @@ def verification_insertion(
     same: Any,
     protocol: str | Protocol = "fame",
     part: Part = "similar",
-    *,
     controls: Sequence[str] = CONTROLS,
-    identities: Sequence[str] | None = None,
-    items: Sequence[int] | None = None,
-    seed: int = 0,
-    batch_size: int = 64,
+    **options: Unpack[PairOptions],
 ) -> PairCurve:
     """Share of right decisions while pixels replace the fill, those with the largest values first.
 
     On genuine pairs the larger the area, the truer a map of what is similar. Impostor pairs begin right where an empty
     image is no match. Arguments, definitions, errors, cost and source are those of :func:`verification_deletion`.
     """
-    who = pair_subject(
-        model,
-        first,
-        second,
-        same,
-        protocol,
-        part,
-        identities=identities,
-        items=items,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    who = pair_subject(model, first, second, same, protocol, part, **options)
     return measured(who, "insertion", maps, controls)
 
 

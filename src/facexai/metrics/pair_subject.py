@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import Any, TypedDict, final
 
 import numpy as np
 import torch
@@ -29,6 +29,22 @@ COMMON = ("random", "centre")
 _BLUR = 5 / 112  # sigma of the blurred rank in widths of the image
 
 Array = NDArray[np.float64]
+
+
+class PairOptions(TypedDict, total=False):
+    """What every metric of labelled pairs takes.
+
+    Keys:
+        identities: (P,) person in the probe, for intervals, tests and ``other-pair``; default: every pair is its own.
+        items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
+        seed: of the random controls; default 0.
+        batch_size: images per forward pass; default 64.
+    """
+
+    identities: Sequence[str] | None
+    items: Sequence[int] | None
+    seed: int
+    batch_size: int
 
 
 @final
@@ -119,23 +135,23 @@ def pair_subject(
     label = labels[chosen]
     signs = np.where(label, 1, -1) if part == "auto" else np.full(len(chosen), 1 if part == "similar" else -1)
     return PairSubject(
-        model,
-        torch.stack(kept, 1),
-        torch.stack(fills, 1),
-        right[rows],
-        label,
-        signs,
-        scores[chosen],
-        _cosines(emptied[0], emptied[1] if how.perturb == "both" else right[rows]),
-        limit,
-        chosen,
-        len(labels),
-        tuple(int(numbers[i]) for i in chosen.tolist()),
-        None if identities is None else tuple(str(identities[i]) for i in chosen.tolist()),
-        how,
-        {"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed},
-        seed,
-        batch_size,
+        model=model,
+        images=torch.stack(kept, 1),
+        fills=torch.stack(fills, 1),
+        units=right[rows],
+        same=label,
+        signs=signs,
+        whole=scores[chosen],
+        empty=_cosines(emptied[0], emptied[1] if how.perturb == "both" else right[rows]),
+        threshold=limit,
+        chosen=chosen,
+        given=len(labels),
+        items=tuple(int(numbers[i]) for i in chosen.tolist()),
+        identities=None if identities is None else tuple(str(identities[i]) for i in chosen.tolist()),
+        protocol=how,
+        recipe={"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed},
+        seed=seed,
+        batch_size=batch_size,
     )
 
 

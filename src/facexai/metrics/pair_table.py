@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from facexai.metrics.faithfulness import Table
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_protocol import Part, Protocol
-from facexai.metrics.pair_subject import COMMON, CONTROLS, pair_subject
+from facexai.metrics.pair_subject import COMMON, CONTROLS, PairOptions, pair_subject
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
 
@@ -32,21 +33,18 @@ def pair_faithfulness(
     same: Any,
     protocol: str | Protocol = "fame",
     part: Part = "similar",
-    *,
-    identities: Sequence[str] | None = None,
-    items: Sequence[int] | None = None,
-    seed: int = 0,
-    batch_size: int = 64,
+    **options: Unpack[PairOptions],
 ) -> Table:
     """Measure pair explainers side by side, with the controls that ask whether any of them knows this pair.
 
     Args:
         methods: name -> explainer (called with both images), its PairSaliency, or signed maps (P, 2, H, W).
-        model, first, second, same, protocol, part: as in :func:`verification_deletion`, and so all that follow.
+        model, first, second, same, protocol, part, options: as in :func:`verification_deletion`.
 
     Returns:
         :class:`Table`: one row per method, then the controls, those that depend on a method under its name.
-        ``deletion`` (less is better) and ``insertion`` (more is better): area under the accuracy in per cent.
+        ``deletion`` (less is better) and ``insertion`` (more is better): area under the accuracy in per cent;
+        ``... cosine``: that under the cosine, see :attr:`PairCurve.cosine_area`.
         ``specificity``: by how much another pair's map is worse in deletion. ``beats ...``: better than the control
         in deletion, ``insertion beats ...`` in insertion, with p < 0.05, paired, not corrected for their number.
 
@@ -55,18 +53,7 @@ def pair_faithfulness(
     """
     if not methods:
         raise ValueError("expected at least one method")
-    who = pair_subject(
-        model,
-        first,
-        second,
-        same,
-        protocol,
-        part,
-        identities=identities,
-        items=items,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    who = pair_subject(model, first, second, same, protocol, part, **options)
     rows: list[dict[str, Any]] = []
     below: list[dict[str, Any]] = []
     common: dict[Scheme, dict[str, PairCurve | None]] = {}
@@ -104,6 +91,7 @@ def _row(name: str, curves: Mapping[Scheme, PairCurve | None], *, control: bool)
         curve = curves[scheme]
         row[scheme] = None if curve is None else curve.auc
         row[f"{scheme} interval"] = None if curve is None else curve.interval
+        row[f"{scheme} cosine"] = None if curve is None else curve.cosine_area.mean
     return row
 
 

@@ -15,7 +15,7 @@ from facexai.perturb.draws import generator, numbered
 Shape = Literal["ellipse", "rectangle"]
 Side = Literal["first", "second"]
 
-_FACE = 0.7  # height and width of the middle of an aligned picture in which random patches lie
+_FACE = 0.8  # height and width of the middle of an aligned picture in which random patches lie
 _STRETCH = 2.0  # a donor's contrast is changed by at most this factor
 _TINY = 1e-6
 
@@ -71,7 +71,7 @@ def patch_swap(
         into: the image that gets the patch.
         shape: ``"ellipse"`` or ``"rectangle"``.
         centre: y and x, 0 to 1 in heights and widths, or (P, 2) of them; None: at random, so that the patch lies within
-            the middle 70 % of the height and of the width, which an aligned face fills.
+            the middle 80 % of the height and of the width, which an aligned face fills.
         size: height and width of the patch in those of the image, 0 to 1, or one number for both.
         soft: width of its edge in widths of the image, half of it inside; there both faces are mixed. 0: hard.
         match_colour: give the donor's patch the mean and the standard deviation of each colour that it replaces (by at
