@@ -36,6 +36,7 @@ def test_the_demo_draws_what_it_says(demo):
         "2_blend.png",
         "3_slide.png",
         "4_known_truth.png",
+        "5_pairs.png",
         "demo.json",
     ]
     for path in out.glob("*.png"):
@@ -97,6 +98,83 @@ def test_sentences_follow_the_numbers(demo):
     assert "neither of them" in sentences_of(numbers)[1]
     numbers["distance_between_the_two"] = 0.1
     assert "the same person" in sentences_of(numbers)[0]
+
+
+def test_the_copy_is_nearer_than_the_blend_and_the_blend_than_the_other(demo):
+    cosines = [row["cosine"] for row in demo[2]["pairs"]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert cosines[0] > 0.8 > 0.3 > cosines[-1]
+
+
+def test_compare_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
+    first, second = str(enrolled / "who.jpg"), str(enrolled / "enrolled" / "Collins" / "a.png")
+    for method, more in (
+        ("fggb", ["--threshold", "0.4"]),
+        ("paircam", ["--layer", "auto"]),
+        ("xssab", ["--threshold=0.4"]),
+    ):
+        out = tmp_path / method
+        assert main(["compare", first, second, "--method", method, *more, "--out", str(out), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["cosine"] > 0.8
+        assert report["match"] is (None if method == "paircam" else True)
+        assert sorted(os.listdir(out)) == sorted([*report["files"], "compare.json"])
+        assert load(out / "compare.npz").recipe["method"] == report["recipe"]["method"]
+        assert str(enrolled) not in (out / "compare.json").read_text()
+    assert len(report["files"]) == 2
+    assert main(["compare", first, second, "--threshold", "0.4", "--out", str(tmp_path / "fggb")]) == 0
+    assert "who.jpg and a.png: cosine 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], "fggb needs --threshold"),
+        (["--threshold", "1.5"], "threshold from -1 to 1"),
+        (["--method", "xssab"], "xssab needs --threshold"),
+        (["--threshold", "0.4", "--layer", "stage2"], "--layer belongs to paircam"),
+        (["--method", "paircam", "--layer", "stag2"], "stage2"),
+    ],
+)
+def test_compares_mistakes_get_one_line(enrolled, tmp_path, capsys, change, message):
+    photo = str(enrolled / "who.jpg")
+    assert main(["compare", photo, photo, "--out", str(tmp_path / "out"), *change]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1 + told.count("note:")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def labelled(lfw, tmp_path_factory):
+    """A table of 24 pairs of 12 people."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows, named = [], list(lfw.items())[:12]
+    for k, (_, photos) in enumerate(named):
+        other = named[(k + 1) % len(named)][1]
+        rows += [f"{photos[0]},{photos[1]},1", f"{photos[0]},{other[1]},0"]
+    (folder / "pairs.csv").write_text("first,second,same\n" + "\n".join(rows) + "\n")
+    return folder / "pairs.csv"
+
+
+def test_verify_measures_and_finds_the_threshold(labelled, zoo_installed, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["verify", str(labelled), "--folds", "insightface", "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["genuine"], report["impostor"], report["images"]) == (12, 12, 24)
+    assert report["auc"] > 0.95
+    assert 0 < report["threshold"] < 0.9
+    assert report["ten_fold"]["accuracy"] > 0.8
+    assert sorted(os.listdir(out)) == ["roc.png", "scores.csv", "verify.json"]
+    table = (out / "scores.csv").read_text().splitlines()
+    assert table[0] == "first,second,same,cosine,accepted"
+    assert len(table) == 25
+    assert "/" not in (out / "scores.csv").read_text()
+    rule = ["--rule", "accuracy", "--out", str(out)]
+    assert main(["verify", str(labelled), *rule]) == 0
+    assert "threshold by accuracy" in capsys.readouterr().out
+    assert main(["verify", str(labelled), "--rule", "best", "--out", str(out)]) == 2
+    assert "expected the rule" in capsys.readouterr().err
 
 
 def test_explain_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
@@ -233,10 +311,10 @@ def test_usage_errors_exit_with_two(capsys):
         assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("example", ["one_face.py", "your_own_network.py", "score_cam.py"])
+@pytest.mark.parametrize("example", ["one_face.py", "your_own_network.py", "score_cam.py", "two_faces.py"])
 def test_examples_run(zoo_installed, tmp_path, example):
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / example)],
+        [sys.executable, "-W", "error", "-W", "ignore:a map of pair", str(ROOT / "examples" / example)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -249,6 +327,9 @@ def test_examples_run(zoo_installed, tmp_path, example):
     elif example == "score_cam.py":
         assert "65 images through the network" in done.stdout
         assert (tmp_path / "score_cam.png").stat().st_size > 10_000
+    elif example == "two_faces.py":
+        assert done.stdout.count("PairSaliency(") == 4
+        assert len(list(tmp_path.glob("two_faces*.png"))) == 5
     else:
         assert "equals CAM: True" in done.stdout
 

@@ -105,5 +105,12 @@ def truth(m: Measured) -> Figure:
     return figure
 
 
-FIGURES = {"1_portraits": portraits, "2_blend": blend, "3_slide": slide, "4_known_truth": truth}
+def pairs(m: Measured) -> Figure:
+    """Which parts of two pictures make them alike to the network, and which do not."""
+    titles = [f"{row['first']} and {row['second']}: cosine {row['cosine']:.2f}" for row in m.numbers["pairs"]]
+    label = "CorrRISE: red where the cosine falls when the spot is hidden, blue where it rises"
+    return plots.pairs(m.pairs.maps, m.pairs.images, titles, label=label)
+
+
+FIGURES = {"1_portraits": portraits, "2_blend": blend, "3_slide": slide, "4_known_truth": truth, "5_pairs": pairs}
 """File name without ending -> function."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from facexai import zoo
 from facexai.demo.portraits import CHANGES, COLLINS, HOPPER, eye_region, jpeg, pasted, relit
-from facexai.explainers import SDD, HiResCAM, ScoreCAM
+from facexai.explainers import SDD, CorrRISE, HiResCAM, ScoreCAM
 from facexai.explainers.classmaps import Explainer
 from facexai.images import Aligned, align
 from facexai.models import FaceModel, Gallery
-from facexai.results import Saliency
+from facexai.results import PairSaliency, Saliency
 
 PEOPLE = (COLLINS, HOPPER)
+_MASKS = 200  # of CorrRISE
 LIMIT = 0.6
 """dlib's own rule: the same person if the descriptors are closer than this."""
 
@@ -35,6 +36,7 @@ class Measured:
     pastes: Tensor
     region: Tensor
     paste_maps: list[Saliency]
+    pairs: PairSaliency
 
 
 def descriptors(model: FaceModel, images: Tensor) -> Tensor:
@@ -78,7 +80,23 @@ def measure() -> Measured:
     own = HiResCAM(people)(torch.cat([jpeg(relit(face)) for face in faces]), [p.name for p in PEOPLE])
     towards = _towards(people, blend)
     pastes, region, maps = _known_truth(people, plain, faces, enrolled, numbers)
-    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps)
+    pairs = _pairs(model, faces[0], [jpeg(relit(faces[0])), blend, faces[1]], numbers)
+    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps, pairs)
+
+
+def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[str, Any]) -> PairSaliency:
+    """One face against a copy of it, the blend and the other person; each picture is looked at once."""
+    first, second = (p.name for p in PEOPLE)
+    explainer = CorrRISE(model, count=_MASKS)
+    seen = explainer.observe(torch.cat([face, *partners]))
+    why = explainer.answer(seen[:1], seen[1:])
+    names = (f"a re-lit JPEG copy of {first}", "the 50/50 blend", second)
+    numbers["pairs"] = [
+        {"first": first, "second": name, "cosine": round(float(score), 4)}
+        for name, score in zip(names, why.scores, strict=True)
+    ]
+    both = torch.stack([face.expand(len(partners), -1, -1, -1), torch.cat(partners)], 1)
+    return replace(why, images=both)
 
 
 def _towards(people: Gallery, image: Tensor) -> list[Saliency]:

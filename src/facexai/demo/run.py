@@ -72,6 +72,8 @@ def sentences_of(numbers: dict[str, Any]) -> list[str]:
         f"On the way from one face to the other, {numbers['share_of_the_slide_accepted_as_both']:.0%} "
         "of the blends pass as both.",
     ]
+    told = ", ".join(f"{row['second']} {row['cosine']:.2f}" for row in numbers["pairs"])
+    said.append(f"Compared with {first}'s portrait, by the cosine of centred descriptors: {told}.")
     area = numbers["eye_region_share_of_picture"]
     for row in numbers["pasted_eyes"]:
         donor, host = row["eyes_of"], row["face_of"]
