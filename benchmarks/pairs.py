@@ -2,8 +2,8 @@
 
 FGGB's loop runs one backward pass for each number of the embedding, as the paper says it, with parameters that require
 gradients (as published implementations leave them) and without. xSSAB's recipe embeds both faces anew for each of its
-four gradients: 12 forward and 4 backward passes. CorrRISE's embeds all masked copies again for each partner. All give the
-maps of both faces, and the maps are checked against ours.
+four gradients: 12 forward and 4 backward passes. CorrRISE's embeds all masked copies again for each partner. All give
+the maps of both faces, and the maps are checked against ours.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def literal_corrrise(model, first, second, masks, chunk):
         for image, partner in ((first, second), (second, first)):
             other = embed(model, partner)[0]
             scores = torch.cat([embed(model, image * part[:, None]) @ other for part in torch.split(masks, chunk)])
-            maps.append(functional.correlation_maps(masks, functional.ranks(scores)))
+            ranked = functional.ranks(scores)
+            maps.append(functional.correlation_maps(functional.centred(masks), ranked, tuple(masks.shape[1:])))
     return torch.stack(maps)
 
 

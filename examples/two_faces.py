@@ -21,10 +21,7 @@ options = parser.parse_args()
 # 1. A network and two aligned faces.
 model = zoo.load("dlib-resnet29")
 face = images.align(images.load(options.first) if options.first else COLLINS.load(), model.spec).image
-if options.second:
-    other = images.align(images.load(options.second), model.spec).image
-else:
-    other = mirrored(relit(face))
+other = images.align(images.load(options.second), model.spec).image if options.second else mirrored(relit(face))
 
 # 2. Four answers. Each looks at a face once; what it saw answers for any partner.
 methods = {

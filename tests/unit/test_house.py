@@ -156,6 +156,31 @@ def test_the_readmes_numbers_are_the_measured_ones():
         assert f"{min(times):.1f} to {max(times):.1f}" in readme, (batch, tasks)
 
 
+def test_the_readmes_price_of_score_cam_is_measured():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    one, five = {}, {}
+    for part in ("", "_iresnet18", "_facenet", "_deep", "_iresnet50"):
+        rows = json.loads((ROOT / "benchmarks" / "results" / f"scorecam{part}.json").read_text())["rows"]
+        for network in {r["network"] for r in rows}:
+            s = {r["task"]: r["s"] for r in rows if r["network"] == network}
+            theirs = s["torchcam, own network"]
+            one[network, part] = s["facexai, faster copy"] / theirs
+            five[network, part] = 5 * theirs / s["facexai SDD of five, faster copy"]
+    slow, few = one.pop(("mobileface", "")), five.pop(("mobileface", ""))
+    assert len(one) == 5
+    assert f"{min(one.values()):.2f} to {max(one.values()):.2f} of torchcam's time" in readme
+    assert f"five classes a {min(five.values()):.1f}th to a {max(five.values()):.1f}th" in readme
+    assert f"{slow:.2f} times as long, five a {few:.1f}th" in readme
+
+
+def test_the_readmes_price_of_a_pair_is_measured():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    rows = json.loads((ROOT / "benchmarks" / "results" / "pairs.json").read_text())["rows"]
+    s = {r["task"]: r["s"] for r in rows if r["network"] == "dlib_resnet29"}
+    assert f"is {s['FGGB, literal loop'] / s['facexai FGGB, first pair']:.1f} times faster" in readme
+    assert s["FGGB, literal loop"] / s["facexai FGGB, further partner"] > 2000
+
+
 def test_the_readmes_sobering_sentence_is_measured():
     readme = " ".join((ROOT / "README.md").read_text().split())
     content = json.loads((ROOT / "benchmarks" / "results" / "truth.json").read_text())

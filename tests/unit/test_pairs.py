@@ -194,10 +194,11 @@ def test_corrrise_of_classes_and_its_sdd(model):
 def test_pixels_that_are_never_hidden_are_zero():
     masks = torch.ones(5, 4, 4)
     masks[:2, 0, 0] = 0
-    maps = functional.correlation_maps(masks, torch.rand(3, 5))
+    masks = functional.centred(masks)
+    maps = functional.correlation_maps(masks, torch.rand(3, 5), (4, 4))
     assert maps[:, 0, 0].all()
     assert not maps[:, 1:].any()
-    assert not functional.correlation_maps(masks, torch.full((5,), 0.3)).any()
+    assert not functional.correlation_maps(masks, torch.full((5,), 0.3), (4, 4)).any()
 
 
 def test_ranks_are_scipys():
@@ -360,6 +361,9 @@ def test_it_is_refused_in_one_sentence(model, name):
         (lambda m: FGGB(m, 0.2, "l2"), "differentiate one of"),
         (lambda m: FGGB(m, 0.2, tolerance=1.2), "tolerance from 0 to 1"),
         (lambda m: FGGB(m, 0.2, chunk=0), "chunk of at least 1"),
+        (lambda m: CorrRISE(m, chunk="8"), "chunk of at least 1"),
+        (lambda m: FGGB(m, np.True_), "threshold from -1 to 1"),
+        (lambda m: FGGB(m, "0.3"), "threshold from -1 to 1"),
         (lambda m: CorrRISE(m, "boxes"), "masks one of"),
         (lambda m: CorrRISE(m, count=1), "at least 3 masks"),
         (lambda m: CorrRISE(m, "grid", keep=1.0), "keep between 0 and 1"),
@@ -441,3 +445,126 @@ def test_counts(model):
     assert (images, backward) == (2 * (4 + 1), 2 * 3)
     evidence = explainer.observe(a), explainer.observe(faces(model, 5, seed=2))
     assert asked(lambda: explainer.answer(*evidence)) == (0, 0)
+
+
+# ---- what evidence and results must not do -----------------------------------------------------------------------
+
+
+def test_evidence_of_two_models_does_not_join(model):
+    other = FaceModel(shaken(Small()).double(), InputSpec(20))
+    pieces = [PairCAM(m).observe(faces(model)) for m in (model, other)]
+    with pytest.raises(ValueError, match="does not join"):
+        type(pieces[0]).joined(pieces)
+    with pytest.raises(ValueError, match="at least one evidence"):
+        type(pieces[0]).joined([])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_evidence_of_another_method_is_refused_in_words(model, name):
+    explainer = METHODS[name](model)
+    for other in METHODS.values():
+        evidence = other(model).observe(faces(model))
+        if type(other(model)) is not type(explainer) or other(model).portable != explainer.portable:
+            with pytest.raises(ValueError, match="observe the images with this explainer"):
+                explainer.answer(evidence, evidence)
+
+
+class Keyed(Small):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_logits_are_refused_as_soon_as_they_are_seen(name):
+    a = torch.rand(1, 3, 20, 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaceXAIWarning)
+        with pytest.raises(ValueError, match="gives logits, pairs need embeddings"):
+            METHODS[name](FaceModel(shaken(Keyed()), InputSpec(20)))(a, a)
+
+
+class Shifted(Small):
+    def forward(self, x, shift):
+        return super().forward(x * shift)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_other_arguments_are_one_row_for_all(name):
+    net = shaken(Shifted())
+    one = FaceModel(net, InputSpec(20), forward_kwargs={"shift": torch.ones(1, 1, 1, 1)})
+    a = torch.rand(2, 3, 20, 20)
+    torch.testing.assert_close(METHODS[name](one)(a, a).scores, torch.ones(2))
+    rows = FaceModel(net, InputSpec(20), forward_kwargs={"shift": torch.ones(2, 1, 1, 1)})
+    with pytest.raises(ValueError, match="one row of forward_kwargs for all images"):
+        METHODS[name](rows)(a, a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", METHODS)
+def test_photos_in_half_precision_give_maps_in_full(name, dtype):
+    torch.manual_seed(4)
+    single = FaceModel(shaken(Small()), InputSpec(20))
+    a, b = (torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(k)).to(dtype) for k in (0, 1))
+    why, expected = METHODS[name](single)(a, b), METHODS[name](single)(a.float(), b.float())
+    assert why.cells.dtype == torch.float32
+    torch.testing.assert_close(why.cells, expected.cells, rtol=1e-3, atol=1e-3 * float(expected.cells.abs().max()))
+
+
+@pytest.mark.parametrize("chunk", [3, 32, 100])
+def test_no_map_is_drawn_from_rounding(chunk):
+    """Masks of a black face change nothing, but the size of a batch changes last bits."""
+    torch.manual_seed(1)
+    flat = FaceModel(shaken(FlatNet()), "arcface")
+    black, other = torch.zeros(1, 3, 112, 112), torch.rand(1, 3, 112, 112)
+    assert not CorrRISE(flat, count=100, chunk=chunk)(black, other).maps[:, 0].any()
+
+
+def test_a_picture_and_accepted_say_the_same():
+    from facexai import PairSaliency
+
+    why = PairSaliency(torch.zeros(1, 2, 2, 2), (2, 2), torch.tensor([0.7]), 0.7)
+    assert bool(why.accepted) == ("no match" not in repr(why))
+
+
+def test_a_slice_of_a_result_is_of_its_pairs(model):
+    why = FGGB(model, 0.3, tolerance=0.5)(faces(model), faces(model, seed=1))
+    assert len(why[1:].recipe["bound"]) == len(why[1:]) == 2
+    with pytest.raises(TypeError, match="a slice such as"):
+        why[0]
+    assert len(FGGB(model, 0.3, tolerance=0.9999999)(faces(model), faces(model, seed=1))) == 3
+
+
+def test_the_pictures_do_not_hold_a_graph(model):
+    a = faces(model).requires_grad_()
+    assert not PairCAM(model)(a, a).images.requires_grad
+
+
+def test_two_faces_for_a_gallery_are_a_mistake_in_words(model):
+    people = model.gallery({"ann": faces(model), "bo": faces(model, seed=1)})
+    with pytest.raises(TypeError, match=r"CorrRISE\(model\)\(first, second\)"):
+        CorrRISE(people, count=9)(faces(model), faces(model))
+    named = CorrRISE(people, count=9)(faces(model), targets="bo")
+    assert named.targets.tolist() == [1, 1, 1]
+
+
+def test_paircams_constant_is_the_folds(model, monkeypatch):
+    """So a broken map cannot hide in it."""
+    from facexai import CAM
+
+    original = CAM.fold
+    monkeypatch.setattr(CAM, "fold", lambda self, e, c: (lambda m, k: (7 * m + 3, k))(*original(self, e, c)))
+    why = PairCAM(model)(faces(model), faces(model, seed=1))
+    assert (why.cells.sum((2, 3)) + why.constant - why.scores[:, None]).abs().min() > 1e-3
+
+
+def test_a_head_that_does_not_fold_is_sent_to_a_layer():
+    from nets import TokenNet
+
+    model = FaceModel(shaken(TokenNet("cls")), "arcface")
+    with pytest.raises(ValueError, match=r"PairCAM\(model, layer=\.\.\.\) explains"):
+        PairCAM(model)(torch.rand(1, 3, 112, 112), torch.rand(1, 3, 112, 112))
+
+
+def test_what_is_differentiated_is_recorded(model):
+    assert PairCAM(model, layer="conv")(faces(model), faces(model)).recipe["similarity"] == "dot"
+    assert FGGB(model, 0.1, chunk=4)(faces(model), faces(model, seed=1)).recipe["chunk"] == 4

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io as text_io
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,10 @@ def run(options: argparse.Namespace) -> int:
         report["ten_fold"] = {"protocol": options.folds, "accuracy": round(ten.mean, 6), "std": round(ten.std, 6)}
     folder.mkdir(parents=True, exist_ok=True)
     io.write_json(folder / "verify.json", report)
-    io.write_whole(folder / "scores.csv", lambda file: file.write(_csv(pairs, scores, limit)))
+    io.write_whole(
+        folder / "scores.csv",
+        lambda file: file.write(_csv(pairs, scores, limit, options.images or options.pairs.parent)),
+    )
     plots.save(curve.plot(), folder / "roc.png")
     print(json.dumps(report, indent=2, ensure_ascii=False) if options.json else _text(report))
     return 0
@@ -86,6 +90,8 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
                 if options.folds == "insightface":
                     mirrored.append(network.features(network.outputs(batch.flip(3))).cpu())
             bar.update(stop - start)
+    if network.gives_logits:
+        raise ValueError("this network gives logits, pairs need embeddings; choose its embedding with take=")
     return torch.cat(plain), torch.cat(mirrored) if mirrored else None
 
 
@@ -100,20 +106,28 @@ def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options:
     """Names only, no folders."""
     made: dict[str, Any] = {"pairs": options.pairs.name, "images": len(pairs.images), "model": repr(network)}
     made |= {"genuine": int(pairs.same.sum()), "impostor": int((~pairs.same).sum()), "auc": round(curve.auc, 6)}
-    made |= {"eer": round(curve.eer, 6), "rule": options.rule, "threshold": round(limit, 6)}
+    made |= {"eer": round(curve.eer, 6), "rule": options.rule, "threshold": limit}
     impostors = made["impostor"]
     made["tar_at_far"] = {f"{far:g}": round(float(curve.tar_at(far)), 6) for far in _RATES if far * impostors >= 1}
     return made
 
 
-def _csv(pairs: Pairs, scores: Any, limit: float) -> bytes:
+def _csv(pairs: Pairs, scores: Any, limit: float, root: Path) -> bytes:
     lines = text_io.StringIO()
     table = csv.writer(lines)
     table.writerow(["first", "second", "same", "cosine", "accepted"])
     for (i, j), same, score in zip(pairs.index.tolist(), pairs.same.tolist(), scores.tolist(), strict=True):
-        names = [getattr(pairs.images[k], "name", k) for k in (i, j)]
+        names = [_relative(pairs.images[k], k, root) for k in (i, j)]
         table.writerow([*names, int(same), f"{score:.6f}", int(score >= limit)])
     return lines.getvalue().encode()
+
+
+def _relative(image: Path | bytes, number: int, root: Path) -> str:
+    """An image's name below the folder of images; its number in a packed file."""
+    if isinstance(image, bytes):
+        return str(number)
+    inside = image.resolve().is_relative_to(root.resolve())
+    return image.resolve().relative_to(root.resolve()).as_posix() if inside else image.name
 
 
 def _text(report: dict[str, Any]) -> str:
@@ -125,4 +139,5 @@ def _text(report: dict[str, Any]) -> str:
     if "ten_fold" in report:
         ten = report["ten_fold"]
         lines.append(f"ten folds, {ten['protocol']}: accuracy {ten['accuracy']:.4f} +- {ten['std']:.4f}")
-    return "\n".join([*lines, f"threshold by {report['rule']}: {report['threshold']:.4f}"])
+    down = math.floor(report["threshold"] * 1e6) / 1e6  # not above the score that it is
+    return "\n".join([*lines, f"threshold by {report['rule']}: {down:.6f}"])

@@ -89,7 +89,7 @@ def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict
     first, second = (p.name for p in PEOPLE)
     explainer = CorrRISE(model, count=_MASKS)
     seen = explainer.observe(torch.cat([face, *partners]))
-    why = explainer.answer(seen[:1], seen[1:])
+    why: PairSaliency = explainer.answer(seen[:1], seen[1:])
     names = (f"a re-lit JPEG copy of {first}", "the 50/50 blend", second)
     numbers["pairs"] = [
         {"first": first, "second": name, "cosine": round(float(score), 4)}

@@ -101,7 +101,7 @@ class CAM:
             A Saliency with ``.constant`` (N,): cells and constant add up to the score.
         """
         logits, chosen = asked(self.classifier, evidence, targets)
-        maps, constants = self._fold(evidence, chosen[:, None])
+        maps, constants = self.fold(evidence, chosen[:, None])
         return saliency(
             self.classifier,
             maps[:, 0],
@@ -113,10 +113,10 @@ class CAM:
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) in logits."""
-        return self._fold(evidence, classes)[0]
+        return self.fold(evidence, classes)[0]
 
-    def _fold(self, evidence: Evidence, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (N, K, h, w), and the constants (N, K) that the cells leave to the score."""
+    def fold(self, evidence: Evidence, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (N, K, h, w) of classes (N, K), and the constants (N, K) that the cells leave to the score."""
         check_kind(evidence, "folded", "auto")
         model, head = self.classifier.model, self.classifier.model.head
         assert evidence.head is not None

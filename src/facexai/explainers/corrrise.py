@@ -29,10 +29,9 @@ from facexai.explainers.pairs import (
 from facexai.explainers.targets import Targets
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery, WhiteBox
-from facexai.models.options import check_device
+from facexai.models.options import bound, check_device
 from facexai.perturb import black_patches, grid_masks
 from facexai.results import PairSaliency, Saliency
-from facexai.results.pairs import warn_of_one_sign
 
 Masks = Literal["patches", "grid"]
 Score = Literal["cosine", "margin"]
@@ -90,6 +89,8 @@ class CorrRISE:
             check_explainable(self.classifier)
         one_of("masks", self.masks, ("patches", "grid"))
         one_of("score", self.score, ("cosine", "margin"))
+        if self.chunk != "auto" and (not isinstance(self.chunk, int) or self.chunk < 1):
+            raise ValueError(f"expected chunk of at least 1, or 'auto', got {self.chunk!r}")
         if not isinstance(self.count, int) or self.count < 3:
             raise ValueError(f"expected a count of at least 3 masks, got {self.count!r}")
         if not isinstance(self.cells, int) or self.cells < 2 or not 0 < self.keep < 1:
@@ -99,7 +100,7 @@ class CorrRISE:
 
     @property
     def _of_pairs(self) -> bool:
-        return isinstance(self.model, FaceModel) and not self.model.gives_logits
+        return isinstance(self.model, FaceModel) and self.model.output != "logits"
 
     @property
     def network(self) -> FaceModel:
@@ -113,12 +114,13 @@ class CorrRISE:
         classifier: WhiteBox = self.model
         return classifier
 
-    def __call__(self, first: Tensor, second: Tensor | Targets = None) -> Any:
+    def __call__(self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None) -> Any:
         """Why do these faces match, or not? With a gallery: why this class?
 
         Args:
             first: (N, 3, H, W) RGB in [0, 1].
             second: as many partners; with a gallery: targets, as for every class-map explainer.
+            targets: the same by name, with a gallery.
 
         Returns:
             PairSaliency; with a gallery Saliency.
@@ -130,8 +132,12 @@ class CorrRISE:
                     "gallery"
                 )
             return explain_pair(self, first, second)
-        assert not isinstance(second, Tensor) or second.ndim < 2
-        return replace(self.answer(self.observe(first), second), images=first)
+        if isinstance(second, Tensor) and second.ndim > 1:
+            raise TypeError(
+                f"expected targets beside the images, got a tensor of shape {tuple(second.shape)}; for two faces give "
+                "it the model: CorrRISE(model)(first, second)"
+            )
+        return replace(self.answer(self.observe(first), targets if second is None else second), images=first)
 
     @property
     def portable(self) -> bool:
@@ -145,6 +151,7 @@ class CorrRISE:
         model = self.network
         check_device(images, model.device)
         model.spec.check(images)
+        bound(model.forward_kwargs, len(images), None, images.device)  # one row, or a row for each
         masks = self._masks().to(images)
         shown, size = images.detach(), chunk_size(model, self.chunk)
         told = "CorrRISE" if self.progress else None
@@ -171,9 +178,11 @@ class CorrRISE:
 
     def _correlation(self, scores: Tensor) -> Tensor:
         """Maps (..., H, W) of scores (..., M)."""
-        scores = functional.at_least_float32(scores)
-        masks = self._masks().to(scores)
-        return functional.correlation_maps(masks, functional.ranks(scores) if self.masks == "patches" else scores)
+        scores = functional.steady(functional.at_least_float32(scores))
+        size = self.network.spec.height_width
+        masks = _centred(self.masks, self.count, size, self.cells, self.keep, self.seed, scores.device, scores.dtype)
+        ranked = functional.ranks(scores) if self.masks == "patches" else scores
+        return functional.correlation_maps(masks, ranked, size)
 
     # ---- pairs ------------------------------------------------------------------------------------------------
 
@@ -199,7 +208,7 @@ class CorrRISE:
             scores = (units[0][left] * units[1][right]).sum(1)
         threshold = None if self.threshold is None else float(self.threshold)
         made = record(model, self.recipe(first))
-        return warn_of_one_sign(PairSaliency(torch.stack(cells), model.spec.height_width, scores, threshold, made))
+        return PairSaliency(torch.stack(cells), model.spec.height_width, scores, threshold, made)
 
     def against(self, gallery: Gallery) -> Against:
         """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
@@ -257,7 +266,22 @@ def _margins(scores: Tensor) -> Tensor:
     return scores - torch.where(scores == best, second, best)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
+def _centred(
+    masks: Masks,
+    count: int,
+    size: tuple[int, int],
+    cells: int,
+    keep: float,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """What all questions to the same masks share."""
+    with torch.inference_mode(False):
+        return functional.centred(_made(masks, count, size, cells, keep, seed).to(device, dtype))
+
+
 def _made(masks: Masks, count: int, size: tuple[int, int], cells: int, keep: float, seed: int) -> Tensor:
     if masks == "patches":
         return black_patches(count, size, seed=seed)

@@ -27,7 +27,7 @@ from facexai.explainers.pairs import (
 from facexai.functional import at_least_float32
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
-from facexai.models.options import check_device
+from facexai.models.options import bound, check_device
 from facexai.results import PairSaliency
 from facexai.results.pairs import warn_of_one_sign
 
@@ -49,7 +49,8 @@ class FGGB:
         differentiate: ``"unit"``, the embedding scaled to length 1, or ``"raw"``, as the network gives it.
         tolerance: leave out numbers of the embedding whose weights sum to at most this share (0 to 1) of all weights.
             The recipe says how many and how far the maps can be off at most. Direct calls only: it needs the partner.
-        chunk: copies of a face per backward pass; ``"auto"`` times 4, 8 and 16 once. It changes only time and memory.
+        chunk: copies of a face per backward pass; ``"auto"`` times 4, 8 and 16 once. It changes time,
+            memory and the last bits of the result.
         half: keep the gradient maps in float16: half the memory, maps differ by up to 1e-3 of their largest value.
 
     Raises:
@@ -95,7 +96,9 @@ class FGGB:
         if self.tolerance is None:
             return explain_pair(self, first, second)
         check_pair(self.model, first, second)
-        return replace(self._truncated(first, second, self.tolerance), images=torch.stack([first, second], 1))
+        return replace(
+            self._truncated(first, second, self.tolerance), images=torch.stack([first.detach(), second.detach()], 1)
+        )
 
     @property
     def portable(self) -> bool:
@@ -113,10 +116,17 @@ class FGGB:
         check_device(images, self.model.device)
         self.model.spec.check(images)
         size = self._numbers(images)
-        found = [self._gradients(image, n, range(size)) for n, image in enumerate(images)]
-        basis = torch.stack([maps for maps, _ in found])
-        outputs = torch.stack([rows for _, rows in found])
-        parts = {"outputs": outputs, "basis": basis.half() if self.half else basis}
+        bound(self.model.forward_kwargs, len(images), None, images.device)  # one row, or a row for each
+        basis, outputs = None, []
+        for n, image in enumerate(images):
+            maps, rows = self._gradients(image, n, range(size))
+            if basis is None:
+                kind = torch.float16 if self.half else maps.dtype
+                basis = torch.empty(len(images), *maps.shape, dtype=kind, device=maps.device)
+            basis[n] = maps
+            outputs.append(rows)
+        assert basis is not None
+        parts = {"outputs": torch.stack(outputs), "basis": basis}
         return FaceEvidence(parts, self.model.fingerprint, "FGGB", self._settings())
 
     def _numbers(self, images: Tensor) -> int:
@@ -165,7 +175,7 @@ class FGGB:
         for p, row in enumerate(weights):
             order = row.argsort()
             lost = row[order].cumsum(0)
-            out = int((lost <= tolerance * lost[-1]).sum())
+            out = min(int((lost <= tolerance * lost[-1]).sum()), len(row) - 1)
             kept = order[out:].sort().values
             dropped.append(out)
             bounds.append(float(lost[out - 1]) if out else 0.0)
@@ -208,6 +218,7 @@ class FGGB:
 
     def _recipe(self) -> dict[str, Any]:
         made = {"method": "FGGB", "threshold": float(self.threshold), **self._settings()}
+        made["chunk"] = jacobian.chunk_size(self.model, self.chunk)
         return {**made, "unit": "sum of unit gradient maps"}
 
     def _settings(self) -> dict[str, Any]:

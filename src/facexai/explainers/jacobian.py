@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facexai.functional import at_least_float32
 from facexai.hooks import evaluating, quiet_grad
 from facexai.models import FaceModel
 
@@ -58,7 +59,7 @@ def rows(
     size = min(chunk, len(numbers))
     found = []
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
-        copies = image.detach().clone().expand(size, -1, -1, -1).clone().requires_grad_()
+        copies = at_least_float32(image.detach()).expand(size, -1, -1, -1).clone().requires_grad_()
         outputs = model.outputs(copies, torch.full((size,), index))
         features = model.features(outputs)
         embedding = F.normalize(features) if differentiate == "unit" else features
@@ -67,12 +68,25 @@ def rows(
         for start in range(0, len(numbers), size):
             group = torch.tensor(numbers[start : start + size], device=embedding.device)
             asked = embedding[: len(group)].gather(1, group[:, None]).sum()
-            more = start + size < len(numbers)
-            gradients = torch.autograd.grad(asked, copies, retain_graph=more, allow_unused=True)[0]
-            if gradients is None:
-                raise ValueError(UNREACHED)
+            gradients = gradient(asked, copies, keep=start + size < len(numbers))
             found.append(reduce(gradients[: len(group)]))
     return torch.cat(found), outputs.detach()[::size]
+
+
+def gradient(of: Tensor, by: Tensor, *, keep: bool) -> Tensor:
+    """Gradient of a number by the pixels; refused in words where none reaches them."""
+    try:
+        found = torch.autograd.grad(of, by, retain_graph=keep, allow_unused=True)[0]
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ValueError(
+            "no gradient reaches the image through torch.utils.checkpoint with use_reentrant=True; set "
+            "use_reentrant=False in the network; CorrRISE(model) asks without gradients"
+        ) from None
+    if found is None:
+        raise ValueError(UNREACHED)
+    return found
 
 
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:

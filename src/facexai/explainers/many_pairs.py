@@ -19,8 +19,6 @@ from facexai._messages import require
 from facexai.explainers.pairs import FaceEvidence, Pairwise
 from facexai.results import PairSaliency
 
-_WINDOW = 64  # pairs that are looked at ahead, so that their new faces are observed together
-
 
 def explain_pairs(
     explainer: Pairwise,
@@ -40,7 +38,8 @@ def explain_pairs(
             at another layer than the head's, are not portable: they run the network for every pair.
         images: (n, 3, H, W), or a sequence of (3, H, W), which may load them when asked.
         pairs: (i, j), numbers of images; may be endless.
-        memory: bytes of evidence that are held; what is over goes to disk and comes back when it is needed.
+        memory: bytes of evidence that are held; what is over goes to disk and comes back when it is needed. The disk
+            grows with the number of faces.
         folder: on whose disk; default: that of temporary files. What is written there is removed at the end.
         batch_size: faces that are observed together.
         progress: show a progress bar.
@@ -77,10 +76,7 @@ def _explained(
 ) -> Iterator[PairSaliency]:
     with tempfile.TemporaryDirectory(prefix="facexai-", dir=folder) as disk, tqdm(disable=not progress) as bar:
         kept = _Kept(memory, Path(disk))
-        while some := list(islice(pairs, _WINDOW)):
-            for pair in some:
-                if not all(0 <= i < len(images) for i in pair):
-                    raise ValueError(f"expected pairs of the {len(images)} images, got {pair}")
+        while some := [_numbers(pair, len(images)) for pair in islice(pairs, kept.window(batch_size))]:
             if explainer.portable:
                 new = list(dict.fromkeys(i for pair in some for i in pair if i not in kept))
                 for at in range(0, len(new), batch_size):
@@ -93,6 +89,12 @@ def _explained(
                     why = explainer.answer(explainer.observe(both[0]), explainer.observe(both[1]))
                 yield replace(why, images=torch.stack(both, 1))
                 bar.update()
+
+
+def _numbers(pair: Sequence[int], count: int) -> tuple[int, int]:
+    if len(pair) != 2 or not all(0 <= int(i) < count for i in pair):
+        raise ValueError(f"expected pairs of the {count} images, got {tuple(int(i) for i in pair)}")
+    return int(pair[0]), int(pair[1])
 
 
 def _observe(explainer: Pairwise, images: Tensor | Sequence[Tensor], part: list[int], kept: _Kept) -> None:
@@ -122,6 +124,13 @@ class _Kept:
 
     def __contains__(self, number: int) -> bool:
         return number in self.held or number in self.files
+
+    def window(self, batch_size: int) -> int:
+        """Pairs to look at ahead, so that new faces are observed together and still fit into memory."""
+        if not self.held:
+            return max(1, batch_size // 2)
+        each = next(iter(self.held.values())).nbytes
+        return max(1, min(batch_size, self.memory // max(1, each)) // 2)
 
     def put(self, number: int, evidence: FaceEvidence) -> None:
         self.held[number] = evidence

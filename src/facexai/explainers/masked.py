@@ -86,7 +86,7 @@ def features_of(
     Raises:
         RuntimeError: memory runs out for a single image.
     """
-    rows: list[Tensor] = []
+    rows: Tensor | None = None  # allocated once: small tensors kept between large ones would fragment the heap
     done, count = 0, len(image)
     with quiet_grad(), tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
         while done < count:
@@ -99,10 +99,13 @@ def features_of(
                     raise
                 chunk = chunk // 2
                 continue
-            rows.append(model.features(outputs))
+            features = model.features(outputs)
+            rows = features.new_empty(count, features.shape[1]) if rows is None else rows
+            rows[part] = features
             done = part.stop
             bar.update(part.stop - part.start)
-    return torch.cat(rows)
+    assert rows is not None
+    return rows
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from facexai.explainers.pairs import (
     FaceEvidence,
     branches_first,
     by_image,
+    check_embeds,
     check_gallery,
     check_model,
     check_same,
@@ -27,9 +28,8 @@ from facexai.explainers.pairs import (
     units_of,
 )
 from facexai.hooks import quiet_grad
-from facexai.models import FaceModel, Gallery
+from facexai.models import FaceModel, Gallery, HeadDoesNotFold
 from facexai.results import PairSaliency
-from facexai.results.pairs import warn_of_one_sign
 
 
 @final
@@ -87,7 +87,11 @@ class PairCAM:
         anybody = self._partners(torch.ones(1, 1))
         if not self.portable:
             return HiResCAM(anybody, layer=self.layer).observe(images)
-        seen = CAM(anybody).observe(images)
+        try:
+            seen = CAM(anybody).observe(images)
+        except HeadDoesNotFold as refusal:
+            why = str(refusal).split(". Use")[0]
+            raise HeadDoesNotFold(f"{why}. PairCAM(model, layer=...) explains any layer that has a map") from None
         assert seen.head is not None
         parts = {"outputs": seen.outputs, "activations": seen.activations, "head": seen.head}
         rows = {name: by_image(part.detach(), len(images)) for name, part in parts.items()}
@@ -110,16 +114,14 @@ class PairCAM:
             with quiet_grad():
                 table = functional.correspondences(spread[0][rows[0]], spread[1][rows[1]])
         threshold = None if self.threshold is None else float(self.threshold)
-        return warn_of_one_sign(
-            PairSaliency(
-                torch.stack(cells, 1),
-                self.model.spec.height_width,
-                scores,
-                threshold,
-                record(self.model, self.recipe(first)),
-                constant=torch.stack(constants, 1) if self.portable else None,
-                table=table,
-            )
+        return PairSaliency(
+            torch.stack(cells, 1),
+            self.model.spec.height_width,
+            scores,
+            threshold,
+            record(self.model, self.recipe(first)),
+            constant=torch.stack(constants, 1) if self.portable else None,
+            table=table,
         )
 
     # ---- each face as CAM sees it -----------------------------------------------------------------------------
@@ -131,8 +133,14 @@ class PairCAM:
 
     def _evidence(self, evidence: Any) -> Evidence:
         if not self.portable:
+            if not isinstance(evidence, Evidence):
+                raise ValueError(
+                    f"this evidence is a {type(evidence).__name__}, not PairCAM's at layer {self.layer!r}; observe the "
+                    "images with this explainer"
+                )
             check_evidence(self.model, evidence)
-            return evidence  # type: ignore[no-any-return]
+            check_embeds(self.model)
+            return evidence
         check_same(evidence, "PairCAM", {"layer": self.model.head.layer})
         parts = {name: branches_first(part) for name, part in evidence.parts.items()}
         return Evidence(
@@ -151,15 +159,14 @@ class PairCAM:
 
     def _towards(self, evidence: Evidence, partners: Tensor, rows: list[int], units: Tensor) -> tuple[Tensor, Tensor]:
         """Cells (P, h, w) of the faces ``rows`` towards their partners (P, D), and what the cells leave (P,)."""
-        if rows == list(range(len(rows))) and len(rows) == len(units):
-            classes = torch.arange(len(partners), device=partners.device)[:, None]
-            maps = self._base(partners).class_maps(evidence, classes)[:, 0]
-        else:  # one face stands for all
-            classes = torch.arange(len(partners), device=partners.device)[None]
-            maps = self._base(partners).class_maps(evidence, classes)[0]
-        with quiet_grad():
-            scores = (units[rows] * partners).sum(1)
-            return maps.detach(), scores - maps.detach().sum((1, 2))
+        classes = torch.arange(len(partners), device=partners.device)
+        classes = classes[:, None] if len(units) == len(rows) else classes[None]  # one face stands for all
+        if self.portable:
+            maps, constants = CAM(self._partners(partners)).fold(evidence, classes)
+        else:
+            maps = HiResCAM(self._partners(partners), layer=self.layer).class_maps(evidence, classes).detach()
+            constants = maps.new_zeros(maps.shape[:2])
+        return maps.flatten(0, 1), constants.flatten()
 
     def _spread(self, evidence: Evidence, units: Tensor) -> Tensor:
         """(N, D, h, w): what each cell adds to every number of the unit embedding."""
@@ -183,5 +190,8 @@ class PairCAM:
 
     def recipe(self, evidence: Any) -> dict[str, Any]:
         """Every choice that changes a number."""
-        order = "exact" if self.portable else "first order: activation times gradient"
-        return {"method": "PairCAM", "layer": evidence.layer, "order": order, "unit": "cosine"}
+        made: dict[str, Any] = {"method": "PairCAM", "layer": evidence.layer, "unit": "cosine"}
+        if self.portable:
+            return {**made, "order": "exact"}
+        base = HiResCAM(self._partners(torch.ones(1, 1)), layer=self.layer).recipe(evidence)
+        return {**made, "order": "first order: activation times gradient", "similarity": base["similarity"]}

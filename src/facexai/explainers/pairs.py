@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Protocol, final
 
 import torch
@@ -62,10 +63,21 @@ class FaceEvidence:
 
     @staticmethod
     def joined(pieces: Sequence[FaceEvidence]) -> FaceEvidence:
-        """Evidence of several observations of one explainer as one."""
+        """Evidence of several observations of one explainer as one.
+
+        Raises:
+            ValueError: nothing to join, or evidence of another model, method or choice.
+        """
+        if not pieces:
+            raise ValueError("expected at least one evidence to join, got none")
         first = pieces[0]
         for piece in pieces[1:]:
             check_same(piece, first.kind, first.settings)
+            if piece.fingerprint != first.fingerprint:
+                raise ValueError(
+                    f"evidence of model {piece.fingerprint} does not join that of model {first.fingerprint}; observe "
+                    "all images with one model"
+                )
         return replace(first, parts={n: torch.cat([p.parts[n] for p in pieces]) for n in first.parts})
 
 
@@ -132,7 +144,7 @@ def explain_pair(self: Pairwise, first: Tensor, second: Tensor) -> PairSaliency:
     """
     check_pair(self.model, first, second)
     why = self.answer(self.observe(first), self.observe(second))
-    return replace(why, images=torch.stack([first, second], 1))
+    return replace(why, images=torch.stack([first.detach(), second.detach()], 1))
 
 
 def check_pair(model: FaceModel, first: Tensor, second: Tensor) -> None:
@@ -149,20 +161,29 @@ def check_model(model: object, threshold: float | None, *, needed: bool = False)
     if not isinstance(model, FaceModel):
         hint = "its .model" if isinstance(model, Gallery) else "FaceModel(net, spec)"
         raise TypeError(f"expected a FaceModel that embeds, got {type(model).__name__}; {hint}")
-    if model.gives_logits:
-        raise ValueError("this network gives logits, pairs need embeddings; choose its embedding with take=")
+    check_embeds(model)
+    odd = [n for n, v in (model.forward_kwargs or {}).items() if isinstance(v, Tensor) and v.ndim > 0 and len(v) != 1]
+    if odd:
+        raise ValueError(f"pairs need one row of forward_kwargs for all images, {odd[0]!r} has more; give one row")
     if threshold is None and needed:
         raise ValueError("expected the threshold from which a pair is accepted, a cosine; metrics.threshold finds it")
-    if threshold is not None and (isinstance(threshold, bool) or not -1 <= float(threshold) <= 1):
+    if threshold is not None and not (isinstance(threshold, Real) and threshold is not True and -1 <= threshold <= 1):
         raise ValueError(
             f"expected a threshold from -1 to 1, a cosine, got {threshold!r}; of an L2 distance d it is 1 - d*d/2"
         )
 
 
-def check_same(evidence: FaceEvidence, kind: str, settings: Mapping[str, Any]) -> None:
+def check_embeds(model: FaceModel) -> None:
+    """Refuse logits; what a network returns is known after its first pass at the latest."""
+    if model.gives_logits:
+        raise ValueError("this network gives logits, pairs need embeddings; choose its embedding with take=")
+
+
+def check_same(evidence: object, kind: str, settings: Mapping[str, Any]) -> None:
     """Refuse evidence of another method, or made with other choices."""
-    if evidence.kind != kind:
-        raise ValueError(f"this evidence is {evidence.kind}'s, not {kind}'s; observe the images with this explainer")
+    if not isinstance(evidence, FaceEvidence) or evidence.kind != kind:
+        whose = f"{evidence.kind}'s" if isinstance(evidence, FaceEvidence) else f"a {type(evidence).__name__}"
+        raise ValueError(f"this evidence is {whose}, not {kind}'s; observe the images with this explainer")
     if dict(evidence.settings) != dict(settings):
         raise ValueError(
             f"this evidence was made with {dict(evidence.settings)}, not with {dict(settings)}; observe the images"
@@ -170,17 +191,12 @@ def check_same(evidence: FaceEvidence, kind: str, settings: Mapping[str, Any]) -
         )
 
 
-def features_of(model: FaceModel, evidence: FaceEvidence) -> Tensor:
-    """(N, D), the model's features of the observed faces; refuses evidence of another model."""
-    check_evidence(model, evidence)
-    with quiet_grad():
-        return model.features(evidence.outputs)
-
-
 def units_of(model: FaceModel, evidence: FaceEvidence) -> Tensor:
-    """(N, D), the unit embeddings of the observed faces."""
+    """(N, D), the unit embeddings of the observed faces; refuses evidence of another model."""
+    check_evidence(model, evidence)
+    check_embeds(model)
     with quiet_grad():
-        return F.normalize(features_of(model, evidence))
+        return F.normalize(model.features(evidence.outputs))
 
 
 def against_units(gallery: Gallery, model: FaceModel) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from facexai import functional
 from facexai.explainers.classmaps import check_evidence
-from facexai.explainers.jacobian import UNREACHED
-from facexai.explainers.pairs import Against, against_units, check_model, explain_pair, record, sides
+from facexai.explainers.jacobian import UNREACHED, gradient
+from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
+from facexai.functional import at_least_float32
 from facexai.hooks import evaluating
 from facexai.models import FaceModel, Gallery
 from facexai.models.options import check_device
@@ -30,12 +31,14 @@ class GraphEvidence:
         outputs: (B*N, D), the network's.
         features: (N, D'), of the model, on the graph.
         fingerprint: of the model that was observed.
+        kind: the method that can use it.
     """
 
     images: Tensor
     outputs: Tensor
     features: Tensor
     fingerprint: str
+    kind: str = "XSSAB"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,7 +93,7 @@ class XSSAB:
         check_device(images, self.model.device)
         self.model.spec.check(images)
         with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model.net):
-            leaves = images.detach().clone().requires_grad_()
+            leaves = at_least_float32(images.detach()).clone().requires_grad_()
             outputs = self.model.outputs(leaves)
             features = self.model.features(outputs)
         if not features.requires_grad:
@@ -100,7 +103,12 @@ class XSSAB:
     def answer(self, first: GraphEvidence, second: GraphEvidence) -> PairSaliency:
         """The maps of pairs; two backward passes for each side."""
         for evidence in (first, second):
+            if not isinstance(evidence, GraphEvidence):
+                raise ValueError(
+                    f"this evidence is a {type(evidence).__name__}, not XSSAB's; observe the images with this explainer"
+                )
             check_evidence(self.model, evidence)
+        check_embeds(self.model)
         rows = sides(first, second)
         units = [F.normalize(e.features.detach()) for e in (first, second)]
         aligned = [unit[row] for unit, row in zip(units, rows, strict=True)]
@@ -124,11 +132,7 @@ class XSSAB:
         with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model.net):
             for mask in (agree, ~agree):
                 direction = functional.through_length(mask * partners, features)
-                gradients = torch.autograd.grad(
-                    evidence.features, evidence.images, direction.clone(), retain_graph=True, allow_unused=True
-                )[0]
-                if gradients is None:
-                    raise ValueError(UNREACHED)
+                gradients = gradient((evidence.features * direction.clone()).sum(), evidence.images, keep=True)
                 parts.append(gradients.abs().mean(1))
         return parts[0] - parts[1]
 

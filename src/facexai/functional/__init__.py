@@ -13,10 +13,12 @@ from facexai.functional.cam import (
 )
 from facexai.functional.pairs import (
     agreeing,
+    centred,
     correlation_maps,
     correspondences,
     fggb,
     ranks,
+    steady,
     through_length,
     unit_gradients,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "agreeing",
     "at_least_float32",
     "auc",
+    "centred",
     "completeness_error",
     "correlation_maps",
     "correspondences",
@@ -43,6 +46,7 @@ __all__ = [
     "scorecam_weights",
     "sdd",
     "share",
+    "steady",
     "sweep",
     "through_length",
     "unit_gradients",

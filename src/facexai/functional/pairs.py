@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from facexai.functional.cam import at_least_float32
+
 _TINY = 1e-8
 
 
@@ -22,7 +24,7 @@ def unit_gradients(gradients: Tensor) -> Tensor:
     >>> unit_gradients(torch.tensor([[[[3.0]], [[-1.0]], [[0.0]]]]))
     tensor([[[1.]]])
     """
-    size: Tensor = gradients.abs().sum(1)
+    size = at_least_float32(gradients).abs().sum(1)
     scaled: Tensor = size / (size.flatten(1).norm(dim=1)[:, None, None] + _TINY)
     return scaled
 
@@ -88,32 +90,45 @@ def ranks(values: Tensor) -> Tensor:
     return ((first + last + 1).double() / 2).view(values.shape)
 
 
-def correlation_maps(masks: Tensor, scores: Tensor) -> Tensor:
+def centred(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks (M, H, W) minus their mean, (M, H*W), and each pixel's deviation (H*W,): what all scores share."""
+    seen = masks.flatten(1)
+    seen = seen - seen.mean(0)
+    return seen, seen.norm(dim=0)
+
+
+def steady(scores: Tensor) -> Tensor:
+    """Scores (..., M), with zeros for rows that differ by no more than rounding: no rank is drawn from noise."""
+    size = scores.abs().amax(-1, keepdim=True)
+    spread = scores.amax(-1, keepdim=True) - scores.amin(-1, keepdim=True)
+    kept: Tensor = torch.where(spread > 16 * torch.finfo(scores.dtype).eps * size, scores, 0.0)
+    return kept
+
+
+def correlation_maps(masks: tuple[Tensor, Tensor], scores: Tensor, size: tuple[int, int]) -> Tensor:
     """Correlation over masks of each pixel's visibility with the score.
 
     Args:
-        masks: (M, H, W), 1 where a pixel is visible, 0 where it is black.
+        masks: of :func:`centred`; 1 where a pixel is visible, 0 where it is black.
         scores: (..., M), of the masked images; their ranks for Spearman's correlation with two-valued masks.
+        size: (H, W).
 
     Returns:
-        (..., H, W) in [-1, 1], float32 or float64 as the masks; 0 where a mask or the score never changes.
+        (..., H, W) in [-1, 1], of the masks' type; 0 where a mask or the score never changes.
 
     Source: Lu et al. 2024, arXiv:2305.08546, reconstructed.
 
-    >>> correlation_maps(torch.tensor([[[1.0]], [[0.0]]]), torch.tensor([0.9, 0.4]))
+    >>> correlation_maps(centred(torch.tensor([[[1.0]], [[0.0]]])), torch.tensor([0.9, 0.4]), (1, 1))
     tensor([[1.]])
     """
-    seen = masks.flatten(1)
-    seen = seen - seen.mean(0)
-    spread = seen.norm(dim=0)
+    seen, deviation = masks
     rows = scores.reshape(-1, scores.shape[-1]).double()
     rows = rows - rows.mean(1, keepdim=True)
     length = rows.norm(dim=1, keepdim=True)
-    still = length <= 1e-12 * rows.shape[1] ** 0.5
-    rows = torch.where(still, 0.0, rows / length.clamp(min=1e-300)).to(seen.dtype)
-    maps = (rows @ seen) / spread.clamp(min=1e-12)
-    maps = torch.where(spread > 1e-6, maps, 0.0).clamp(-1, 1)
-    return maps.view(*scores.shape[:-1], *masks.shape[1:])
+    rows = torch.where(length > 1e-12, rows / length.clamp(min=1e-12), 0.0).to(seen.dtype)
+    maps = (rows @ seen) / deviation.clamp(min=1e-12)
+    maps = torch.where(deviation > 1e-6, maps, 0.0).clamp(-1, 1)
+    return maps.view(*scores.shape[:-1], *size)
 
 
 def correspondences(first: Tensor, second: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def grid_masks(count: int, size: tuple[int, int], *, cells: int, keep: float, se
     height, width = size
     step = (math.ceil(height / cells), math.ceil(width / cells))
     drawn = generator(seed, 0, "grid")
-    visible = (torch.rand(count, 1, cells + 1, cells + 1, generator=drawn) < keep).float()
+    visible = (torch.rand(count, 1, cells, cells, generator=drawn) < keep).float()
     large = F.interpolate(visible, ((cells + 1) * step[0], (cells + 1) * step[1]), mode="bilinear")[:, 0]
     shifts = (torch.rand(count, 2, generator=drawn) * torch.tensor(step)).long().tolist()
     return torch.stack([mask[y : y + height, x : x + width] for mask, (y, x) in zip(large, shifts, strict=True)])

@@ -79,15 +79,18 @@ class PairSaliency:
     def one_sign(self) -> Tensor:
         """(P, 2) whether a map has only one sign: its shape is then hardly about this pair."""
         flat = self.cells.flatten(2)
-        return (flat >= 0).all(2) | (flat <= 0).all(2)
+        return ((flat >= 0).all(2) | (flat <= 0).all(2)) & flat.any(2)
 
     def __len__(self) -> int:
         return len(self.cells)
 
     def __getitem__(self, which: slice) -> PairSaliency:
+        if not isinstance(which, slice):
+            raise TypeError(f"expected a slice such as why[3:4], got {which!r}")
         parts = {name: getattr(self, name) for name in _PARTS}
         cut: dict[str, Any] = {name: None if part is None else part[which] for name, part in parts.items()}
-        return replace(self, **cut)
+        each = {n: v[which] for n, v in self.recipe.items() if n in _EACH and isinstance(v, list)}
+        return replace(self, **cut, recipe={**self.recipe, **each})
 
     def __repr__(self) -> str:
         h, w = self.cells.shape[2:]
@@ -98,7 +101,7 @@ class PairSaliency:
         score = f"cosine {float(self.scores[p]):.3f}"
         if self.threshold is None:
             return score
-        verdict = "match" if float(self.scores[p]) >= self.threshold else "no match"
+        verdict = "match" if self.accepted is not None and bool(self.accepted[p]) else "no match"
         return f"{score}, threshold {self.threshold:.3f}: {verdict}"
 
     # ---- correspondences --------------------------------------------------------------------------------------
@@ -231,6 +234,7 @@ class PairSaliency:
 
 ARRAYS = ("cells", "scores", "constant", "table")
 _PARTS = (*ARRAYS, "images")
+_EACH = ("bound", "dropped_numbers")  # of the recipe, one for each pair
 
 
 def warn_of_one_sign(why: PairSaliency) -> PairSaliency:
@@ -297,7 +301,9 @@ class GallerySaliency:
         order = self.scores[probe].argsort(descending=True)[:people]
         titles = [f"{self.names[c]}  {float(self.scores[probe, c]):.3f}" for c in order.tolist()]
         image = None if self.images is None else self.images[probe].expand(len(order), -1, -1, -1)
-        return plots.overlays(self.maps[probe, order], image, titles, label=f"{self.recipe.get('method', 'map')}")
+        return plots.overlays(
+            upsample(self.cells[probe, order], self.size), image, titles, label=f"{self.recipe.get('method', 'map')}"
+        )
 
     def _repr_html_(self) -> str:
         from facexai import plots
