@@ -233,7 +233,7 @@ def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: 
         if images is not None:
             photo(grid[0], images[row, 0])
             photo(grid[3], images[row, 1])
-        bar(part, grid[columns // 2], drawn[1])
+        bar(part, grid[-1], drawn[1])
         part.suptitle(titles[row], fontsize=9, parse_math=False)
     made.supxlabel(label, fontsize=8, parse_math=False)
     return made
