@@ -103,7 +103,7 @@ def test_sentences_follow_the_numbers(demo):
 def test_the_copy_is_nearer_than_the_blend_and_the_blend_than_the_other(demo):
     cosines = [row["cosine"] for row in demo[2]["pairs"]]
     assert cosines == sorted(cosines, reverse=True)
-    assert cosines[0] > 0.8 > 0.3 > cosines[-1]
+    assert cosines[0] > 0.8 > 0.4 > cosines[-1]
 
 
 def test_compare_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
@@ -352,6 +352,7 @@ def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, p
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
+            warnings.filterwarnings("ignore", message="a map of pair")  # FGGB of one person's two photos
             exec(compile(block, page, "exec"), names)
     assert page not in ("README.md", "docs/start.md") or (tmp_path / "why.npz").exists()
 

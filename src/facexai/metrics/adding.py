@@ -20,6 +20,18 @@ class Measured(Protocol):
 Result = TypeVar("Result", bound=Measured)
 
 
+def control(measured: Result, name: str) -> Result | None:
+    """The result of a control, None where it could not be measured.
+
+    Raises:
+        KeyError: no control has this name.
+    """
+    if name not in measured.controls:
+        raise KeyError(f"no control {name!r}; there are {', '.join(measured.controls)}")
+    found: Result | None = measured.controls[name]
+    return found
+
+
 def joined(first: Result, second: Result) -> dict[str, Any]:
     """Controls, reasons and recipe of the sum; a control that one part lacks is None.
 

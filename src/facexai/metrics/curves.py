@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai.metrics.adding import joined
+from facexai.metrics import adding
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
@@ -52,12 +52,16 @@ class Curve:
         return self.area.interval
 
     def p_value(self, control: str) -> float | None:
-        """Paired test of the areas against a control; None where the control is missing."""
-        other = self.controls[control]
+        """Paired test of the areas against a control; None where the control is missing.
+
+        Raises:
+            KeyError: no control has this name.
+        """
+        other = adding.control(self, control)
         return None if other is None else self.area.p_value(other.area)
 
     def __add__(self, other: Curve) -> Curve:
-        rest = joined(self, other)
+        rest = adding.joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
         values = np.concatenate([self.values, other.values])[order]
         return Curve(self.shares, values, self.area + other.area, **rest)

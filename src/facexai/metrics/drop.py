@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai.metrics.adding import joined
+from facexai.metrics import adding
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
@@ -98,13 +98,11 @@ class Drop:
         Raises:
             KeyError: no control has this name.
         """
-        if control not in self.controls:
-            raise KeyError(f"no control {control!r}; there are {', '.join(self.controls)}")
-        other = self.controls[control]
+        other = adding.control(self, control)
         return None if other is None else self.probability.p_value(other.probability)
 
     def __add__(self, other: Drop) -> Drop:
-        rest = joined(self, other)
+        rest = adding.joined(self, other)
         return Drop(**{name: getattr(self, name) + getattr(other, name) for name in STATISTICS}, **rest)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from facexai._messages import near_matches
-from facexai.metrics.adding import joined
+from facexai.metrics import adding
 from facexai.metrics.pair_protocol import Part, Protocol
 from facexai.metrics.pair_subject import (
     CONTROLS,
@@ -95,13 +95,11 @@ class PairCurve:
         Raises:
             KeyError: no control has this name.
         """
-        if control not in self.controls:
-            raise KeyError(f"no control {control!r}; there are {', '.join(self.controls)}")
-        other = self.controls[control]
+        other = adding.control(self, control)
         return None if other is None else self.area.p_value(other.area)
 
     def __add__(self, other: PairCurve) -> PairCurve:
-        rest = joined(self, other)
+        rest = adding.joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
         correct, cosines = (
             np.concatenate([getattr(part, name) for part in (self, other)])[order] for name in ("correct", "cosines")
