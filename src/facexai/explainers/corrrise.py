@@ -61,7 +61,7 @@ class CorrRISE:
     Cost: ``count`` + 1 forward passes per image, for any number of partners, people and classes. Evidence is portable:
     the masked images' embeddings, ``count`` x D per face.
 
-    Source: Lu, Xu and Ebrahimi 2024, WACV, arXiv:2305.08546; details reconstructed. The class maps are ours.
+    Source: Lu et al. 2024, WACV, arXiv:2305.08546; details reconstructed. The class maps are ours.
 
     >>> import torch
     >>> from facexai import FaceModel, InputSpec
