@@ -15,7 +15,7 @@ from facexai.explainers.classmaps import Evidence, asked, check_explainable, che
 from facexai.explainers.targets import Targets
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, quiet_grad
-from facexai.models import WhiteBox
+from facexai.models import FaceModel, WhiteBox
 from facexai.models.heads import completeness_limit
 from facexai.results import Saliency
 
@@ -75,24 +75,8 @@ class CAM:
         Raises:
             HeadDoesNotFold: the head is not affine.
         """
-        model = self.classifier.model
-        head = model.head
-        if min(head.shape[1:]) < _FEW_CELLS:
-            warnings.warn(
-                f"CAM has only {head.shape[1]}x{head.shape[2]} cells in this network; HiResCAM(classifier, layer=...) "
-                "shows finer maps; layers and their cells are in model.layers",
-                FaceXAIWarning,
-                stacklevel=3,
-            )
-        with (
-            capture(model.net, head.layer, side=head.side) as seen,
-            capture(model.net, head.last) as end,
-            quiet_grad(),
-        ):
-            outputs = model.outputs(images)
-        return Evidence(
-            head.layout.map(seen.last), outputs, end.last.flatten(1), head.layer, model.fingerprint, "folded"
-        )
+        warn_of_few_cells("CAM", self.classifier.model, "HiResCAM(classifier, layer=...)")
+        return observe_head(self.classifier.model, images)
 
     def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
         """The map of any class from evidence. Only a model that was never used runs: twice noise, to find its head.
@@ -142,6 +126,30 @@ class CAM:
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
         """Every choice that changes a number."""
         return {"method": "CAM", "layer": evidence.layer, "similarity": "dot", "flip": self.classifier.model.flip}
+
+
+def warn_of_few_cells(method: str, model: FaceModel, finer: str) -> None:
+    """Say so where the head's input is coarse, and what shows more."""
+    h, w = model.head.shape[1:]
+    if min(h, w) < _FEW_CELLS:
+        warnings.warn(
+            f"{method} has only {h}x{w} cells in this network; {finer} shows finer maps; layers and their cells are in "
+            "model.layers",
+            FaceXAIWarning,
+            stacklevel=4,
+        )
+
+
+def observe_head(model: FaceModel, images: Tensor) -> Evidence:
+    """One forward pass: the input and the output of the head."""
+    head = model.head
+    with (
+        capture(model.net, head.layer, side=head.side) as seen,
+        capture(model.net, head.last) as end,
+        quiet_grad(),
+    ):
+        outputs = model.outputs(images)
+    return Evidence(head.layout.map(seen.last), outputs, end.last.flatten(1), head.layer, model.fingerprint, "folded")
 
 
 def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, dtype: torch.dtype) -> None:

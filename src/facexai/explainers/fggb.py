@@ -65,9 +65,10 @@ class FGGB:
 
     >>> import torch
     >>> from facexai import FaceModel, InputSpec
+    >>> _ = torch.manual_seed(2)
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
     >>> model = FaceModel(net, InputSpec(8))
-    >>> why = FGGB(model, threshold=0.5)(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    >>> why = FGGB(model, threshold=0.7)(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
     >>> why.maps.shape, why.accepted.shape
     (torch.Size([2, 2, 8, 8]), torch.Size([2]))
     """

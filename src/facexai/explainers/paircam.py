@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
-from facexai.explainers.cam import CAM
+from facexai.explainers.cam import CAM, observe_head, warn_of_few_cells
 from facexai.explainers.classmaps import Evidence, check_evidence
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.pairs import (
@@ -84,11 +84,11 @@ class PairCAM:
 
     def observe(self, images: Tensor) -> FaceEvidence | Evidence:
         """One forward pass; plain tensors at the head's input, a graph at other layers."""
-        anybody = self._partners(torch.ones(1, 1))
         if not self.portable:
-            return HiResCAM(anybody, layer=self.layer).observe(images)
+            return HiResCAM(self._partners(torch.ones(1, 1)), layer=self.layer).observe(images)
         try:
-            seen = CAM(anybody).observe(images)
+            warn_of_few_cells("PairCAM", self.model, "PairCAM(model, layer=...)")
+            seen = observe_head(self.model, images)
         except HeadDoesNotFold as refusal:
             why = str(refusal).split(". Use")[0]
             raise HeadDoesNotFold(f"{why}. PairCAM(model, layer=...) explains any layer that has a map") from None

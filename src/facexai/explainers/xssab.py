@@ -69,6 +69,7 @@ class XSSAB:
 
     >>> import torch
     >>> from facexai import FaceModel, InputSpec
+    >>> _ = torch.manual_seed(2)
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
     >>> why = XSSAB(FaceModel(net, InputSpec(8)), threshold=0.2)(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
     >>> why.maps.shape
