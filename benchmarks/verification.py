@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import operator
 import time
 import warnings
 from dataclasses import dataclass
@@ -30,8 +32,13 @@ from facexai import (
 from facexai.metrics.pair_curves import measured
 from facexai.metrics.pair_subject import COMMON, pair_subject
 
-QUESTIONS = (("fame", "similar"), ("epfl-inferred", "similar"), ("epfl-inferred", "dissimilar"))
+QUESTIONS = {  # protocol and part of the map: the halves of the pairs that it is about
+    ("fame", "similar"): ((True, "similar"), (False, "similar")),
+    ("epfl-inferred", "similar"): ((True, "similar"),),
+    ("epfl-inferred", "dissimilar"): ((False, "dissimilar"),),
+}
 SCHEMES = ("deletion", "insertion")
+CONTROLS = ("random", "centre", "mean-map", "other-pair")
 PATCHES = {"patch against": "dissimilar", "patch for": "similar"}
 PATCH = {"size": 0.3, "shape": "ellipse", "soft": 0.02, "match_colour": True}
 CAPTUM = {"captum IntegratedGradients": {"n_steps": 16}, "captum Lime": {"n_samples": 200}}
@@ -185,20 +192,50 @@ def between(interval: tuple[float, float] | None, digits: int) -> str | None:
     return None if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
-def curve_row(subject: Any, maps: torch.Tensor, common: dict) -> dict[str, Any]:
-    """Areas, intervals, controls and tests; controls that are the same for all methods are measured once."""
+def halves(task: Task) -> dict[tuple[bool, str], Any]:
+    """Subject of the genuine and of the impostor pairs by part of the map, at the threshold of all of them.
+
+    Curves over one half are measured once and added where a protocol is about all pairs: both presets differ in nothing
+    but the pairs that they are about.
+    """
+    how, found = metrics.Protocol(threshold=task.threshold), {}
+    for same, part in dict.fromkeys(half for parts in QUESTIONS.values() for half in parts):
+        rows = (task.same == same).nonzero()[:, 0]
+        pair = (task.images[task.index[rows, side]] for side in (0, 1))
+        who = [task.identities[i] for i in rows.tolist()]
+        found[same, part] = pair_subject(
+            task.model, *pair, task.same[rows], how, part, identities=who, items=rows.tolist()
+        )
+    return found
+
+
+def curves(subjects: dict, maps: torch.Tensor, same: torch.Tensor, common: dict) -> dict[str, dict[str, Any]]:
+    """Question -> scheme -> curve; controls that are the same for all methods are measured once."""
+    measured_once = {}
+    for (kind, part), subject in subjects.items():
+        for scheme in SCHEMES:
+            key = kind, part, scheme
+            made = measured(subject, scheme, maps[same == kind], CONTROLS, known=common.get(key))
+            common[key] = {name: made.controls[name] for name in COMMON}
+            measured_once[key] = made
+    return {
+        f"{protocol}, {part}": {
+            scheme: functools.reduce(operator.add, [measured_once[(*half, scheme)] for half in parts])
+            for scheme in SCHEMES
+        }
+        for (protocol, part), parts in QUESTIONS.items()
+    }
+
+
+def curve_row(made: dict[str, Any], part: str) -> dict[str, Any]:
+    """Areas, intervals, controls and tests."""
     row: dict[str, Any] = {}
-    for scheme in SCHEMES:
-        curve = measured(subject, scheme, maps, known=common.get(scheme))
-        common[scheme] = {name: curve.controls[name] for name in COMMON}
+    for scheme, curve in made.items():
         row |= {scheme: curve.auc, f"{scheme}, 95 %": between(curve.interval, 1)}
         for control, other in curve.controls.items():
-            if other is None:
-                row[f"{scheme}, {control}"] = None
-                continue
             compared = {scheme: (curve.area, other.area), f"{scheme} cosine": (curve.cosine_area, other.cosine_area)}
             for name, (mine, theirs) in compared.items():
-                less = (scheme == "deletion") == (name == scheme or subject.recipe["part"] == "similar")
+                less = (scheme == "deletion") == (name == scheme or part == "similar")
                 p = mine.p_value(theirs)
                 row |= {f"{name}, {control}": theirs.mean, f"{name}, p {control}": p}
                 better = mine.mean < theirs.mean if less else mine.mean > theirs.mean
@@ -291,7 +328,7 @@ def main() -> None:
     for network, model in networks(options).items():
         rows = [r for r in rows if r["network"] != network or r["fingerprint"] == model.fingerprint]
         task = prepared(model, paths, names, options.pairs, options.swaps)
-        facts[network], subjects, common = facts_of(task), {}, {}
+        facts[network], subjects, common = facts_of(task), halves(task), {}
         done = {r["map"] for r in rows if r["network"] == network}
         for name, explainer in methods(task, options).items():
             if name in done:
@@ -305,14 +342,8 @@ def main() -> None:
                 continue
             head = {"network": network, "map": name, "fingerprint": model.fingerprint}
             head["seconds for maps"] = time.perf_counter() - start
-            new = []
-            for protocol, part in QUESTIONS:
-                key = f"{protocol}, {part}"
-                if key not in subjects:
-                    pair = (task.images[task.index[:, side]] for side in (0, 1))
-                    subjects[key] = pair_subject(model, *pair, task.same, protocol, part, identities=task.identities)
-                found = curve_row(subjects[key], maps["pairs"], common.setdefault(key, {}))
-                new.append({**head, "question": key, **found})
+            found = curves(subjects, maps["pairs"], task.same, common)
+            new = [{**head, "question": key, **curve_row(made, key.split(", ")[1])} for key, made in found.items()]
             new += [{**head, "question": case, **patch_row(task, case, maps[case])} for case in PATCHES]
             rows += new
             for row in new:

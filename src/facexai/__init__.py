@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SDD,
         XSSAB,
         CorrRISE,
+        FrequencyHeatPlot,
         GradCAM,
         GradCAMPlusPlus,
         HiResCAM,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
-    from facexai.results import PairSaliency, Saliency, load
+    from facexai.results import FrequencyHeat, PairSaliency, Saliency, load
 
 try:
     __version__ = version("facexai")
@@ -39,6 +40,7 @@ _NAMES = {
     "CAM": "facexai.explainers",
     "CorrRISE": "facexai.explainers",
     "FGGB": "facexai.explainers",
+    "FrequencyHeatPlot": "facexai.explainers",
     "GradCAM": "facexai.explainers",
     "GradCAMPlusPlus": "facexai.explainers",
     "HiResCAM": "facexai.explainers",
@@ -53,6 +55,7 @@ _NAMES = {
     "doctor": "facexai.models",
     "explain_pairs": "facexai.explainers",
     "InputSpec": "facexai.input_spec",
+    "FrequencyHeat": "facexai.results",
     "PairSaliency": "facexai.results",
     "Saliency": "facexai.results",
     "load": "facexai.results",
@@ -80,6 +83,8 @@ __all__ = [
     "CorrRISE",
     "FaceModel",
     "FaceXAIWarning",
+    "FrequencyHeat",
+    "FrequencyHeatPlot",
     "Gallery",
     "GradCAM",
     "GradCAMPlusPlus",

@@ -23,8 +23,8 @@ def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, fl
     return values
 
 
-def check_pixels(images: Tensor) -> None:
-    """Refuse what is not RGB in [0, 1]: another type, NaN or infinity, values outside.
+def check_pixels(images: Tensor, *, in_range: bool = True) -> None:
+    """Refuse what is not RGB in [0, 1]: another type, NaN or infinity, values outside (unless ``in_range`` is False).
 
     Raises:
         TypeError: not a floating-point tensor.
@@ -39,7 +39,7 @@ def check_pixels(images: Tensor) -> None:
     low, high = (float(v) for v in torch.aminmax(images.detach()))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("expected finite pixel values, got NaN or infinity")
-    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+    if in_range and (low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE):
         raise ValueError(
             f"expected pixels in [0, 1], got {low:.3g} to {high:.3g}; give plain RGB "
             "(divide 0..255 by 255) and leave mean and std to the InputSpec"
@@ -122,8 +122,12 @@ class InputSpec:
         assert isinstance(self.size, tuple)
         return self.size
 
-    def check(self, images: Tensor) -> None:
+    def check(self, images: Tensor, *, in_range: bool = True) -> None:
         """Refuse what is not a batch of RGB images in [0, 1] at this size.
+
+        Args:
+            images: what was given.
+            in_range: False: finite values outside of [0, 1] are taken, as images without some frequencies have them.
 
         Raises:
             TypeError: not a floating-point tensor.
@@ -146,15 +150,15 @@ class InputSpec:
                 f"got {images.shape[-2]}x{images.shape[-1]}; facexai never resizes by itself: "
                 f"facexai.images.resize(images, {self.size}) or facexai.images.align(photo, spec)"
             )
-        check_pixels(images)
+        check_pixels(images, in_range=in_range)
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def prepare(self, images: Tensor, *, in_range: bool = True) -> Tensor:
         """Checked images (N, 3, H, W) as the network wants them; differentiable.
 
         Raises:
             TypeError, ValueError: as :meth:`check`.
         """
-        self.check(images)
+        self.check(images, in_range=in_range)
         mean = images.new_tensor(_triple("mean", self.mean))[:, None, None]
         std = images.new_tensor(_triple("std", self.std))[:, None, None]
         prepared = (images * self.range - mean) / std

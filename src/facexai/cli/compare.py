@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from facexai.cli.shared import align_argument, model, model_argument, out_folder
 
 if TYPE_CHECKING:
-    from facexai.explainers.pairs import Pairwise
+    from facexai.explainers import FGGB, XSSAB, CorrRISE, PairCAM
     from facexai.models import FaceModel
     from facexai.results import PairSaliency
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _explainer(network: FaceModel, options: argparse.Namespace) -> Pairwise:
+def _explainer(network: FaceModel, options: argparse.Namespace) -> FGGB | XSSAB | CorrRISE | PairCAM:
     from facexai.explainers import FGGB, XSSAB, CorrRISE, PairCAM
 
     if options.threshold is None and options.method in ("fggb", "xssab"):

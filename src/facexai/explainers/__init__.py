@@ -4,6 +4,8 @@ from facexai.explainers.cam import CAM
 from facexai.explainers.classmaps import ClassMaps, Evidence
 from facexai.explainers.corrrise import CorrRISE
 from facexai.explainers.fggb import FGGB
+from facexai.explainers.frequency import FrequencyHeatPlot
+from facexai.explainers.frequency_modes import ModeAgreement
 from facexai.explainers.gradcam import GradCAM
 from facexai.explainers.gradcampp import GradCAMPlusPlus
 from facexai.explainers.hirescam import HiResCAM
@@ -25,11 +27,13 @@ __all__ = [
     "CorrRISE",
     "Evidence",
     "FaceEvidence",
+    "FrequencyHeatPlot",
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
     "LayerCAM",
     "MaskedEvidence",
+    "ModeAgreement",
     "PairCAM",
     "ScoreCAM",
     "explain_pairs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, final
 
@@ -11,16 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
-from facexai.explainers.classmaps import asked, check_explainable, saliency
-from facexai.explainers.masked import chunk_size, features_of
+from facexai.explainers.classmaps import asked, saliency
+from facexai.explainers.either import check_either, explain_either, of_pairs, outputs_of
+from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import (
     Against,
     FaceEvidence,
-    by_image,
     check_gallery,
-    check_model,
     check_same,
-    explain_pair,
     one_of,
     record,
     sides,
@@ -29,7 +27,6 @@ from facexai.explainers.pairs import (
 from facexai.explainers.targets import Targets
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery, WhiteBox
-from facexai.models.options import bound, check_device
 from facexai.perturb import black_patches, grid_masks
 from facexai.results import PairSaliency, Saliency
 
@@ -83,14 +80,10 @@ class CorrRISE:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self._of_pairs:
-            check_model(self.model, self.threshold)
-        else:
-            check_explainable(self.classifier)
+        check_either(self.model, self.threshold)
+        check_chunk(self.chunk)
         one_of("masks", self.masks, ("patches", "grid"))
         one_of("score", self.score, ("cosine", "margin"))
-        if self.chunk != "auto" and (not isinstance(self.chunk, int) or self.chunk < 1):
-            raise ValueError(f"expected chunk of at least 1, or 'auto', got {self.chunk!r}")
         if not isinstance(self.count, int) or self.count < 3:
             raise ValueError(f"expected a count of at least 3 masks, got {self.count!r}")
         if not isinstance(self.cells, int) or self.cells < 2 or not 0 < self.keep < 1:
@@ -100,7 +93,7 @@ class CorrRISE:
 
     @property
     def _of_pairs(self) -> bool:
-        return isinstance(self.model, FaceModel) and self.model.output != "logits"
+        return of_pairs(self.model)
 
     @property
     def network(self) -> FaceModel:
@@ -125,19 +118,7 @@ class CorrRISE:
         Returns:
             PairSaliency; with a gallery Saliency.
         """
-        if self._of_pairs:
-            if not isinstance(second, Tensor) or second.ndim < 2 or not second.is_floating_point():
-                raise TypeError(
-                    "expected two batches of faces (P, 3, H, W), explainer(first, second); for classes give it a "
-                    "gallery"
-                )
-            return explain_pair(self, first, second)
-        if isinstance(second, Tensor) and second.ndim > 1:
-            raise TypeError(
-                f"expected targets beside the images, got a tensor of shape {tuple(second.shape)}; for two faces give "
-                "it the model: CorrRISE(model)(first, second)"
-            )
-        return replace(self.answer(self.observe(first), targets if second is None else second), images=first)
+        return explain_either(self, first, second, targets)
 
     @property
     def portable(self) -> bool:
@@ -149,29 +130,19 @@ class CorrRISE:
     def observe(self, images: Tensor) -> FaceEvidence:
         """Embeddings of the faces and of their masked copies; the only network passes."""
         model = self.network
-        check_device(images, model.device)
-        model.spec.check(images)
-        bound(model.forward_kwargs, len(images), None, images.device)  # one row, or a row for each
+        size = chunk_size(model, self.chunk)
+        outputs, shown = outputs_of(model, images, size), images.detach()
         masks = self._masks().to(images)
-        shown, size = images.detach(), chunk_size(model, self.chunk)
         told = "CorrRISE" if self.progress else None
-        image = torch.arange(len(images), device=images.device)
-        with quiet_grad():
-            outputs = [model.outputs(shown[part], part) for part in torch.split(image, size)]
-            split = torch.cat([by_image(o, o.shape[0] // self._branches) for o in outputs])
-            number = image.repeat_interleave(len(masks))
-            which = torch.arange(len(masks), device=images.device).repeat(len(images))
+        number = torch.arange(len(images), device=images.device).repeat_interleave(len(masks))
+        which = torch.arange(len(masks), device=images.device).repeat(len(images))
 
         def make(part: slice) -> Tensor:
             return shown[number[part]] * masks[which[part], None]
 
         masked = features_of(model, number, make, chunk=size, progress=told)
         masked = masked.view(len(images), -1, masked.shape[1])
-        return FaceEvidence({"outputs": split, "masked": masked}, model.fingerprint, "CorrRISE", self._settings())
-
-    @property
-    def _branches(self) -> int:
-        return 1 if self.network.flip is None else 2
+        return FaceEvidence({"outputs": outputs, "masked": masked}, model.fingerprint, "CorrRISE", self._settings())
 
     def _masks(self) -> Tensor:
         return _made(self.masks, self.count, self.network.spec.height_width, self.cells, self.keep, self.seed)

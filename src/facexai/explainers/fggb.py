@@ -11,6 +11,7 @@ from torch import Tensor
 from facexai import functional
 from facexai.explainers import jacobian
 from facexai.explainers.jacobian import Differentiate
+from facexai.explainers.masked import check_chunk
 from facexai.explainers.pairs import (
     Against,
     FaceEvidence,
@@ -85,8 +86,7 @@ class FGGB:
         one_of("differentiate", self.differentiate, ("unit", "raw"))
         if self.tolerance is not None and not 0 <= self.tolerance < 1:
             raise ValueError(f"expected a tolerance from 0 to 1, a share, got {self.tolerance!r}")
-        if self.chunk != "auto" and (not isinstance(self.chunk, int) or self.chunk < 1):
-            raise ValueError(f"expected chunk of at least 1, or 'auto', got {self.chunk!r}")
+        check_chunk(self.chunk)
 
     def __call__(self, first: Tensor, second: Tensor) -> PairSaliency:
         """Why do these faces match, or not? ``answer(observe(first), observe(second))``.

@@ -17,10 +17,8 @@ from facexai.models import FaceModel
 
 Differentiate = Literal["unit", "raw"]
 
-UNREACHED = (
-    "no gradient reaches the image: the network detaches (no_grad, numpy, quantised weights) on the way; "
-    "CorrRISE(model) asks without gradients"
-)
+UNREACHED = "no gradient reaches the image: the network detaches (no_grad, numpy, quantised weights) on the way"
+INSTEAD = "CorrRISE(model) asks without gradients"
 _TRIED = (4, 8, 16)
 _BUDGET = {"cpu": 2**30, "cuda": 2**33}  # bytes for the graph of all copies
 _best: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
@@ -64,7 +62,7 @@ def rows(
         features = model.features(outputs)
         embedding = F.normalize(features) if differentiate == "unit" else features
         if not embedding.requires_grad:
-            raise ValueError(UNREACHED)
+            raise ValueError(f"{UNREACHED}; {INSTEAD}")
         for start in range(0, len(numbers), size):
             group = torch.tensor(numbers[start : start + size], device=embedding.device)
             asked = embedding[: len(group)].gather(1, group[:, None]).sum()
@@ -73,8 +71,10 @@ def rows(
     return torch.cat(found), outputs.detach()[::size]
 
 
-def gradient(of: Tensor, by: Tensor, *, keep: bool) -> Tensor:
-    """Gradient of a number by the pixels; refused in words where none reaches them."""
+def gradient(of: Tensor, by: Tensor, *, keep: bool, instead: str = INSTEAD) -> Tensor:
+    """Gradient of a number by the pixels; refused in words, with what to do instead, where none reaches them."""
+    if not of.requires_grad:
+        raise ValueError(f"{UNREACHED}; {instead}")
     try:
         found = torch.autograd.grad(of, by, retain_graph=keep, allow_unused=True)[0]
     except RuntimeError as error:
@@ -82,10 +82,10 @@ def gradient(of: Tensor, by: Tensor, *, keep: bool) -> Tensor:
             raise
         raise ValueError(
             "no gradient reaches the image through torch.utils.checkpoint with use_reentrant=True; set "
-            "use_reentrant=False in the network; CorrRISE(model) asks without gradients"
+            f"use_reentrant=False in the network; {instead}"
         ) from None
     if found is None:
-        raise ValueError(UNREACHED)
+        raise ValueError(f"{UNREACHED}; {instead}")
     return found
 
 

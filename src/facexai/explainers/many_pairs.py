@@ -16,12 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facexai._messages import require
-from facexai.explainers.pairs import FaceEvidence, Pairwise
-from facexai.results import PairSaliency
+from facexai.explainers.pairs import Answer, FaceEvidence, Pairwise
 
 
 def explain_pairs(
-    explainer: Pairwise,
+    explainer: Pairwise[Answer],
     images: Tensor | Sequence[Tensor],
     pairs: Iterable[tuple[int, int]],
     *,
@@ -29,13 +28,14 @@ def explain_pairs(
     folder: str | Path | None = None,
     batch_size: int = 16,
     progress: bool = False,
-) -> Iterator[PairSaliency]:
+) -> Iterator[Answer]:
     """Explain pairs of a set of faces, one after the other, observing every face once.
 
     Args:
-        explainer: :class:`~facexai.FGGB`, :class:`~facexai.CorrRISE`, :class:`~facexai.PairCAM` or
-            :class:`~facexai.XSSAB`. Evidence of FGGB is large: ``FGGB(..., half=True)`` halves it. xSSAB, and PairCAM
-            at another layer than the head's, are not portable: they run the network for every pair.
+        explainer: :class:`~facexai.FGGB`, :class:`~facexai.CorrRISE`, :class:`~facexai.PairCAM`,
+            :class:`~facexai.XSSAB` or :class:`~facexai.FrequencyHeatPlot`. Evidence of FGGB is large: ``FGGB(...,
+            half=True)`` halves it. xSSAB, PairCAM at another layer than the head's, and frequency heat plots that are
+            not exact run the network for every pair.
         images: (n, 3, H, W), or a sequence of (3, H, W), which may load them when asked.
         pairs: (i, j), numbers of images; may be endless.
         memory: bytes of evidence that are held; what is over goes to disk and comes back when it is needed. The disk
@@ -45,7 +45,7 @@ def explain_pairs(
         progress: show a progress bar.
 
     Yields:
-        a PairSaliency of one pair each, in the order of ``pairs``.
+        an answer of one pair each, in the order of ``pairs``.
 
     Raises:
         ValueError: a pair of images that do not exist.
@@ -66,14 +66,14 @@ def explain_pairs(
 
 
 def _explained(
-    explainer: Pairwise,
+    explainer: Pairwise[Answer],
     images: Tensor | Sequence[Tensor],
     pairs: Iterator[tuple[int, int]],
     memory: int,
     folder: str | Path | None,
     batch_size: int,
     progress: bool,
-) -> Iterator[PairSaliency]:
+) -> Iterator[Answer]:
     with tempfile.TemporaryDirectory(prefix="facexai-", dir=folder) as disk, tqdm(disable=not progress) as bar:
         kept = _Kept(memory, Path(disk))
         while some := [_numbers(pair, len(images)) for pair in islice(pairs, kept.window(batch_size))]:
@@ -97,7 +97,7 @@ def _numbers(pair: Sequence[int], count: int) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _observe(explainer: Pairwise, images: Tensor | Sequence[Tensor], part: list[int], kept: _Kept) -> None:
+def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: list[int], kept: _Kept) -> None:
     """Observe some faces together and keep the evidence of each."""
     evidence: FaceEvidence = explainer.observe(_stacked(images, part))
     for row, i in enumerate(part):

@@ -51,6 +51,12 @@ class MaskedEvidence:
     kind: Literal["masked"] = "masked"
 
 
+def check_chunk(chunk: object) -> None:
+    """Refuse a number of images per pass below 1."""
+    if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"expected chunk of at least 1, or 'auto', got {chunk!r}")
+
+
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
     """Images per forward pass: as given, or such that the network's work fits a budget of 96 MiB (2 GiB on a GPU).
 
@@ -72,6 +78,7 @@ def features_of(
     chunk: int,
     precision: Precision = None,
     progress: str | None = None,
+    in_range: bool = True,
 ) -> Tensor:
     """The model's features (count, D') of changed images, made and forgotten chunk by chunk.
 
@@ -82,6 +89,7 @@ def features_of(
         chunk: images per forward pass; halved, and the pass repeated, where memory runs out.
         precision: run the network under autocast.
         progress: text before a progress bar; None: no bar.
+        in_range: False: the images may have values outside of [0, 1].
 
     Raises:
         RuntimeError: memory runs out for a single image.
@@ -93,7 +101,7 @@ def features_of(
             part = slice(done, min(done + chunk, count))
             try:
                 with _reduced(model, precision):
-                    outputs = model.outputs(make(part), image[part])
+                    outputs = model.outputs(make(part), image[part], in_range=in_range)
             except RuntimeError as error:
                 if chunk == 1 or not _out_of_memory(error):
                     raise

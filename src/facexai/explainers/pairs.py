@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,10 @@ from facexai.explainers.classmaps import check_evidence
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
 from facexai.models.options import check_device
-from facexai.results import GallerySaliency, PairSaliency
+from facexai.results import FrequencyHeat, GallerySaliency, PairSaliency
+
+Answer = TypeVar("Answer", PairSaliency, FrequencyHeat)
+Answer_co = TypeVar("Answer_co", PairSaliency, FrequencyHeat, covariant=True)
 
 
 @final
@@ -99,7 +102,7 @@ class OfModel(Protocol):
     def model(self) -> FaceModel: ...
 
 
-class Pairwise(OfModel, Protocol):
+class Pairwise(OfModel, Protocol[Answer_co]):
     """An explainer of pairs: observe single faces, then answer for any two of them."""
 
     @property
@@ -111,16 +114,12 @@ class Pairwise(OfModel, Protocol):
         """The only network passes."""
         ...
 
-    def __call__(self, first: Tensor, second: Tensor) -> PairSaliency:
-        """``answer(observe(first), observe(second))``."""
-        ...
-
-    def answer(self, first: Any, second: Any) -> PairSaliency:
+    def answer(self, first: Any, second: Any) -> Answer_co:
         """Maps of P pairs from evidence of P first and P second faces; one face may stand for all of a side."""
         ...
 
 
-class AgainstEverybody(Pairwise, Protocol):
+class AgainstEverybody(Pairwise[PairSaliency], Protocol):
     """A pair explainer that answers for everybody in a gallery at once."""
 
     def maps_against(self, evidence: Any, gallery: Gallery) -> Tensor:
@@ -133,7 +132,7 @@ class AgainstEverybody(Pairwise, Protocol):
     def recipe(self, evidence: Any) -> dict[str, Any]: ...
 
 
-def explain_pair(self: Pairwise, first: Tensor, second: Tensor) -> PairSaliency:
+def explain_pair(self: Pairwise[Answer], first: Tensor, second: Tensor) -> Answer:
     """Why do these faces match, or not? ``answer(observe(first), observe(second))``.
 
     Args:

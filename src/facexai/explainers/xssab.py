@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facexai import functional
 from facexai.explainers.classmaps import check_evidence
-from facexai.explainers.jacobian import UNREACHED, gradient
+from facexai.explainers.jacobian import INSTEAD, UNREACHED, gradient
 from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
 from facexai.functional import at_least_float32
 from facexai.hooks import evaluating
@@ -98,7 +98,7 @@ class XSSAB:
             outputs = self.model.outputs(leaves)
             features = self.model.features(outputs)
         if not features.requires_grad:
-            raise ValueError(UNREACHED)
+            raise ValueError(f"{UNREACHED}; {INSTEAD}")
         return GraphEvidence(leaves, outputs, features, self.model.fingerprint)
 
     def answer(self, first: GraphEvidence, second: GraphEvidence) -> PairSaliency:

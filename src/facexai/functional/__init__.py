@@ -11,6 +11,7 @@ from facexai.functional.cam import (
     share,
     upsample,
 )
+from facexai.functional.frequency import Bands, agreement, bands, energies, first_order, in_cells, spectra
 from facexai.functional.pairs import (
     agreeing,
     centred,
@@ -27,18 +28,24 @@ from facexai.functional.sdd import sdd
 from facexai.functional.verification import auc, equal_error, sweep
 
 __all__ = [
+    "Bands",
     "agreeing",
+    "agreement",
     "at_least_float32",
     "auc",
+    "bands",
     "centred",
     "completeness_error",
     "correlation_maps",
     "correspondences",
+    "energies",
     "equal_error",
     "fggb",
+    "first_order",
     "gradcam",
     "gradcam_plus_plus",
     "hirescam",
+    "in_cells",
     "layercam",
     "minmax",
     "ranks",
@@ -46,6 +53,7 @@ __all__ = [
     "scorecam_weights",
     "sdd",
     "share",
+    "spectra",
     "steady",
     "sweep",
     "through_length",

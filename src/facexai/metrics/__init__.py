@@ -1,6 +1,8 @@
 """Is the map true? What happens to the decision when the marked pixels go, and controls that can embarrass us."""
 
 from facexai.images.pairs import Pairs, read_pairs
+from facexai.metrics.bias import bias, pair_groups, rank_correlation
+from facexai.metrics.bias_answer import Bias, Distance, Rates
 from facexai.metrics.curves import Curve, deletion_curve, insertion
 from facexai.metrics.drop import Drop, deletion, prediction_change, retention
 from facexai.metrics.faithfulness import Table, faithfulness
@@ -18,13 +20,16 @@ from facexai.metrics.verification import Roc, auc, roc, threshold
 
 __all__ = [
     "PROTOCOLS",
+    "Bias",
     "Curve",
     "Difference",
+    "Distance",
     "Drop",
     "Options",
     "PairCurve",
     "Pairs",
     "Protocol",
+    "Rates",
     "Reference",
     "Roc",
     "Statistic",
@@ -32,6 +37,7 @@ __all__ = [
     "TenFold",
     "auc",
     "average_precision",
+    "bias",
     "class_overlap",
     "deletion",
     "deletion_curve",
@@ -43,9 +49,11 @@ __all__ = [
     "narrowness",
     "others",
     "pair_faithfulness",
+    "pair_groups",
     "pointing",
     "prediction_change",
     "randomisation",
+    "rank_correlation",
     "read_pairs",
     "retention",
     "roc",

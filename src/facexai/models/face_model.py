@@ -210,18 +210,19 @@ class FaceModel:
 
     # ---- running it -------------------------------------------------------------------------------------------
 
-    def outputs(self, images: Tensor, index: Tensor | None = None) -> Tensor:
+    def outputs(self, images: Tensor, index: Tensor | None = None, *, in_range: bool = True) -> Tensor:
         """The network's own output, (B*N, D): B = 2 with ``flip``, the mirrored branch last. Keeps the grad mode.
 
         Args:
             images: (N, 3, H, W) RGB in [0, 1].
             index: (N,), whose rows of ``forward_kwargs`` each image takes; None: its own.
+            in_range: False: values outside of [0, 1] are taken too, as filtered images have them.
 
         Raises:
             TypeError, ValueError: bad images (see :meth:`InputSpec.check`), wrong device, NaN in the output.
         """
         check_device(images, self.device)
-        x = self.spec.prepare(images).to(self.dtype)
+        x = self.spec.prepare(images, in_range=in_range).to(self.dtype)
         if x.is_inference():
             x = x.clone()
         if isinstance(self.core, BlackBox):

@@ -225,16 +225,26 @@ class PairSaliency:
             ValueError: the path does not end in ``.npz``.
             OSError: nothing was written.
         """
-        from facexai.results.saliency import save_arrays
+        from facexai.results.files import save_answer
 
-        arrays = {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
-        more = {"size": list(self.size), "threshold": self.threshold, "recipe": dict(self.recipe)}
-        save_arrays(path, "PairSaliency", arrays, more)
+        save_answer(path, self, ARRAYS, {"size": list(self.size), "threshold": self.threshold})
 
 
 ARRAYS = ("cells", "scores", "constant", "table")
 _PARTS = (*ARRAYS, "images")
 _EACH = ("bound", "dropped_numbers")  # of the recipe, one for each pair
+
+
+def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> PairSaliency:
+    """From what :meth:`PairSaliency.save` wrote."""
+    height, width = manifest["size"]
+    threshold = manifest["threshold"]
+    return PairSaliency(
+        **{name: array for name, array in arrays.items() if name in ARRAYS},
+        size=(int(height), int(width)),
+        threshold=None if threshold is None else float(threshold),
+        recipe=dict(manifest["recipe"]),
+    )
 
 
 def warn_of_one_sign(why: PairSaliency) -> PairSaliency:

@@ -1,4 +1,4 @@
-"""The answer of class-map methods, and how every answer is saved and loaded."""
+"""The answer of class-map methods."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from facexai.functional import share, upsample
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from facexai.results.pairs import PairSaliency
-
-_FORMAT = 1
 _MOST_DRAWN = 8  # in a notebook
 
 
@@ -150,7 +147,7 @@ class Saliency:
         return plots.html(figure, caption=caption)
 
     def _first(self, n: int) -> Saliency:
-        parts = {name: getattr(self, name) for name in (*_ARRAYS, "images")}
+        parts = {name: getattr(self, name) for name in (*ARRAYS, "images")}
         cut: dict[str, Any] = {name: None if part is None else part[:n] for name, part in parts.items()}
         return replace(self, **cut)
 
@@ -161,48 +158,22 @@ class Saliency:
             ValueError: the path does not end in ``.npz``.
             OSError: nothing was written.
         """
-        arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        from facexai.results.files import save_answer
+
         names = None if self.names is None else list(self.names)
-        save_arrays(path, "Saliency", arrays, {"size": list(self.size), "names": names, "recipe": dict(self.recipe)})
+        save_answer(path, self, ARRAYS, {"size": list(self.size), "names": names})
 
 
-_ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant")
+ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant")
 
 
-def save_arrays(path: str | Path, kind: str, arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
-    """Write an answer's tensors and what is said about them as ``.npz``, without pickle."""
-    from facexai import io
-
-    content = {name: array.detach().cpu().numpy() for name, array in arrays.items()}
-    io.save(path, content, {"format": _FORMAT, "kind": kind, **manifest})
-
-
-def load(path: str | Path) -> Saliency | PairSaliency:
-    """Read what :meth:`Saliency.save` or :meth:`PairSaliency.save` wrote.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, too large, or no saved answer.
-    """
-    from facexai import io
-    from facexai.results import pairs
-
-    arrays, manifest = io.load(path)
-    kind = manifest.get("kind")
-    if kind not in ("Saliency", "PairSaliency") or manifest.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: expected a saved Saliency or PairSaliency of format {_FORMAT}, got {kind!r} of format "
-            f"{manifest.get('format')!r}"
-        )
-    try:
-        height, width = manifest["size"]
-        known = _ARRAYS if kind == "Saliency" else pairs.ARRAYS
-        found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items() if name in known}
-        found |= {"size": (int(height), int(width)), "recipe": dict(manifest["recipe"])}
-        if kind == "Saliency":
-            names = manifest["names"]
-            return Saliency(**found, names=None if names is None else tuple(str(name) for name in names))
-        threshold = manifest["threshold"]
-        return pairs.PairSaliency(**found, threshold=None if threshold is None else float(threshold))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no complete {kind}: {error}") from error
+def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Saliency:
+    """From what :meth:`Saliency.save` wrote."""
+    height, width = manifest["size"]
+    names = manifest["names"]
+    return Saliency(
+        **{name: array for name, array in arrays.items() if name in ARRAYS},
+        size=(int(height), int(width)),
+        names=None if names is None else tuple(str(name) for name in names),
+        recipe=dict(manifest["recipe"]),
+    )

@@ -1,0 +1,364 @@
+"""Frequency heat plots: what a score loses when one band of spatial frequencies is taken out of an image."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facexai import functional
+from facexai._messages import FaceXAIWarning
+from facexai.explainers.classmaps import asked
+from facexai.explainers.either import asks_pairs, check_either, explain_either, of_pairs, outputs_of
+from facexai.explainers.frequency_modes import Mode, ModeAgreement, compared
+from facexai.explainers.jacobian import gradient
+from facexai.explainers.masked import check_chunk, chunk_size, features_of
+from facexai.explainers.pairs import FaceEvidence, check_pair, check_same, one_of, record, sides, units_of
+from facexai.explainers.targets import Targets
+from facexai.functional import Bands, at_least_float32
+from facexai.functional.frequency import Limit
+from facexai.hooks import evaluating, quiet_grad
+from facexai.models import FaceModel
+from facexai.models.blackbox import BlackBox
+from facexai.results import FrequencyHeat
+from facexai.results.frequency import face_width
+
+Masked = Literal["first", "second", "both"]
+_INSTEAD = 'mode="exact" asks without gradients'
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FrequencyHeatPlot:
+    """What kind of information decides: the change of a score when a band of frequencies is missing.
+
+    The influence of a band is the score of the unchanged images minus the score without the band: positive where the
+    loss hurts the score, negative where it helps. Low bands hold the shape and the light of a face, high ones its
+    texture and the noise of the camera.
+
+    Args:
+        model: a :class:`~facexai.FaceModel` that embeds, for pairs: the score is the cosine. A gallery or a FaceModel
+            with logits, for classes: the score is the class's logit.
+        width: of a band, in cycles per width of the image.
+        limit: ``"corner"``: all frequencies, 80 bands at 112 px; ``"circle"``: below half the sampling rate in every
+            direction.
+        masked: which image of a pair loses the band: ``"first"``, ``"second"`` or ``"both"`` together. It changes the
+            answer.
+        keep_dc: the mean of the image is in no band. Otherwise band 0 loses it, and the image gets dark.
+        mode: ``"exact"``: an embedding for every band; ``"hybrid"``: that for the ``exact_bands`` of most energy in the
+            image, and for the others the first order from one backward pass; ``"preview"``: the first order alone.
+        exact_bands: of ``"hybrid"``.
+        sectors: orientations that every band is cut into, see :func:`facexai.functional.bands`; costs as much as that
+            many times more bands, so make them wider.
+        chunk: images per forward pass; ``"auto"``: as for :class:`~facexai.ScoreCAM`.
+        progress: show a progress bar.
+
+    Cost. Exact: a forward pass for each band of an image, for any number of partners, classes and thresholds; the
+    evidence is portable. Hybrid: ``exact_bands`` forward passes per image, and one forward and backward pass for every
+    question. Preview: the latter alone.
+
+    Images without a band have values outside of [0, 1]; they are not clipped. Functions that take 8-bit pixels
+    (``FaceModel.from_callable(space="rgb_uint8")``) cannot take them: there they are clipped and rounded, with a
+    warning.
+
+    Source: Huber et al. 2025, WACV, arXiv:2407.11941, for the method and the rings; number and width of the bands, the
+    real part and the lack of clipping reconstructed. Classes, hybrid, preview, sectors and images that are not square
+    (radii in cycles per width) are ours.
+
+    >>> from facexai import FaceModel, InputSpec
+    >>> _ = torch.manual_seed(2)
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(784, 5))
+    >>> heat = FrequencyHeatPlot(FaceModel(net, InputSpec(16)))(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
+    >>> heat.influence.shape, heat.edges.shape
+    (torch.Size([2, 12]), torch.Size([13]))
+    """
+
+    model: Any
+    width: float = 1.0
+    limit: Limit = "corner"
+    masked: Masked = "first"
+    keep_dc: bool = False
+    mode: Mode = "exact"
+    exact_bands: int = 16
+    sectors: int = 1
+    chunk: int | Literal["auto"] = "auto"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_either(self.model)
+        check_chunk(self.chunk)
+        one_of("masked", self.masked, ("first", "second", "both"))
+        one_of("mode", self.mode, ("exact", "hybrid", "preview"))
+        if not isinstance(self.exact_bands, int) or self.exact_bands < 1:
+            raise ValueError(f"expected exact_bands of at least 1, got {self.exact_bands!r}")
+        if self.masked != "first" and not of_pairs(self.model):
+            raise ValueError(f"masked={self.masked!r} is about pairs; with classes there is one image")
+        self._layout()
+
+    @property
+    def network(self) -> FaceModel:
+        """The model whose features the score follows from."""
+        network: FaceModel = self.model.model
+        return network
+
+    @property
+    def portable(self) -> bool:
+        """Whether its evidence is plain tensors, which can be kept; except in exact mode they hold the images."""
+        return True
+
+    def __call__(self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None) -> FrequencyHeat:
+        """What kind of information decides about these pairs; with a gallery, about these classes.
+
+        Args:
+            first: (N, 3, H, W) RGB in [0, 1].
+            second: as many partners; with a gallery: targets, as for every class-map explainer.
+            targets: the same by name, with a gallery.
+
+        Raises:
+            TypeError, ValueError: images or targets that do not fit; modes other than exact where no gradient reaches
+                the image.
+        """
+        if not asks_pairs(self, second) or self.masked == "both":
+            found: FrequencyHeat = explain_either(self, first, second, targets)
+            return found
+        assert isinstance(second, Tensor)
+        check_pair(self.network, first, second)
+        observed = [
+            self.observe(images) if self.masked == side else self._plain(images)
+            for side, images in (("first", first), ("second", second))
+        ]
+        return replace(self.answer(*observed), images=torch.stack([first.detach(), second.detach()], 1))
+
+    # ---- one face ---------------------------------------------------------------------------------------------
+
+    def observe(self, images: Tensor) -> FaceEvidence:
+        """Embeddings of the faces and of what is left of them without each band.
+
+        Raises:
+            TypeError, ValueError: images that do not fit the network.
+        """
+        plain, layout = self._plain(images), self._layout()
+        shown = at_least_float32(images.detach())
+        with quiet_grad():
+            energy = functional.energies(shown, layout)
+            which = self._exact_cells(energy, layout)
+            spectra = functional.spectra(shown)
+        parts = {**plain.parts, "energies": energy, "which": which}
+        number = torch.arange(len(images), device=images.device).repeat_interleave(which.shape[1])
+        cells = which.flatten()
+
+        def make(part: slice) -> Tensor:
+            image = number[part]
+            return shown[image] - functional.in_cells(spectra[image], layout, cells[part])
+
+        if len(cells):
+            told = "FrequencyHeatPlot" if self.progress else None
+            size = chunk_size(self.network, self.chunk)
+            rows = features_of(self.network, number, make, chunk=size, progress=told, in_range=False)
+            parts["without"] = rows.view(len(images), -1, rows.shape[1])
+        if self.mode != "exact":
+            parts["images"] = shown
+        return replace(plain, parts=parts)
+
+    def _plain(self, images: Tensor) -> FaceEvidence:
+        """Evidence of faces that lose nothing."""
+        model = self.network
+        if self._clipped:
+            warnings.warn(
+                f"{model.core!r} takes 8-bit pixels: images without a band are clipped to [0, 1] and rounded, which "
+                "changes the influence of weak bands; a function that takes floating-point input (space='input') does "
+                "not",
+                FaceXAIWarning,
+                stacklevel=3,
+            )
+        outputs = outputs_of(model, images, chunk_size(model, self.chunk))
+        return FaceEvidence({"outputs": outputs}, model.fingerprint, "FrequencyHeatPlot", self._settings())
+
+    def exact_cells(self, images: Tensor) -> Tensor:
+        """(N, B * S), which cells of each image's frequencies are taken out for real; no network pass."""
+        energy = functional.energies(at_least_float32(images.detach()), layout := self._layout())
+        return torch.zeros_like(energy, dtype=torch.bool).scatter_(1, self._exact_cells(energy, layout), True)
+
+    def _exact_cells(self, energy: Tensor, layout: Bands) -> Tensor:
+        """(N, n), the cells of each image that are taken out for real: those of most energy."""
+        held = int((layout.coefficients > 0).sum())
+        count = {"exact": held, "hybrid": min(self.exact_bands, held), "preview": 0}[self.mode]
+        ranked = torch.where(layout.coefficients.to(energy.device) > 0, energy, -1.0).argsort(
+            dim=1, descending=True, stable=True
+        )
+        chosen: Tensor = ranked[:, :count].sort(1).values
+        return chosen
+
+    def _layout(self) -> Bands:
+        size = self.network.spec.height_width
+        return _bands(size, float(self.width), self.limit, self.sectors, self.keep_dc)
+
+    # ---- the score without each band --------------------------------------------------------------------------
+
+    def answer(self, first: FaceEvidence, second: Any = None) -> FrequencyHeat:
+        """The influence of every band on pairs, from evidence of both faces; with a gallery, on classes (targets).
+
+        In exact mode no network pass; else one forward and backward pass for each face that loses bands.
+        """
+        return self._pairs(first, second) if of_pairs(self.model) else self._classes(first, second)
+
+    def _pairs(self, first: FaceEvidence, second: FaceEvidence) -> FrequencyHeat:
+        pair = (first, second)
+        for evidence in pair:
+            check_same(evidence, "FrequencyHeatPlot", self._settings())
+        lost = [side for side, name in enumerate(("first", "second")) if self.masked in (name, "both")]
+        if any("energies" not in pair[side].parts for side in lost):
+            raise ValueError(f"masked={self.masked!r} needs the bands of these faces; observe(images) finds them")
+        units = [units_of(self.network, evidence).double() for evidence in pair]
+        rows = sides(first, second)
+        aligned = [unit[row] for unit, row in zip(units, rows, strict=True)]
+        scores = (aligned[0] * aligned[1]).sum(1)
+        alone: list[Tensor | None] = [None, None]
+        for side, evidence in enumerate(pair):
+            if "energies" in evidence.parts and (side in lost or self.mode == "exact"):
+                alone[side] = self._alone(evidence, rows[side], aligned[1 - side], scores)
+        influence = self._together(pair, rows, alone, scores) if self.masked == "both" else alone[lost[0]]
+        assert influence is not None
+        energy = torch.stack([pair[side].parts["energies"][rows[side]] for side in lost]).mean(0)
+        both = None if alone[0] is None or alone[1] is None else torch.stack([alone[0], alone[1]], 1)
+        return self._result(influence, energy, scores, sides=both, masked=self.masked, unit="cosine")
+
+    def _alone(self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor) -> Tensor:
+        """(P, cells) influence where this side alone loses bands."""
+        found = torch.zeros(len(rows), evidence.parts["energies"].shape[1], dtype=scores.dtype, device=scores.device)
+        if self.mode != "exact":
+
+            def cosines(features: Tensor, part: slice) -> Tensor:
+                return (F.normalize(features) * partners[part].to(features)).sum(1)
+
+            found = self._first_order(evidence.parts["images"][list(rows)], rows, cosines)
+        if "without" not in evidence.parts:
+            return found
+        with quiet_grad():
+            for p, row in enumerate(rows):
+                left = F.normalize(evidence.parts["without"][row].double())
+                found[p, evidence.parts["which"][row]] = scores[p] - left @ partners[p].to(left)
+        return found
+
+    def _together(
+        self,
+        pair: Sequence[FaceEvidence],
+        rows: Sequence[Sequence[int]],
+        alone: Sequence[Tensor | None],
+        scores: Tensor,
+    ) -> Tensor:
+        """(P, cells) where both sides lose the same band: for real if it is exact on both sides, else the sum."""
+        assert alone[0] is not None
+        assert alone[1] is not None
+        found = alone[0] + alone[1]
+        if any("without" not in evidence.parts for evidence in pair):
+            return found
+        with quiet_grad():
+            for p, (i, j) in enumerate(zip(*rows, strict=True)):
+                left, right = pair[0].parts["which"][i], pair[1].parts["which"][j]
+                same = left[:, None] == right[None]
+                a, b = same.any(1), same.any(0)
+                first = F.normalize(pair[0].parts["without"][i][a].double())
+                second = F.normalize(pair[1].parts["without"][j][b].double())
+                found[p, left[a]] = scores[p] - (first * second).sum(1)
+        return found
+
+    def _classes(self, evidence: FaceEvidence, targets: Targets) -> FrequencyHeat:
+        check_same(evidence, "FrequencyHeatPlot", self._settings())
+        logits, chosen = asked(self.model, evidence, targets)
+        scores = logits.gather(1, chosen[:, None])[:, 0]
+        found = torch.zeros_like(evidence.parts["energies"]).to(logits)
+        if self.mode != "exact":
+
+            def logit(features: Tensor, part: slice) -> Tensor:
+                rows: Tensor = self.model.score(features, chosen[part, None], detach_norm=False)[:, 0]
+                return rows
+
+            found = self._first_order(evidence.parts["images"], range(len(chosen)), logit).to(logits)
+        if "without" in evidence.parts:
+            with quiet_grad():
+                for i, (row, target) in enumerate(zip(evidence.parts["without"], chosen.tolist(), strict=True)):
+                    found[i, evidence.parts["which"][i]] = scores[i] - self.model.score(row)[:, target]
+        names = self.model.names
+        told: dict[str, Any] = {"targets": chosen, "names": None if names is None else tuple(names)}
+        return self._result(found, evidence.parts["energies"], scores, unit="logit", **told)
+
+    def _first_order(self, images: Tensor, rows: Sequence[int], score: Any) -> Tensor:
+        """(P, cells): gradients of scores, which :param:`score` gives for features and a slice of the questions."""
+        model, layout = self.network, self._layout()
+        found, index = [], torch.tensor(list(rows))
+        step = max(1, chunk_size(model, self.chunk) // 2)  # the graph is kept
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
+            for start in range(0, len(images), step):
+                part = slice(start, start + step)
+                leaves = images[part].clone().requires_grad_()
+                values = score(model.features(model.outputs(leaves, index[part])), part)
+                gradients = gradient(values.sum(), leaves, keep=False, instead=_INSTEAD)
+                found.append(functional.first_order(leaves.detach(), gradients, layout))
+        return torch.cat(found)
+
+    # ---- the answer -------------------------------------------------------------------------------------------
+
+    def _result(
+        self, influence: Tensor, energy: Tensor, scores: Tensor, sides: Tensor | None = None, **told: Any
+    ) -> FrequencyHeat:
+        layout, model = self._layout(), self.network
+        more: dict[str, Any] = {name: told.pop(name) for name in ("masked", "unit") if name in told}
+
+        def shaped(values: Tensor) -> Tensor:
+            if layout.sectors == 1:
+                return values
+            return values.view(*values.shape[:-1], layout.count, layout.sectors)
+
+        kind = scores.dtype if scores.dtype == torch.float64 and model.dtype == torch.float64 else torch.float32
+        recipe: dict[str, Any] = {**self.recipe(), **more}
+        return FrequencyHeat(
+            influence=shaped(influence).to(kind),
+            edges=layout.edges,
+            energies=shaped(energy),
+            scores=scores.to(kind),
+            size=layout.size,
+            face=face_width(model.spec),
+            sides=None if sides is None else shaped(sides).to(kind),
+            recipe=record(model, recipe),
+            **told,
+        )
+
+    def compare_modes(
+        self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None, top: int = 5
+    ) -> ModeAgreement:
+        """How near the fast modes are to the exact one on these images; prints as a table.
+
+        Args:
+            first, second, targets: as for a call.
+            top: how many largest bands to compare.
+        """
+        return compared(self, first, targets if second is None else second, top)
+
+    def recipe(self, evidence: Any = None) -> dict[str, Any]:
+        """Every choice that changes a number."""
+        made = {"method": "FrequencyHeatPlot", **self._settings()}
+        return {**made, "clipped": True} if self._clipped else made
+
+    @property
+    def _clipped(self) -> bool:
+        core = self.network.core
+        return isinstance(core, BlackBox) and core.space.endswith("uint8")
+
+    def _settings(self) -> dict[str, Any]:
+        """What the evidence depends on."""
+        made: dict[str, Any] = {"width": float(self.width), "limit": self.limit, "keep_dc": self.keep_dc}
+        made |= {"sectors": self.sectors, "mode": self.mode}
+        return {**made, "exact_bands": self.exact_bands} if self.mode == "hybrid" else made
+
+
+@lru_cache(maxsize=8)
+def _bands(size: tuple[int, int], width: float, limit: Limit, sectors: int, keep_dc: bool) -> Bands:
+    with torch.inference_mode(False):
+        return functional.bands(size, width, limit, sectors=sectors, keep_dc=keep_dc)

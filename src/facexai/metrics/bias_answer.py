@@ -1,0 +1,187 @@
+"""What a comparison of groups found: spectra, distances, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """How far apart the spectra of two groups are.
+
+    Attributes:
+        groups: their names.
+        raw: total variation, 0 to 1; chance alone makes it positive.
+        null: its mean over permutations of people between the groups.
+        interval: 95 % bootstrap interval of :attr:`value`: people are drawn within groups, and the spread of the raw
+            distance about its mean is put around the value.
+        p_value: (1 + count) / (1 + draws) permutations with at least this distance.
+    """
+
+    groups: tuple[str, str]
+    raw: float
+    null: float
+    interval: tuple[float, float]
+    p_value: float
+
+    @property
+    def value(self) -> float:
+        """The distance minus what chance alone makes of it; about 0 where groups do not differ."""
+        return self.raw - self.null
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Errors of one group at the threshold of all.
+
+    Attributes:
+        fmr: share of the impostor pairs that are accepted; None without any.
+        fnmr: share of the genuine pairs that are rejected; None without any.
+        accuracy: share of right decisions.
+        genuine, impostor: number of pairs.
+    """
+
+    fmr: float | None
+    fnmr: float | None
+    accuracy: float
+    genuine: int
+    impostor: int
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Bias:
+    """What bands decide about each group, how far groups are apart, and their errors.
+
+    Attributes:
+        groups: G names.
+        spectra: (G, B) mean magnitude of the influence, divided by its sum over bands after averaging.
+        intervals: (2, G, B) 95 % bootstrap interval of the spectra.
+        signed: (G, B) mean influence with its sign.
+        edges: (B + 1,) of the bands in cycles per width of the image, or None.
+        face: breadth of the face as a share of that width, or None.
+        rows, people: number of pairs (or images) and of people in each group.
+        distances: of all pairs of groups.
+        matched: the same as if the groups' images had equal amplitudes in every band, or None without energies.
+        images: distances between the amplitude spectra of the groups' images themselves, or None.
+        p_value: of the largest distance among all pairs of groups, so that many pairs do not find one by chance.
+        rates: errors of each group, or None without scores and labels.
+        threshold: from which cosine on a pair is accepted, or None.
+        recipe: draws and seed.
+    """
+
+    groups: tuple[str, ...]
+    spectra: Array
+    intervals: Array
+    signed: Array
+    edges: Array | None
+    face: float | None
+    rows: Mapping[str, int]
+    people: Mapping[str, int]
+    distances: tuple[Distance, ...]
+    matched: tuple[Distance, ...] | None
+    images: tuple[Distance, ...] | None
+    p_value: float
+    rates: Mapping[str, Rates] | None = None
+    threshold: float | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def std(self) -> Array:
+        """(B,) standard deviation of the spectra over the groups."""
+        made: Array = self.spectra.std(0)
+        return made
+
+    @property
+    def centroids(self) -> dict[str, float] | None:
+        """Mean frequency of each group's spectrum, in cycles per width of the image; None without edges."""
+        if self.edges is None:
+            return None
+        middle = (self.edges[1:] + self.edges[:-1]) / 2
+        return {name: float(row @ middle) for name, row in zip(self.groups, self.spectra, strict=True)}
+
+    def gap(self, rate: str) -> float:
+        """Largest difference of a rate (``"fmr"``, ``"fnmr"`` or ``"accuracy"``) between groups.
+
+        Raises:
+            ValueError: no rates, an unknown one, or a group without such pairs.
+        """
+        if self.rates is None:
+            raise ValueError("no rates were measured; give scores= and same=")
+        if rate not in ("fmr", "fnmr", "accuracy"):
+            raise ValueError(f"expected 'fmr', 'fnmr' or 'accuracy', got {rate!r}")
+        values = [getattr(own, rate) for own in self.rates.values()]
+        if None in values:
+            raise ValueError(f"a group has no pairs to measure {rate} on")
+        return float(max(values) - min(values))
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self.groups)} groups, any difference: p = {self.p_value:.3g}"]
+        for kind, found in (("", self.distances), (", energy-matched", self.matched), (", images", self.images)):
+            for d in found or ():
+                low, high = d.interval
+                lines.append(
+                    f"{d.groups[0]} / {d.groups[1]}{kind}: {d.value:.4f} ({low:.4f} to {high:.4f}), p = {d.p_value:.3g}"
+                )
+        for name, rates in (self.rates or {}).items():
+            errors = ", ".join(
+                f"{what} {100 * value:.2f} %"
+                for what, value in (("FMR", rates.fmr), ("FNMR", rates.fnmr), ("accuracy", rates.accuracy))
+                if value is not None
+            )
+            lines.append(f"{name}: {self.rows[name]} rows of {self.people[name]} people, {errors}")
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON can hold it."""
+
+        def told(found: tuple[Distance, ...] | None) -> Any:
+            return None if found is None else [{**vars(d), "value": d.value} for d in found]
+
+        return {
+            "groups": list(self.groups),
+            "rows": dict(self.rows),
+            "people": dict(self.people),
+            "p_value": self.p_value,
+            "distances": told(self.distances),
+            "energy_matched": told(self.matched),
+            "images": told(self.images),
+            "centroids": self.centroids,
+            "rates": None if self.rates is None else {name: vars(r) for name, r in self.rates.items()},
+            "threshold": self.threshold,
+            "edges": None if self.edges is None else self.edges.tolist(),
+            "spectra": {name: row.tolist() for name, row in zip(self.groups, self.spectra, strict=True)},
+            "signed": {name: row.tolist() for name, row in zip(self.groups, self.signed, strict=True)},
+            "std": self.std.tolist(),
+            "recipe": dict(self.recipe),
+        }
+
+    def plot(self) -> Figure:
+        """The groups' spectra with their intervals, and the standard deviation between groups.
+
+        Raises:
+            ValueError: the bands have no edges.
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        if self.edges is None or self.face is None:
+            raise ValueError("bands without edges cannot be drawn; give bias a FrequencyHeat without sectors")
+        return plots.group_spectra(
+            dict(zip(self.groups, self.spectra, strict=True)), self.intervals, self.edges, self.face, self._title()
+        )
+
+    def _title(self) -> str:
+        return f"{len(self.groups)} groups, any difference: p = {self.p_value:.3g}"

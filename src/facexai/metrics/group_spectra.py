@@ -1,0 +1,112 @@
+"""Spectra of groups of people from sums by person, and what chance does to the distance between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PersonSums:
+    """Magnitudes summed over each person's rows; a person belongs to one group, so chance moves whole people.
+
+    Attributes:
+        values: (I, B) sums of the magnitude of the influence.
+        amplitudes: (I, B) sums of the amplitude of the images' bands, or None.
+        group: (I,) number of each person's group.
+        groups: G, the number of groups.
+    """
+
+    values: Array
+    amplitudes: Array | None
+    group: NDArray[np.int64]
+    groups: int
+
+    @classmethod
+    def of(
+        cls, magnitudes: Array, amplitudes: Array | None, group: NDArray[np.int64], people: Sequence[str]
+    ) -> PersonSums:
+        """From rows (P, B) of pairs or images.
+
+        Raises:
+            ValueError: a person with rows in two groups.
+        """
+        names, person = np.unique(np.asarray(people, dtype=str), return_inverse=True)
+        first = np.full(len(names), -1)
+        first[person[::-1]] = group[::-1]
+        torn = np.flatnonzero(first[person] != group)
+        if len(torn):
+            who = str(names[person[torn[0]]])
+            raise ValueError(
+                f"{who!r} is in two groups: people are what is drawn and permuted, so each belongs to one group"
+            )
+
+        def summed(rows: Array) -> Array:
+            made = np.zeros((len(names), rows.shape[1]))
+            np.add.at(made, person, rows)
+            return made
+
+        held = None if amplitudes is None else summed(amplitudes)
+        return cls(summed(magnitudes), held, first.astype(np.int64), int(group.max()) + 1)
+
+    def spectra(self, weights: Array, *, matched: bool = False) -> Array:
+        """(..., B) share of every band in the influence of people with these weights (..., I).
+
+        Args:
+            weights: how often each person counts.
+            matched: as if the images had the amplitudes of all people's together.
+        """
+        sums = weights @ self.values
+        if matched:
+            assert self.amplitudes is not None
+            held, whole = weights @ self.amplitudes, self.amplitudes.sum(0)
+            sums = np.where(held > 0, sums * whole / np.where(held > 0, held, 1.0), 0.0)
+        return _shares(sums)
+
+    def energy_spectra(self, weights: Array) -> Array:
+        """(..., B) share of every band in the amplitude of the images."""
+        assert self.amplitudes is not None
+        return _shares(weights @ self.amplitudes)
+
+    def members(self, group: NDArray[np.int64] | None = None) -> Array:
+        """(G, I) one where a person is in a group."""
+        group = self.group if group is None else group
+        made: Array = (group[None] == np.arange(self.groups)[:, None]).astype(np.float64)
+        return made
+
+    def permuted(self, draws: int, rng: np.random.Generator) -> Array:
+        """(draws, G, I) members of groups of the same sizes, at random."""
+        return np.stack([self.members(rng.permutation(self.group)) for _ in range(draws)])
+
+    def resampled(self, draws: int, rng: np.random.Generator) -> Array:
+        """(draws, G, I) how often each person was drawn, with replacement, within the groups."""
+        made = np.zeros((draws, self.groups, len(self.group)))
+        for g in range(self.groups):
+            own = np.flatnonzero(self.group == g)
+            made[:, g, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
+        return made
+
+
+def distances(spectra: Array) -> Array:
+    """Total variation (..., G * (G - 1) / 2) between spectra (..., G, B) of all pairs of groups, from 0 to 1.
+
+    >>> distances(np.array([[1.0, 0.0], [0.5, 0.5]]))
+    array([0.5])
+    """
+    pairs = combinations(range(spectra.shape[-2]), 2)
+    found: Array = np.stack([np.abs(spectra[..., i, :] - spectra[..., j, :]).sum(-1) / 2 for i, j in pairs], -1)
+    return found
+
+
+def _shares(sums: Array) -> Array:
+    whole = sums.sum(-1, keepdims=True)
+    made: Array = sums / np.where(whole > 0, whole, 1.0)
+    return made

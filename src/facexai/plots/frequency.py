@@ -1,0 +1,203 @@
+"""Frequencies: discs of rings, lines, and what bands look like in a face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import mul
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from facexai import functional
+from facexai.plots.drawing import CELL, DIVERGING, LINES, SEQUENTIAL, bar, figure, photo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PIXELS = 480  # of a disc
+_MARKED = (4, 8, 16, 32, 64)  # cycles per breadth of the face
+_PER_FACE = "cycles per breadth of the face"
+
+
+def discs(
+    rings: Tensor,
+    edges: Tensor,
+    face: float,
+    titles: Sequence[str],
+    images: Tensor | None,
+    look: Literal["directed", "absolute"],
+    unit: str,
+    only: int | None,
+) -> Figure:
+    """A row per pair: photos, and between them a disc with low frequencies in the middle.
+
+    Args:
+        rings: (P, 2, B, S), influence for the left and the right half.
+        edges: (B + 1,) in cycles per width of the image.
+        face: breadth of the face as a share of that width.
+        titles: P.
+        images: (P, 1 or 2, 3, H, W) or None.
+        look: ``"directed"`` or ``"absolute"``, relative to the largest value of a row.
+        unit: of the influence.
+        only: which image of the pair the whole disc is about; None: one half each, or neither.
+    """
+    photos = 0 if images is None else images.shape[1]
+    ratios = [1.0] * min(photos, 1) + [1.5] + [1.0] * (photos - 1)
+    made = figure(CELL * sum(ratios) + 1.2, (1.5 * CELL + 0.35) * len(rings) + 0.3)
+    for row, part in enumerate(made.subfigures(len(rings), 1, squeeze=False)[:, 0]):
+        grid = part.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
+        if images is not None:
+            photo(grid[0], images[row, 0])
+        if photos == 2:
+            assert images is not None
+            photo(grid[2], images[row, 1])
+            for place, name in ((0, "first"), (2, "second")):
+                grid[place].set_title(f"{name}, loses bands" if only in (None, place // 2) else name, fontsize=8)
+        middle = grid[min(photos, 1)]
+        values = rings[row].detach().cpu().double()
+        low, high = float(values.min()), float(values.max())
+        largest = max(-low, high) or 1.0
+        if look == "absolute":
+            how = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": 1.0}
+            values = values.abs()
+        else:
+            how = {"cmap": DIVERGING, "vmin": -1.0, "vmax": 1.0}
+        drawn = middle.imshow(_raster(values / largest, edges), interpolation="nearest", extent=(-1, 1, 1, -1), **how)
+        _circles(middle, float(edges[-1]), face, two=only is None and photos == 2)
+        bar(part, middle, drawn, "share of the largest influence")
+        middle.set_title(f"raw: {low:+.3g} to {high:+.3g} ({unit})", fontsize=8)
+        part.suptitle(titles[row], fontsize=9, parse_math=False)
+    hint = (
+        "red: without the band the score falls; blue: it rises" if look == "directed" else "how much the band matters"
+    )
+    made.supxlabel(f"{hint}; circles: {_PER_FACE}", fontsize=8)
+    return made
+
+
+def _raster(values: Tensor, edges: Tensor) -> object:
+    """(n, n) picture of values (2, B, S): rings by radius, halves left and right, sectors by direction; NaN outside."""
+    line = (torch.arange(_PIXELS, dtype=torch.float64) + 0.5) / _PIXELS * 2 - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    radius = torch.hypot(x, y)
+    ring = torch.bucketize(radius * edges[-1], edges, right=True) - 1
+    sectors = values.shape[2]
+    sector = torch.floor(torch.atan2(y, x) * (sectors / math.pi) + 0.5).long() % sectors
+    picture = values[(x > 0).long(), ring.clamp(0, values.shape[1] - 1), sector]
+    return torch.where(radius < 1, picture, torch.nan).numpy()
+
+
+def _circles(axes: Axes, highest: float, face: float, *, two: bool) -> None:
+    """Marks of the frequency, and the line between the halves."""
+    from matplotlib.patches import Circle
+
+    for mark in _MARKED:
+        radius = mark / face / highest
+        if radius < 0.97:
+            axes.add_patch(Circle((0, 0), radius, fill=False, color="#777777", linewidth=0.5, linestyle=":"))
+            axes.annotate(str(mark), (0, -radius), fontsize=6, ha="center", va="center", color="#333333", bbox=_LABEL)
+    axes.add_patch(Circle((0, 0), 1, fill=False, color="#333333", linewidth=0.8))
+    if two:
+        axes.plot([0, 0], [-1, 1], color="#333333", linewidth=0.6)
+    axes.set_axis_off()
+
+
+_LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+
+
+def lines(curves: Mapping[str, Tensor], edges: Tensor, face: float, unit: str) -> Figure:
+    """Raw influence over the frequency, on a logarithmic axis.
+
+    Args:
+        curves: (B,) by the words of the legend.
+        edges, face, unit: as for :func:`discs`.
+    """
+    made = figure(6.2, 3.4)
+    axes = made.subplots()
+    middle = (edges[1:] + edges[:-1]).numpy() / 2 * face
+    for i, (name, values) in enumerate(curves.items()):
+        width = 2.0 if i == 0 else 1.1
+        axes.plot(middle, values.detach().cpu().numpy(), color=LINES[i % len(LINES)], linewidth=width, label=name)
+    axes.axhline(0, color="#777777", linewidth=0.8)
+    axes.set_ylabel(f"influence ({unit})", fontsize=9)
+    _frequency_axis(axes, edges.numpy(), face)
+    return made
+
+
+def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: float, title: str) -> Figure:
+    """Spectra of groups with intervals.
+
+    Args:
+        spectra: (B,) by the name of the group.
+        intervals: (2, G, B).
+        edges: (B + 1,) in cycles per width of the image.
+        face: breadth of the face as a share of that width.
+        title: above the axes.
+    """
+    made = figure(6.2, 3.6)
+    axes = made.subplots()
+    middle = (edges[1:] + edges[:-1]) / 2 * face
+    for i, (name, values) in enumerate(spectra.items()):
+        colour = LINES[i % len(LINES)]
+        axes.plot(middle, 100 * values, color=colour, linewidth=1.7, label=name)
+        axes.fill_between(middle, *(100 * intervals[:, i]), color=colour, alpha=0.2, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("share of the influence, %", fontsize=9)
+    axes.set_title(title, fontsize=9, parse_math=False)
+    _frequency_axis(axes, edges, face)
+    return made
+
+
+def _frequency_axis(axes: Axes, edges: Any, face: float) -> None:
+    """Logarithmic, per face below and per image above; a legend without mathematics."""
+    low, high = float(edges[0] + edges[1]) / 2 * face, float(edges[-1]) * face
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    ticks = [mark for mark in (1, 2, *_MARKED) if low < mark < high]
+    axes.set_xticks(ticks, [str(mark) for mark in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(_PER_FACE, fontsize=9)
+    above = axes.secondary_xaxis("top", functions=(partial(mul, 1 / face), partial(mul, face)))
+    above.set_xlabel("cycles per width of the image", fontsize=8)
+    above.tick_params(labelsize=7)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines["right"].set_visible(False)
+    axes.tick_params(labelsize=8)
+    for text in axes.legend(fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)
+
+
+def strip(image: Tensor, edges: Tensor, influence: Tensor, face: float, unit: str) -> Figure:
+    """One face in octaves: what bands hold, and the face without them, with their influence.
+
+    Args:
+        image: (3, H, W).
+        edges: (B + 1,) in cycles per width of the image.
+        influence: (B,).
+        face, unit: as for :func:`discs`.
+    """
+    pixels = image.detach().cpu().double()
+    layout = functional.bands((image.shape[-2], image.shape[-1]), float(edges[1] - edges[0]))
+    octave = torch.tensor([0 if edge < 1 else int(math.log2(edge)) + 1 for edge in edges[:-1].tolist()])
+    ring = layout.cells.clamp(0, len(octave) - 1)
+    spectrum = torch.fft.rfft2(pixels)
+    groups = sorted(set(octave.tolist()))
+    made = figure(1.35 * len(groups) + 0.6, 3.6)
+    grid = made.subplots(2, len(groups), squeeze=False)
+    for column, group in enumerate(groups):
+        held = torch.fft.irfft2(spectrum * (octave[ring] == group), s=layout.size)
+        rows = (octave == group).nonzero()[:, 0]
+        low, high = (float(edges[k]) * face for k in (int(rows[0]), int(rows[-1]) + 1))
+        photo(grid[0, column], held if group == 0 else 0.5 + 0.5 * held / float(held.abs().max().clamp(min=1e-12)))
+        photo(grid[1, column], pixels - held)
+        grid[0, column].set_title(f"{low:.2g} to {high:.2g}", fontsize=8)
+        grid[1, column].set_title(f"without: {float(influence[rows].sum()):+.3f}", fontsize=8)
+    made.suptitle(
+        f"above: what the bands hold ({_PER_FACE}, contrast stretched); below: the face without them, and the sum of "
+        f"their influence ({unit})",
+        fontsize=8,
+    )
+    return made

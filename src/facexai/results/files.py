@@ -1,0 +1,56 @@
+"""How every answer is saved and loaded: tensors and what is said about them, without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from facexai import io
+from facexai.results import frequency, pairs, saliency
+
+Answer = saliency.Saliency | pairs.PairSaliency | frequency.FrequencyHeat
+
+_FORMAT = 1
+_KINDS: Mapping[str, Callable[[Mapping[str, torch.Tensor], Mapping[str, Any]], Answer]] = {
+    "Saliency": saliency.loaded,
+    "PairSaliency": pairs.loaded,
+    "FrequencyHeat": frequency.loaded,
+}
+
+
+class Recorded(Protocol):
+    """An answer with its recipe."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]: ...
+
+
+def save_answer(path: str | Path, answer: Recorded, arrays: Iterable[str], manifest: Mapping[str, Any]) -> None:
+    """Write those attributes of an answer that are not None, its recipe and what else is said about it, as ``.npz``."""
+    held = {name: getattr(answer, name) for name in arrays}
+    content = {name: array.detach().cpu().numpy() for name, array in held.items() if array is not None}
+    told = {"format": _FORMAT, "kind": type(answer).__name__, **manifest, "recipe": dict(answer.recipe)}
+    io.save(path, content, told)
+
+
+def load(path: str | Path) -> Answer:
+    """Read what the ``save`` of an answer wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, too large, or no saved answer.
+    """
+    arrays, manifest = io.load(path)
+    kind = str(manifest.get("kind"))
+    if kind not in _KINDS or manifest.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path}: expected a saved {' or '.join(_KINDS)} of format {_FORMAT}, got {kind!r} of format "
+            f"{manifest.get('format')!r}"
+        )
+    try:
+        return _KINDS[kind]({name: torch.from_numpy(array) for name, array in arrays.items()}, manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no complete {kind}: {error}") from error

@@ -1,0 +1,239 @@
+"""The answer of frequency heat plots: the influence of every band, per pair or per image."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from facexai.input_spec import InputSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ARRAYS = ("influence", "edges", "energies", "scores", "sides", "targets")
+_EYES = 73.5318 - 38.2946  # distance of the eyes in the 112-pixel template
+_FACE = 2.2  # breadth of a face in distances of its eyes, which are about 14 and 6.3 cm
+_MOST_DRAWN = 4  # in a notebook
+
+Look = Literal["absolute", "directed", "line"]
+
+
+def face_width(spec: InputSpec) -> float:
+    """Breadth of an aligned face as a share of the width of the image that the network sees.
+
+    The breadth is 2.2 times the distance of the eyes; ours.
+
+    >>> round(face_width(InputSpec(112)), 2)
+    0.69
+    """
+    return _FACE * _EYES / (spec.crop[2] - spec.crop[0])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FrequencyHeat:
+    """What a score loses without each band of frequencies.
+
+    Attributes:
+        influence: (P, B), raw and signed: positive where the loss of the band hurts the score; (P, B, S) with sectors.
+        edges: (B + 1,) of the bands, in cycles per width of the image.
+        energies: as ``influence``: mean squared pixel value that the band holds, of the images that lose it.
+        scores: (P,) of the unchanged images: cosines, or logits of classes.
+        size: (H, W) of the images.
+        face: breadth of the face as a share of the width of the image.
+        sides: (P, 2, B), influence where only the first and only the second image of a pair loses the band; None where
+            one of them was not asked.
+        targets: (P,) classes, or None.
+        names: of the classes, where known.
+        recipe: every choice that changed a number, such as which image was ``masked``.
+        images: (P, 2, 3, H, W), of classes (P, 3, H, W): a reference for drawing only; never saved.
+    """
+
+    influence: Tensor
+    edges: Tensor
+    energies: Tensor
+    scores: Tensor
+    size: tuple[int, int]
+    face: float
+    sides: Tensor | None = None
+    targets: Tensor | None = None
+    names: tuple[str, ...] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    images: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.edges) - 1
+        if self.influence.ndim not in (2, 3) or self.influence.shape[1] != count or len(self.scores) != len(self):
+            raise ValueError(
+                f"expected influence (P, {count}) or (P, {count}, S) with P scores, got {tuple(self.influence.shape)} "
+                f"and {len(self.scores)}"
+            )
+
+    @property
+    def absolute(self) -> Tensor:
+        """Magnitude of the influence: how much a band matters, whatever the direction."""
+        return self.influence.abs()
+
+    @property
+    def directed(self) -> Tensor:
+        """The influence with its sign."""
+        return self.influence
+
+    @property
+    def per_energy(self) -> Tensor:
+        """Influence per mean squared pixel value that the band holds; 0 where it holds nothing.
+
+        Rings grow with their radius and pictures have most energy in low bands, so this tells how closely the network
+        looks rather than how much there is to see.
+        """
+        energy = self.energies.to(self.influence)
+        tiny = torch.finfo(energy.dtype).eps * energy.flatten(1).sum(1).clamp(min=1e-30)
+        tiny = tiny.view(-1, *[1] * (energy.ndim - 1))
+        return torch.where(energy > tiny, self.influence / energy.clamp(min=1e-30), 0.0)
+
+    @property
+    def face_edges(self) -> Tensor:
+        """(B + 1,) edges of the bands in cycles per breadth of the face, which do not depend on the crop."""
+        return self.edges * self.face
+
+    def __len__(self) -> int:
+        return len(self.influence)
+
+    def __getitem__(self, which: slice) -> FrequencyHeat:
+        if not isinstance(which, slice):
+            raise TypeError(f"expected a slice such as heat[3:4], got {which!r}")
+        parts = {n: getattr(self, n) for n in (*ARRAYS, "images") if n != "edges"}
+        cut: dict[str, Any] = {n: None if part is None else part[which] for n, part in parts.items()}
+        return replace(self, **cut)
+
+    def __repr__(self) -> str:
+        bands = "x".join(str(n) for n in self.influence.shape[1:])
+        told = ", ".join(self._title(p) for p in range(min(2, len(self)))) + (", ..." if len(self) > 2 else "")
+        what = "pairs" if self.targets is None else "images"
+        mode = self.recipe.get("mode", "?")
+        return f"FrequencyHeat({mode}, {len(self)} {what}, {bands} bands, masked: {self._masked}; {told})"
+
+    @property
+    def _masked(self) -> str:
+        return str(self.recipe.get("masked", "the image"))
+
+    def _title(self, p: int) -> str:
+        score = float(self.scores[p])
+        if self.targets is None:
+            return f"cosine {score:.3f}"
+        target = int(self.targets[p])
+        return f"{target if self.names is None else self.names[target]} {score:.2f}"
+
+    # ---- drawing and files ------------------------------------------------------------------------------------
+
+    def plot(self, look: Look = "directed") -> Figure:
+        """A disc per pair, rings from low frequencies in the middle to high ones outside; or lines.
+
+        Args:
+            look: ``"directed"``: red where the loss of a band hurts the score, blue where it helps; ``"absolute"``: how
+                much it matters; both relative to the largest band, whose raw value stands below. ``"line"``: raw
+                influence over the frequency. Where both images of a pair were asked, the left half of the disc is the
+                first image's and the right half the second's. Without a photo there is the disc alone.
+
+        Raises:
+            ValueError: another look.
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai.plots import frequency
+
+        if look == "line":
+            return frequency.lines(self._lines(), self.edges, self.face, self._unit)
+        if look not in ("directed", "absolute"):
+            raise ValueError(f"expected look 'directed', 'absolute' or 'line', got {look!r}")
+        halves = self.influence[:, None].repeat_interleave(2, 1) if self.sides is None else self.sides
+        rings = halves if halves.ndim == 4 else halves[..., None]
+        titles = [self._title(p) for p in range(len(self))]
+        one = None if self.sides is not None else {"first": 0, "second": 1, "both": None}.get(self._masked)
+        return frequency.discs(rings, self.edges, self.face, titles, self._shown(), look, self._unit, one)
+
+    def plot_bands(self, images: Tensor | None = None, *, item: int = 0) -> Figure:
+        """What bands are: one face in octaves of frequency, what each holds, and the face without it.
+
+        Args:
+            images: (P, 3, H, W); None: those that were explained (of a pair, the one that lost bands).
+            item: which of them.
+
+        Raises:
+            ValueError: no images, or others than the explained ones.
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai.plots import frequency
+
+        shown = images
+        if shown is None and self.images is not None:
+            shown = self.images if self.images.ndim == 4 else self.images[:, int(self._masked == "second")]
+        if shown is None or tuple(shown.shape[-2:]) != self.size or shown.ndim != 4 or len(shown) != len(self):
+            got = "none" if shown is None else str(tuple(shown.shape))
+            raise ValueError(
+                f"expected the explained images ({len(self)}, 3, {self.size[0]}, {self.size[1]}), got {got}"
+            )
+        values = self.influence[item] if self.influence.ndim == 2 else self.influence[item].sum(-1)
+        return frequency.strip(shown[item], self.edges, values, self.face, self._unit)
+
+    def _lines(self) -> dict[str, Tensor]:
+        """(B,) by the words of the legend."""
+        sums = self.influence if self.influence.ndim == 2 else self.influence.sum(2)
+        if len(self) > 1:
+            return {"mean of all": sums.mean(0), **{self._title(p): sums[p] for p in range(min(len(self), 4))}}
+        if self.sides is None:
+            return {self._title(0): sums[0]}
+        sides = self.sides[0] if self.sides.ndim == 3 else self.sides[0].sum(2)
+        both = {"both lose it": sums[0]} if self._masked == "both" else {}
+        return {"first loses it": sides[0], "second loses it": sides[1], **both}
+
+    @property
+    def _unit(self) -> str:
+        return str(self.recipe.get("unit", "score"))
+
+    def _shown(self) -> Tensor | None:
+        """(P, 1 or 2, 3, H, W) or None."""
+        if self.images is None:
+            return None
+        return self.images if self.images.ndim == 5 else self.images[:, None]
+
+    def _repr_html_(self) -> str:
+        from facexai import plots
+
+        few = self if len(self) <= _MOST_DRAWN else self[:_MOST_DRAWN]
+        caption = repr(self) + ("" if few is self else f"; the first {_MOST_DRAWN} are drawn")
+        try:
+            figure = few.plot()
+        except ImportError as error:
+            return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
+        return plots.html(figure, caption=caption)
+
+    def save(self, path: str | Path) -> None:
+        """Write influence, edges, energies, scores and the recipe as ``.npz``, without pickle and without the images.
+
+        Raises:
+            ValueError: the path does not end in ``.npz``.
+            OSError: nothing was written.
+        """
+        from facexai.results.files import save_answer
+
+        names = None if self.names is None else list(self.names)
+        save_answer(path, self, ARRAYS, {"size": list(self.size), "face": self.face, "names": names})
+
+
+def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> FrequencyHeat:
+    """From what :meth:`FrequencyHeat.save` wrote."""
+    height, width = manifest["size"]
+    names = manifest["names"]
+    return FrequencyHeat(
+        **{name: array for name, array in arrays.items() if name in ARRAYS},
+        size=(int(height), int(width)),
+        face=float(manifest["face"]),
+        names=None if names is None else tuple(str(name) for name in names),
+        recipe=dict(manifest["recipe"]),
+    )

@@ -1,0 +1,184 @@
+"""Group spectra: planted differences are found, nothing is not, and the numbers are those of slow references."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from pair_methods import Small
+from scipy import stats
+
+from facexai import FaceModel, FrequencyHeatPlot, InputSpec, metrics
+from facexai.metrics.group_spectra import PersonSums, distances
+
+
+def influence(people=30, each=4, bands=20, shift=0, seed=0, energy=None):
+    """Rows of people: a bump over the bands, its place shifted in the second half; personal and random spread."""
+    rng = np.random.default_rng(seed)
+    who = np.repeat(np.arange(people), each)
+    place = 6 + shift * (who >= people // 2) + rng.normal(0, 0.7, people)[who]
+    size = np.exp(-((np.arange(bands)[None] - place[:, None]) ** 2) / 8)
+    signs = np.where(rng.random((len(who), bands)) < 0.3, -1, 1)
+    rows = signs * size * rng.lognormal(0, 0.4, (len(who), bands)) * rng.lognormal(0, 0.5, people)[who, None]
+    if energy is not None:
+        rows = rows * np.sqrt(energy)
+    return rows, [f"p{i}" for i in who], np.where(who < people // 2, "a", "b")
+
+
+def test_a_planted_shift_is_found_and_is_not_the_pictures():
+    rows, people, groups = influence(shift=2)
+    energies = np.random.default_rng(1).lognormal(0, 0.1, rows.shape)
+    found = metrics.bias(rows, groups, identities=people, energies=energies)
+    only = found.distances[0]
+    assert only.groups == ("a", "b")
+    assert only.p_value < 0.01
+    assert found.p_value < 0.01
+    assert only.interval[0] > 0
+    assert found.matched[0].p_value < 0.01
+    assert found.images[0].p_value > 0.01
+
+
+def test_a_difference_of_the_pictures_alone_vanishes_when_matched():
+    rng = np.random.default_rng(3)
+    rows, people, groups = influence()
+    energies = np.ones_like(rows) * rng.lognormal(0, 0.1, rows.shape)
+    energies[groups == "b", 8:] *= 16
+    found = metrics.bias(rows * np.sqrt(energies), groups, identities=people, energies=energies)
+    assert found.distances[0].p_value < 0.01
+    assert found.images[0].p_value < 0.01
+    assert found.matched[0].p_value > 0.05
+    assert found.matched[0].value < found.distances[0].value / 4
+
+
+def test_chance_finds_nothing_as_often_as_it_should():
+    """50 seeded splits of people that do not differ: p is uniform, and the corrected distance's interval covers 0."""
+    p_values, covered, centre = [], 0, []
+    for seed in range(50):
+        rows, people, _ = influence(people=24, seed=7)
+        numbers = np.unique(people)
+        first = set(np.random.default_rng(seed).permutation(numbers)[:12])
+        groups = ["a" if who in first else "b" for who in people]
+        found = metrics.bias(rows, groups, identities=people, draws=199, seed=seed).distances[0]
+        p_values.append(found.p_value)
+        covered += found.interval[0] <= 0 <= found.interval[1]
+        centre.append(found.value)
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    assert covered >= 45
+    assert abs(np.mean(centre)) < 2 * np.std(centre) / np.sqrt(50) + 1e-3
+
+
+def test_spectra_are_normalised_after_averaging():
+    rows, people, groups = influence(people=6)
+    found = metrics.bias(rows, groups, identities=people, draws=9)
+    for name, spectrum, signed in zip(found.groups, found.spectra, found.signed, strict=True):
+        own = rows[groups == name]
+        mean = np.abs(own).mean(0)
+        assert np.allclose(spectrum, mean / mean.sum())
+        assert np.allclose(signed, own.mean(0))
+    raw = np.abs(found.spectra[0] - found.spectra[1]).sum() / 2
+    assert np.isclose(found.distances[0].raw, raw)
+    assert np.allclose(found.std, np.std(found.spectra, axis=0))
+
+
+def test_permutations_move_whole_people():
+    """All labellings of six people, one by one, against the distribution that is drawn."""
+    rows, people, groups = influence(people=6, each=3)
+    sums = PersonSums.of(np.abs(rows), None, (groups == "b").astype(int), people)
+    exact = []
+    for chosen in itertools.combinations(range(6), 3):
+        swapped = np.array(["b" if int(who[1:]) in chosen else "a" for who in people])
+        parts = [np.abs(rows[swapped == g]).sum(0) for g in "ab"]
+        a, b = (part / part.sum() for part in parts)
+        exact.append(np.abs(a - b).sum() / 2)
+    drawn = distances(sums.spectra(sums.permuted(400, np.random.default_rng(0))))[:, 0]
+    assert np.allclose(np.unique(drawn.round(12)), np.unique(np.round(exact, 12)))
+    assert abs(drawn.mean() - np.mean(exact)) < 0.02
+
+
+def test_three_groups_are_compared_in_pairs_and_together():
+    rows, people, _ = influence(people=30)
+    number = np.array([int(who[1:]) for who in people])
+    rows[number >= 20] = np.roll(rows[number >= 20], 4, axis=1)
+    groups = np.array(["x", "y", "z"])[number // 10]
+    found = metrics.bias(rows, groups, identities=people)
+    p = {d.groups: d.p_value for d in found.distances}
+    assert list(p) == [("x", "y"), ("x", "z"), ("y", "z")]
+    assert p["x", "z"] < 0.01 < p["x", "y"]
+    assert found.p_value < 0.01
+
+
+def test_errors_of_groups_at_one_threshold():
+    rows, people, groups = influence(people=20)
+    rng = np.random.default_rng(0)
+    same = rng.random(len(rows)) < 0.5
+    scores = np.where(same, 0.6, 0.2) + rng.normal(0, 0.1, len(rows)) - 0.15 * (groups == "b") * same
+    found = metrics.bias(rows, groups, identities=people, scores=scores, same=same, draws=19)
+    assert found.threshold == metrics.threshold(scores, same)
+    for name in "ab":
+        own = groups == name
+        accepted = scores[own] >= found.threshold
+        rates = found.rates[name]
+        assert rates.fmr == accepted[~same[own]].mean()
+        assert rates.fnmr == (~accepted[same[own]]).mean()
+        assert rates.accuracy == (accepted == same[own]).mean()
+        assert rates.genuine + rates.impostor == own.sum()
+    assert found.gap("fnmr") == abs(found.rates["a"].fnmr - found.rates["b"].fnmr) > 0
+    assert "FNMR" in repr(found)
+    json.dumps(found.record())
+
+
+def test_a_heat_plot_brings_edges_energies_and_scores():
+    model = FaceModel(Small().eval(), InputSpec(20))
+    first, second = torch.rand(8, 3, 20, 20), torch.rand(8, 3, 20, 20)
+    heat = FrequencyHeatPlot(model)(first, second)
+    found = metrics.bias(heat, ["a", "b"] * 4, same=[True, False] * 4, rule=0.5, draws=19)
+    assert found.matched is not None
+    assert found.threshold == 0.5
+    middle = (heat.edges[1:] + heat.edges[:-1]).numpy() / 2
+    assert np.isclose(found.centroids["a"], found.spectra[0] @ middle)
+    sectors = metrics.bias(FrequencyHeatPlot(model, width=4, sectors=3)(first, second), ["a", "b"] * 4, draws=19)
+    assert sectors.spectra.shape == (2, 12)
+    assert sectors.centroids is None
+
+
+def test_groups_of_pairs_are_those_of_both_images():
+    assert metrics.pair_groups(["a", "b", "a"], [(0, 2), (0, 1)]) == ["a", None]
+    with pytest.raises(ValueError, match="below 3"):
+        metrics.pair_groups(["a", "b", "a"], [(0, 3)])
+
+
+def test_rank_correlation_is_that_of_scipy_over_all_permutations():
+    a, b = [0.1, 0.4, 0.2, 0.9, 0.5, 0.7], [1.0, 3.0, 3.0, 6.0, 2.0, 5.0]
+    rho, p = metrics.rank_correlation(a, b)
+    assert np.isclose(rho, stats.spearmanr(a, b).statistic)
+    every = [stats.spearmanr(a, list(order)).statistic for order in itertools.permutations(b)]
+    assert np.isclose(p, np.mean(np.abs(every) >= abs(rho) - 1e-9), atol=0.01)
+    with pytest.raises(ValueError, match="at least six models"):
+        metrics.rank_correlation(a[:5], b[:5])
+    with pytest.raises(ValueError, match="differ between models"):
+        metrics.rank_correlation([1] * 6, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"groups": ["a"] * 24}, "at least two groups"),
+        ({"groups": ["a"] * 23}, "a group and an identity for each of 24 rows"),
+        ({"groups": ["a"] * 20 + ["b"] * 4}, "at least two people in each group, 'b' has 1"),
+        ({"identities": ["one"] * 24}, "'one' is in two groups"),
+        ({"influence": np.zeros((24, 20))}, "does not see these images"),
+        ({"influence": np.full((24, 20), np.nan)}, "finite influence"),
+        ({"influence": np.zeros(24)}, r"influence \(P, B\)"),
+        ({"energies": np.ones((24, 3))}, "energies of shape"),
+        ({"draws": 0}, "at least one draw"),
+        ({"scores": [0.1], "same": [True]}, "a score and a label for each"),
+    ],
+)
+def test_bad_input_is_one_clear_error(changes, match):
+    rows, people, groups = influence(people=6, each=4)
+    given = {"influence": rows, "groups": groups, "identities": people, "draws": 9, **changes}
+    with pytest.raises(ValueError, match=match):
+        metrics.bias(given.pop("influence"), given.pop("groups"), **given)
