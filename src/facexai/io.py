@@ -19,6 +19,18 @@ _MANIFEST = "manifest"
 _MAX_BYTES = 2**31
 
 
+def output_folder(path: str | Path) -> Path:
+    """A folder to write into, not yet made; refused before anything runs where it is a file.
+
+    Raises:
+        NotADirectoryError: it is a file.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, expected a folder to write into")
+    return folder
+
+
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file through a temporary neighbour, so that a full disk or a crash leaves the old file or none.
 

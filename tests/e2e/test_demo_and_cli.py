@@ -37,6 +37,7 @@ def test_the_demo_draws_what_it_says(demo):
         "3_slide.png",
         "4_known_truth.png",
         "5_pairs.png",
+        "6_frequencies.png",
         "demo.json",
     ]
     for path in out.glob("*.png"):
@@ -142,6 +143,84 @@ def test_compares_mistakes_get_one_line(enrolled, tmp_path, capsys, change, mess
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1 + told.count("note:")
+    assert not (tmp_path / "out").exists()
+
+
+def test_frequency_writes_pictures_values_and_a_report(enrolled, tmp_path, capsys):
+    first, second = str(enrolled / "who.jpg"), str(enrolled / "enrolled" / "Collins" / "a.png")
+    for mode, masked in (("hybrid", "both"), ("preview", "second")):
+        out = tmp_path / mode
+        asked = ["frequency", first, second, "--mode", mode, "--masked", masked, "--out", str(out)]
+        assert main([*asked, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert sorted(os.listdir(out)) == sorted([*report["files"], "frequency.json"])
+        heat = load(out / "frequency.npz")
+        assert heat.recipe["masked"] == report["recipe"]["masked"] == masked
+        assert heat.influence.shape == (1, 107)
+        assert len(report["strongest_bands"]) == 5
+        assert str(enrolled) not in (out / "frequency.json").read_text()
+    assert main(asked) == 0
+    assert "cycles per breadth of the face" in capsys.readouterr().out
+    assert main(["frequency", first, second, "--width", "0", "--out", str(tmp_path / "no")]) == 2
+    assert "positive width" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture(scope="module")
+def audited(lfw, tmp_path_factory):
+    """Six people of two groups, three photos each at the network's size, their pairs and groups."""
+    folder = tmp_path_factory.mktemp("audited")
+    names = list(lfw)[:6]
+    for name in names:
+        (folder / name).mkdir()
+        for i, photo in enumerate(images.load(lfw[name][:3])):
+            images.save(images.resize(photo[None, :, 46:144, 31:129], 150), folder / name / f"{i}.png")
+    photos = [f"{name}/{i}.png" for name in names for i in range(3)]
+    pairs = [(a, b) for k, a in enumerate(photos) for b in photos[k + 1 :]]
+    rows = "".join(f"{a},{b},{int(a.split('/')[0] == b.split('/')[0])}\n" for a, b in pairs)
+    (folder / "pairs.csv").write_text("first,second,same\n" + rows)
+    groups = "".join(f"{p},{'ab'[names.index(p.split('/')[0]) // 3]}\n" for p in photos)
+    (folder / "groups.csv").write_text("image,group\n" + groups)
+    (folder / "audit.toml").write_text(
+        'pairs = "pairs.csv"\ngroups = "groups.csv"\nmode = "hybrid"\nexact_bands = 4\ndraws = 99\n'
+    )
+    return folder
+
+
+def test_audit_compares_groups(audited, zoo_installed, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["audit", str(audited / "audit.toml"), "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert sorted(os.listdir(out)) == ["audit.json", "audit.png", "frequency.npz"]
+    assert report["groups"] == ["a", "b"]
+    assert report["identities_from"] == "folder"
+    assert report["pairs_of_one_group"] == 2 * 36
+    assert report["pairs_left_out"] == 81
+    assert 0 < report["p_value"] <= 1
+    assert report["rates"]["a"]["genuine"] == 9
+    assert load(out / "frequency.npz").influence.shape == (72, 107)
+    assert str(audited) not in (out / "audit.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('pairs = "pairs.csv"', "lacks 'groups'"),
+        ("pairs = ", "is no TOML file"),
+        ('pairs = "pairs.csv"\ngroups = "groups.csv"\nmodes = "exact"', "unknown key 'modes'"),
+        ('pairs = "pairs.csv"\ngroups = "groups.csv"\nseed = "one"', "expected seed as int"),
+        ('pairs = "pairs.csv"\ngroups = "none.csv"', "none.csv"),
+        ('pairs = "pairs.csv"\ngroups = "pairs.csv"', "expected the columns image,group"),
+        ('pairs = "pairs.csv"\ngroups = "other.csv"', "names none of the images"),
+        ('pairs = "pairs.csv"\ngroups = "groups.csv"\nmasked = "all"', "masked one of"),
+    ],
+)
+def test_audits_mistakes_get_one_line(audited, zoo_installed, tmp_path, capsys, content, message):
+    config = audited / "wrong.toml"
+    config.write_text(content)
+    (audited / "other.csv").write_text("image,group\nnobody.png,a\n")
+    assert main(["audit", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -311,7 +390,18 @@ def test_usage_errors_exit_with_two(capsys):
         assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("example", ["one_face.py", "your_own_network.py", "score_cam.py", "two_faces.py"])
+EXAMPLES = {
+    "one_face.py": "targets: Eileen Collins",
+    "your_own_network.py": "equals CAM: True",
+    "score_cam.py": "65 images through the network",
+    "two_faces.py": "PairSaliency(",
+    "cross_resolution.py": "18 px: mean cosine",
+    "morphs.py": "an AUROC needs at least four people",
+    "texture.py": "stripes of 20 cycles, strongest band 20",
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_run(zoo_installed, tmp_path, example):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore:a map of pair", str(ROOT / "examples" / example)],
@@ -321,21 +411,44 @@ def test_examples_run(zoo_installed, tmp_path, example):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    if example == "one_face.py":
-        assert "targets: Eileen Collins" in done.stdout
-        assert (tmp_path / "one_face.png").stat().st_size > 10_000
-    elif example == "score_cam.py":
-        assert "65 images through the network" in done.stdout
-        assert (tmp_path / "score_cam.png").stat().st_size > 10_000
-    elif example == "two_faces.py":
+    assert EXAMPLES[example] in done.stdout
+    drawn = list(tmp_path.glob("*.png"))
+    assert all(picture.stat().st_size > 10_000 for picture in drawn)
+    assert len(drawn) == {"your_own_network.py": 0, "two_faces.py": 5}.get(example, 1)
+    if example == "two_faces.py":
         assert done.stdout.count("PairSaliency(") == 4
-        assert len(list(tmp_path.glob("two_faces*.png"))) == 5
-    else:
-        assert "equals CAM: True" in done.stdout
+
+
+def test_morphs_are_told_from_bona_fide_pairs_of_a_folder(zoo_installed, shared, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "examples" / "morphs.py"),
+            "--faces",
+            str(shared / "data" / "lfw42"),
+            "--people",
+            "6",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "AUROC of the bands" in done.stdout
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/start.md", "docs/metrics.md", "docs/models.md", "docs/methods.md", "docs/pairs.md"]
+    "page",
+    [
+        "README.md",
+        "docs/start.md",
+        "docs/metrics.md",
+        "docs/models.md",
+        "docs/methods.md",
+        "docs/pairs.md",
+        "docs/frequency.md",
+    ],
 )
 def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):
     import re

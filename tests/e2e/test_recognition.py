@@ -72,3 +72,35 @@ def test_the_table_of_code_bases_is_what_the_script_says(tmp_path):
     assert made == kept
     errors = [row["completeness error"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]]
     assert max(e for e in errors if e is not None) < 1e-5
+
+
+def test_maps_of_pairs_are_measured_and_what_is_measured_is_not_measured_again(zoo_installed, shared, tmp_path):
+    small = ["--pairs", "6", "--photos", "20", "--swaps", "4", "--masks", "30", "--json", str(tmp_path / "t.json")]
+    asked = ["verification.py", "--faces", str(shared / "data" / "lfw42"), *small, "--only", "PairCAM"]
+    said = run(*asked)
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert len(rows) == 5
+    questions = {row["question"]: row for row in rows}
+    fame, parts = questions["fame, similar"], questions["epfl-inferred, similar"]
+    assert fame["deletion, mean-map"] is not None
+    assert 0 <= fame["deletion"] <= 100
+    assert parts["insertion cosine, other-pair"] is not None
+    assert 0 <= questions["patch against"]["average precision"] <= 1
+    assert "beat the centre prior" in said
+    assert "dlib_resnet29, PairCAM: measured already" in run(*asked)
+
+
+def test_frequency_modes_are_timed_and_compared(zoo_installed, shared, tmp_path):
+    small = ["--images", "6", "--pairs", "8", "--timed", "2", "--agree", "4", "--rounds", "1"]
+    out = tmp_path / "t.json"
+    run("frequency.py", "--faces", str(shared / "data" / "lfw42"), *small, "--json", str(out))
+    rows = {row["task"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["facexai hybrid, one pair"]["relative L1"] < rows["facexai preview, one pair"]["relative L1"]
+    assert rows["facexai exact, 8 pairs of 6 images"]["s"] > 0
+
+
+def test_bias_and_performance_are_correlated_over_networks(tmp_path):
+    out = tmp_path / "t.json"
+    said = run("bias.py", "--people", "20", "--unseen", "12", "--steps", "30", "--json", str(out))
+    assert len(json.loads(out.read_text())["rows"]) == 8
+    assert "Over 8 networks" in said

@@ -227,7 +227,11 @@ def test_a_data_set_costs_images_times_bands_whatever_the_number_of_pairs():
     assert net.images == bands + 2
     net.images = 0
     FrequencyHeatPlot(model, mode="preview", chunk=64)(images[:1], images[1:2])
-    assert net.images == 3  # both embeddings, and once more with the graph
+    assert net.images == 2  # both embeddings, one of them with the graph
+    evidence = [FrequencyHeatPlot(model, mode="preview", chunk=64).observe(images[k : k + 1]) for k in (0, 1)]
+    net.images = 0
+    FrequencyHeatPlot(model, mode="preview", chunk=64).answer(*evidence)
+    assert net.images == 1  # with the graph
 
 
 @pytest.mark.parametrize("mode", ["exact", "hybrid", "preview"])

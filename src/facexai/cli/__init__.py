@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from facexai._messages import FaceXAIWarning
-from facexai.cli import compare, demo, doctor, explain, models, verify
+from facexai.cli import audit, compare, demo, doctor, explain, frequency, models, verify
 from facexai.cli.shared import told
 
 
@@ -57,6 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"facexai {facexai.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (demo, explain, compare, verify, doctor, models):
+    for command in (demo, explain, compare, verify, frequency, audit, doctor, models):
         command.add(commands)
     return parser

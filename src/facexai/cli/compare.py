@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import align_argument, model, model_argument, out_folder
+from facexai.cli.shared import face, model, model_argument, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
     from facexai.explainers import FGGB, XSSAB, CorrRISE, PairCAM
@@ -32,23 +31,18 @@ def add(commands: Any) -> None:
     compare.add_argument(
         "--masks", choices=("patches", "grid"), default="patches", help="of corrrise; default: patches"
     )
-    align_argument(compare)
-    compare.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
-    compare.add_argument("--out", type=Path, required=True, help="folder for compare.png, .npz and .json")
-    compare.add_argument("--json", action="store_true", help="print compare.json instead of a line")
+    photo_arguments(compare)
+    out_arguments(compare, "compare.png, .npz and .json", "compare.json", "a line")
     compare.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from facexai import images, io, plots
+    from facexai import io, plots
 
-    folder = out_folder(options.out)
+    folder = io.output_folder(options.out)
     network = model(options.model)
     explainer = _explainer(network, options)
-    faces = [
-        images.fitted(images.load(path), network.spec, when=options.align, face=options.face).image.to(network.device)
-        for path in options.images
-    ]
+    faces = [face(path, network, options) for path in options.images]
     why = explainer(*faces)
     folder.mkdir(parents=True, exist_ok=True)
     why.save(folder / "compare.npz")
@@ -57,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         plots.save(why.plot_matches(), folder / "matches.png")
     report = _report(why, options)
     io.write_json(folder / "compare.json", report)
-    print(json.dumps(report, indent=2, ensure_ascii=False) if options.json else _line(report))
+    show(report, _line(report), as_json=options.json)
     return 0
 
 

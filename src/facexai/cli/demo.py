@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
 
     from facexai import demo
 
-    with tqdm(total=6, desc="demo", disable=None, file=sys.stderr) as progress:
+    with tqdm(total=8, desc="demo", disable=None, file=sys.stderr) as progress:
 
         def say(step: str) -> None:
             progress.set_postfix_str(step)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import align_argument, model, model_argument, out_folder, told
+from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, told
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -37,12 +37,8 @@ def add(commands: Any) -> None:
     explain.add_argument(
         "--scale", type=_scale, default=64.0, help="logits per unit of cosine, or 'calibrated'; default: 64"
     )
-    align_argument(explain)
-    explain.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
-    explain.add_argument(
-        "--out", type=Path, required=True, help="folder for figures, maps (.npz) and explanations.json"
-    )
-    explain.add_argument("--json", action="store_true", help="print explanations.json instead of a table")
+    photo_arguments(explain)
+    out_arguments(explain, "figures, maps (.npz) and explanations.json", "explanations.json")
     explain.set_defaults(run=run)
 
 
@@ -55,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
     from facexai import io
 
-    out_folder(options.out)
+    io.output_folder(options.out)
     if options.keep is not None and not options.method.endswith("scorecam"):
         raise ValueError(f"--keep belongs to scorecam and sdd-scorecam, not to {options.method}")
     network = model(options.model)

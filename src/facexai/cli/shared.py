@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facexai._messages import near_matches
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from facexai.models import FaceModel
 
 
@@ -35,11 +39,29 @@ def align_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def out_folder(folder: Path) -> Path:
-    """``--out``, refused before anything runs where it is a file."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file, expected a folder to write into")
-    return folder
+def photo_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--align`` and ``--face``."""
+    align_argument(parser)
+    parser.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
+
+
+def out_arguments(parser: argparse.ArgumentParser, holds: str, report: str, instead: str = "a table") -> None:
+    """``--out`` for those files and ``--json`` to print the report."""
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for {holds}")
+    parser.add_argument("--json", action="store_true", help=f"print {report} instead of {instead}")
+
+
+def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Tensor:
+    """The photo of ``--align`` and ``--face`` as the network wants it, (1, 3, H, W), where the network is."""
+    from facexai import images
+
+    photo = images.load(path)
+    return images.fitted(photo, network.spec, when=options.align, face=options.face).image.to(network.device)
+
+
+def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """What a command prints: its report, or words."""
+    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text)
 
 
 def model(name: str) -> FaceModel:
@@ -55,3 +77,11 @@ def model(name: str) -> FaceModel:
             f"no network is called {name!r}; {near_matches(name, zoo.names())} Or say package.module:factory"
         )
     return zoo.load(name)
+
+
+def relative(image: Path | bytes, number: int, root: Path) -> str:
+    """An image's name below the folder of images; its number in a packed file."""
+    if isinstance(image, bytes):
+        return str(number)
+    inside = image.resolve().is_relative_to(root.resolve())
+    return image.resolve().relative_to(root.resolve()).as_posix() if inside else image.name

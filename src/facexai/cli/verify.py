@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import csv
 import io as text_io
-import json
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import align_argument, model, model_argument, out_folder
+from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, relative, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,17 +35,15 @@ def add(commands: Any) -> None:
         "--rule", default="eer", help="of the threshold: eer (default), accuracy, far=1e-3, or a cosine"
     )
     verify.add_argument("--folds", choices=("insightface", "facenet"), help="ten-fold accuracy by this protocol, too")
-    align_argument(verify)
-    verify.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
-    verify.add_argument("--out", type=Path, required=True, help="folder for verify.json, scores.csv and roc.png")
-    verify.add_argument("--json", action="store_true", help="print verify.json instead of a table")
+    photo_arguments(verify)
+    out_arguments(verify, "verify.json, scores.csv and roc.png", "verify.json")
     verify.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from facexai import io, metrics, plots
 
-    folder = out_folder(options.out)
+    folder = io.output_folder(options.out)
     network = model(options.model)
     pairs = metrics.read_pairs(options.pairs, options.images)
     raw, flipped = _embedded(network, pairs, options)
@@ -64,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         lambda file: file.write(_csv(pairs, scores, limit, options.images or options.pairs.parent)),
     )
     plots.save(curve.plot(), folder / "roc.png")
-    print(json.dumps(report, indent=2, ensure_ascii=False) if options.json else _text(report))
+    show(report, _text(report), as_json=options.json)
     return 0
 
 
@@ -74,6 +71,7 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
     from tqdm import tqdm
 
     from facexai import images
+    from facexai.explainers.pairs import check_embeds
     from facexai.hooks import quiet_grad
 
     plain, mirrored = [], []
@@ -87,11 +85,10 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
             batch = torch.cat(faces).to(network.device)
             with quiet_grad():
                 plain.append(network.features(network.outputs(batch)).cpu())
+                check_embeds(network)
                 if options.folds == "insightface":
                     mirrored.append(network.features(network.outputs(batch.flip(3))).cpu())
             bar.update(stop - start)
-    if network.gives_logits:
-        raise ValueError("this network gives logits, pairs need embeddings; choose its embedding with take=")
     return torch.cat(plain), torch.cat(mirrored) if mirrored else None
 
 
@@ -117,17 +114,9 @@ def _csv(pairs: Pairs, scores: Any, limit: float, root: Path) -> bytes:
     table = csv.writer(lines)
     table.writerow(["first", "second", "same", "cosine", "accepted"])
     for (i, j), same, score in zip(pairs.index.tolist(), pairs.same.tolist(), scores.tolist(), strict=True):
-        names = [_relative(pairs.images[k], k, root) for k in (i, j)]
+        names = [relative(pairs.images[k], k, root) for k in (i, j)]
         table.writerow([*names, int(same), f"{score:.6f}", int(score >= limit)])
     return lines.getvalue().encode()
-
-
-def _relative(image: Path | bytes, number: int, root: Path) -> str:
-    """An image's name below the folder of images; its number in a packed file."""
-    if isinstance(image, bytes):
-        return str(number)
-    inside = image.resolve().is_relative_to(root.resolve())
-    return image.resolve().relative_to(root.resolve()).as_posix() if inside else image.name
 
 
 def _text(report: dict[str, Any]) -> str:

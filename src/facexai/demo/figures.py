@@ -112,5 +112,17 @@ def pairs(m: Measured) -> Figure:
     return plots.pairs(m.pairs.maps, m.pairs.images, titles, label=label)
 
 
-FIGURES = {"1_portraits": portraits, "2_blend": blend, "3_slide": slide, "4_known_truth": truth, "5_pairs": pairs}
+def frequencies(m: Measured) -> Figure:
+    """Which bands of frequencies the same pairs hang on."""
+    return m.heat.plot()
+
+
+FIGURES = {
+    "1_portraits": portraits,
+    "2_blend": blend,
+    "3_slide": slide,
+    "4_known_truth": truth,
+    "5_pairs": pairs,
+    "6_frequencies": frequencies,
+}
 """File name without ending -> function."""

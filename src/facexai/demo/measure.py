@@ -10,11 +10,11 @@ from torch import Tensor
 
 from facexai import zoo
 from facexai.demo.portraits import CHANGES, COLLINS, HOPPER, eye_region, jpeg, pasted, relit
-from facexai.explainers import SDD, CorrRISE, HiResCAM, ScoreCAM
+from facexai.explainers import SDD, CorrRISE, FrequencyHeatPlot, HiResCAM, ScoreCAM
 from facexai.explainers.classmaps import Explainer
 from facexai.images import Aligned, align
 from facexai.models import FaceModel, Gallery
-from facexai.results import PairSaliency, Saliency
+from facexai.results import FrequencyHeat, PairSaliency, Saliency
 
 PEOPLE = (COLLINS, HOPPER)
 _MASKS = 200  # of CorrRISE
@@ -37,6 +37,7 @@ class Measured:
     region: Tensor
     paste_maps: list[Saliency]
     pairs: PairSaliency
+    heat: FrequencyHeat
 
 
 def descriptors(model: FaceModel, images: Tensor) -> Tensor:
@@ -80,8 +81,10 @@ def measure() -> Measured:
     own = HiResCAM(people)(torch.cat([jpeg(relit(face)) for face in faces]), [p.name for p in PEOPLE])
     towards = _towards(people, blend)
     pastes, region, maps = _known_truth(people, plain, faces, enrolled, numbers)
-    pairs = _pairs(model, faces[0], [jpeg(relit(faces[0])), blend, faces[1]], numbers)
-    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps, pairs)
+    partners = [jpeg(relit(faces[0])), blend, faces[1]]
+    pairs = _pairs(model, faces[0], partners, numbers)
+    heat = _heat(model, faces[0], partners, numbers)
+    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps, pairs, heat)
 
 
 def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[str, Any]) -> PairSaliency:
@@ -97,6 +100,20 @@ def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict
     ]
     both = torch.stack([face.expand(len(partners), -1, -1, -1), torch.cat(partners)], 1)
     return replace(why, images=both)
+
+
+def _heat(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[str, Any]) -> FrequencyHeat:
+    """The same pairs without each band of frequencies."""
+    explainer = FrequencyHeatPlot(model, masked="both")
+    seen = explainer.observe(torch.cat([face, *partners]))
+    heat = explainer.answer(seen[:1], seen[1:])
+    for row, influence in zip(numbers["pairs"], heat.influence, strict=True):
+        k = int(influence.abs().argmax())
+        row["strongest_band"] = {
+            "cycles_per_face": [round(float(edge), 2) for edge in heat.face_edges[k : k + 2]],
+            "influence": round(float(influence[k]), 4),
+        }
+    return replace(heat, images=torch.stack([face.expand(len(partners), -1, -1, -1), torch.cat(partners)], 1))
 
 
 def _towards(people: Gallery, image: Tensor) -> list[Saliency]:

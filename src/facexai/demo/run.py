@@ -36,9 +36,7 @@ def run(out: str | Path, *, say: Callable[[str], object] = lambda _: None) -> di
     from facexai import plots
     from facexai.demo.figures import FIGURES
 
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file, expected a folder to write into")
+    out = io.output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     measured = measure()
@@ -74,6 +72,19 @@ def sentences_of(numbers: dict[str, Any]) -> list[str]:
     ]
     told = ", ".join(f"{row['second']} {row['cosine']:.2f}" for row in numbers["pairs"])
     said.append(f"Compared with {first}'s portrait, by the cosine of centred descriptors: {told}.")
+    bands = "; ".join(
+        "{second}: {low:.1f} to {high:.1f} ({influence:+.2f})".format(
+            second=row["second"],
+            low=row["strongest_band"]["cycles_per_face"][0],
+            high=row["strongest_band"]["cycles_per_face"][1],
+            influence=row["strongest_band"]["influence"],
+        )
+        for row in numbers["pairs"]
+    )
+    said.append(
+        "The band of frequencies whose loss in both pictures changes each of these cosines most, in cycles per breadth "
+        f"of the face: {bands}."
+    )
     area = numbers["eye_region_share_of_picture"]
     for row in numbers["pasted_eyes"]:
         donor, host = row["eyes_of"], row["face_of"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, final
@@ -19,7 +19,7 @@ from facexai.explainers.either import asks_pairs, check_either, explain_either, 
 from facexai.explainers.frequency_modes import Mode, ModeAgreement, compared
 from facexai.explainers.jacobian import gradient
 from facexai.explainers.masked import check_chunk, chunk_size, features_of
-from facexai.explainers.pairs import FaceEvidence, check_pair, check_same, one_of, record, sides, units_of
+from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
 from facexai.explainers.targets import Targets
 from facexai.functional import Bands, at_least_float32
 from facexai.functional.frequency import Limit
@@ -30,6 +30,7 @@ from facexai.results import FrequencyHeat
 from facexai.results.frequency import face_width
 
 Masked = Literal["first", "second", "both"]
+Graph = tuple[Tensor, Tensor]  # pixels, and the outputs that follow from them
 _INSTEAD = 'mode="exact" asks without gradients'
 
 
@@ -124,16 +125,28 @@ class FrequencyHeatPlot:
             TypeError, ValueError: images or targets that do not fit; modes other than exact where no gradient reaches
                 the image.
         """
-        if not asks_pairs(self, second) or self.masked == "both":
+        if not asks_pairs(self, second):
             found: FrequencyHeat = explain_either(self, first, second, targets)
             return found
         assert isinstance(second, Tensor)
         check_pair(self.network, first, second)
-        observed = [
-            self.observe(images) if self.masked == side else self._plain(images)
-            for side, images in (("first", first), ("second", second))
-        ]
-        return replace(self.answer(*observed), images=torch.stack([first.detach(), second.detach()], 1))
+        pair: list[FaceEvidence] = []
+        graphs: dict[int, Graph] = {}
+        for side, images in enumerate((first, second)):
+            if side not in self._lost:
+                pair.append(self._plain(images))
+            elif self.mode == "exact" or len(images) > self._step:
+                pair.append(self.observe(images))
+            else:  # the pass for the gradient gives the embedding, too
+                graphs[side] = self._graph(images, torch.arange(len(images)))
+                plain = self._evidence(by_image(graphs[side][1].detach(), len(images)))
+                pair.append(self._without_bands(images, plain))
+        return replace(self._pairs(pair[0], pair[1], graphs), images=torch.stack([first.detach(), second.detach()], 1))
+
+    @property
+    def _lost(self) -> tuple[int, ...]:
+        """Which sides of a pair lose bands."""
+        return {"first": (0,), "second": (1,), "both": (0, 1)}[self.masked]
 
     # ---- one face ---------------------------------------------------------------------------------------------
 
@@ -143,8 +156,11 @@ class FrequencyHeatPlot:
         Raises:
             TypeError, ValueError: images that do not fit the network.
         """
-        plain, layout = self._plain(images), self._layout()
-        shown = at_least_float32(images.detach())
+        return self._without_bands(images, self._plain(images))
+
+    def _without_bands(self, images: Tensor, plain: FaceEvidence) -> FaceEvidence:
+        """Evidence of faces with what is left of them without each band."""
+        layout, shown = self._layout(), at_least_float32(images.detach())
         with quiet_grad():
             energy = functional.energies(shown, layout)
             which = self._exact_cells(energy, layout)
@@ -177,8 +193,10 @@ class FrequencyHeatPlot:
                 FaceXAIWarning,
                 stacklevel=3,
             )
-        outputs = outputs_of(model, images, chunk_size(model, self.chunk))
-        return FaceEvidence({"outputs": outputs}, model.fingerprint, "FrequencyHeatPlot", self._settings())
+        return self._evidence(outputs_of(model, images, chunk_size(model, self.chunk)))
+
+    def _evidence(self, outputs: Tensor) -> FaceEvidence:
+        return FaceEvidence({"outputs": outputs}, self.network.fingerprint, "FrequencyHeatPlot", self._settings())
 
     def exact_cells(self, images: Tensor) -> Tensor:
         """(N, B * S), which cells of each image's frequencies are taken out for real; no network pass."""
@@ -206,13 +224,13 @@ class FrequencyHeatPlot:
 
         In exact mode no network pass; else one forward and backward pass for each face that loses bands.
         """
-        return self._pairs(first, second) if of_pairs(self.model) else self._classes(first, second)
+        return self._pairs(first, second, {}) if of_pairs(self.model) else self._classes(first, second)
 
-    def _pairs(self, first: FaceEvidence, second: FaceEvidence) -> FrequencyHeat:
+    def _pairs(self, first: FaceEvidence, second: FaceEvidence, graphs: Mapping[int, Graph]) -> FrequencyHeat:
         pair = (first, second)
         for evidence in pair:
             check_same(evidence, "FrequencyHeatPlot", self._settings())
-        lost = [side for side, name in enumerate(("first", "second")) if self.masked in (name, "both")]
+        lost = self._lost
         if any("energies" not in pair[side].parts for side in lost):
             raise ValueError(f"masked={self.masked!r} needs the bands of these faces; observe(images) finds them")
         units = [units_of(self.network, evidence).double() for evidence in pair]
@@ -222,14 +240,16 @@ class FrequencyHeatPlot:
         alone: list[Tensor | None] = [None, None]
         for side, evidence in enumerate(pair):
             if "energies" in evidence.parts and (side in lost or self.mode == "exact"):
-                alone[side] = self._alone(evidence, rows[side], aligned[1 - side], scores)
+                alone[side] = self._alone(evidence, rows[side], aligned[1 - side], scores, graphs.get(side))
         influence = self._together(pair, rows, alone, scores) if self.masked == "both" else alone[lost[0]]
         assert influence is not None
         energy = torch.stack([pair[side].parts["energies"][rows[side]] for side in lost]).mean(0)
         both = None if alone[0] is None or alone[1] is None else torch.stack([alone[0], alone[1]], 1)
         return self._result(influence, energy, scores, sides=both, masked=self.masked, unit="cosine")
 
-    def _alone(self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor) -> Tensor:
+    def _alone(
+        self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor, graph: Graph | None
+    ) -> Tensor:
         """(P, cells) influence where this side alone loses bands."""
         found = torch.zeros(len(rows), evidence.parts["energies"].shape[1], dtype=scores.dtype, device=scores.device)
         if self.mode != "exact":
@@ -237,7 +257,7 @@ class FrequencyHeatPlot:
             def cosines(features: Tensor, part: slice) -> Tensor:
                 return (F.normalize(features) * partners[part].to(features)).sum(1)
 
-            found = self._first_order(evidence.parts["images"][list(rows)], rows, cosines)
+            found = self._first_order(evidence.parts["images"][list(rows)], rows, cosines, graph)
         if "without" not in evidence.parts:
             return found
         with quiet_grad():
@@ -289,19 +309,28 @@ class FrequencyHeatPlot:
         told: dict[str, Any] = {"targets": chosen, "names": None if names is None else tuple(names)}
         return self._result(found, evidence.parts["energies"], scores, unit="logit", **told)
 
-    def _first_order(self, images: Tensor, rows: Sequence[int], score: Any) -> Tensor:
+    def _first_order(self, images: Tensor, rows: Sequence[int], score: Any, graph: Graph | None = None) -> Tensor:
         """(P, cells): gradients of scores, which :param:`score` gives for features and a slice of the questions."""
         model, layout = self.network, self._layout()
         found, index = [], torch.tensor(list(rows))
-        step = max(1, chunk_size(model, self.chunk) // 2)  # the graph is kept
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
-            for start in range(0, len(images), step):
-                part = slice(start, start + step)
-                leaves = images[part].clone().requires_grad_()
-                values = score(model.features(model.outputs(leaves, index[part])), part)
+            for start in range(0, len(images), self._step):
+                part = slice(start, start + self._step)
+                leaves, outputs = graph or self._graph(images[part], index[part])
+                values = score(model.features(outputs), part)
                 gradients = gradient(values.sum(), leaves, keep=False, instead=_INSTEAD)
                 found.append(functional.first_order(leaves.detach(), gradients, layout))
         return torch.cat(found)
+
+    def _graph(self, images: Tensor, index: Tensor) -> Graph:
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.network.net):
+            leaves = at_least_float32(images.detach()).clone().requires_grad_()
+            return leaves, self.network.outputs(leaves, index)
+
+    @property
+    def _step(self) -> int:
+        """Images whose graph is kept at a time."""
+        return max(1, chunk_size(self.network, self.chunk) // 2)
 
     # ---- the answer -------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ def explain_pairs(
     memory: int = 2**30,
     folder: str | Path | None = None,
     batch_size: int = 16,
+    attach: bool = True,
     progress: bool = False,
 ) -> Iterator[Answer]:
     """Explain pairs of a set of faces, one after the other, observing every face once.
@@ -42,6 +43,8 @@ def explain_pairs(
             grows with the number of faces.
         folder: on whose disk; default: that of temporary files. What is written there is removed at the end.
         batch_size: faces that are observed together.
+        attach: answers refer to their images, so that they can draw themselves; for that a sequence is asked for the
+            images of every pair again.
         progress: show a progress bar.
 
     Yields:
@@ -62,7 +65,7 @@ def explain_pairs(
     """
     if batch_size < 1 or memory < 0:
         raise ValueError(f"expected batch_size of at least 1 and memory of at least 0, got {batch_size} and {memory}")
-    return _explained(explainer, images, iter(pairs), memory, folder, batch_size, progress)
+    return _explained(explainer, images, iter(pairs), memory, folder, batch_size, attach, progress)
 
 
 def _explained(
@@ -72,6 +75,7 @@ def _explained(
     memory: int,
     folder: str | Path | None,
     batch_size: int,
+    attach: bool,
     progress: bool,
 ) -> Iterator[Answer]:
     with tempfile.TemporaryDirectory(prefix="facexai-", dir=folder) as disk, tqdm(disable=not progress) as bar:
@@ -82,12 +86,12 @@ def _explained(
                 for at in range(0, len(new), batch_size):
                     _observe(explainer, images, new[at : at + batch_size], kept)
             for i, j in some:
-                both = _stacked(images, [i]), _stacked(images, [j])
+                both = [_stacked(images, [k]) for k in (i, j)] if attach or not explainer.portable else []
                 if explainer.portable:
                     why = explainer.answer(kept.get(i), kept.get(j))
                 else:
                     why = explainer.answer(explainer.observe(both[0]), explainer.observe(both[1]))
-                yield replace(why, images=torch.stack(both, 1))
+                yield replace(why, images=torch.stack(both, 1)) if attach else why
                 bar.update()
 
 

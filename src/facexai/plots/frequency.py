@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Radius = Literal["log", "linear"]
+
 _PIXELS = 480  # of a disc
 _MARKED = (4, 8, 16, 32, 64)  # cycles per breadth of the face
 _PER_FACE = "cycles per breadth of the face"
@@ -32,6 +34,7 @@ def discs(
     look: Literal["directed", "absolute"],
     unit: str,
     only: int | None,
+    radius: Radius,
 ) -> Figure:
     """A row per pair: photos, and between them a disc with low frequencies in the middle.
 
@@ -44,12 +47,12 @@ def discs(
         look: ``"directed"`` or ``"absolute"``, relative to the largest value of a row.
         unit: of the influence.
         only: which image of the pair the whole disc is about; None: one half each, or neither.
+        radius: of the rings in the disc: the logarithm of 1 + frequency, or the frequency.
     """
     photos = 0 if images is None else images.shape[1]
     ratios = [1.0] * min(photos, 1) + [1.5] + [1.0] * (photos - 1)
-    made = figure(CELL * sum(ratios) + 1.2, (1.5 * CELL + 0.35) * len(rings) + 0.3)
-    for row, part in enumerate(made.subfigures(len(rings), 1, squeeze=False)[:, 0]):
-        grid = part.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
+    made = figure(CELL * sum(ratios) + 2.0, (1.3 * CELL + 0.35) * len(rings) + 0.2)
+    for row, grid in enumerate(made.subplots(len(rings), len(ratios), squeeze=False, width_ratios=ratios)):
         if images is not None:
             photo(grid[0], images[row, 0])
         if photos == 2:
@@ -66,11 +69,13 @@ def discs(
             values = values.abs()
         else:
             how = {"cmap": DIVERGING, "vmin": -1.0, "vmax": 1.0}
-        drawn = middle.imshow(_raster(values / largest, edges), interpolation="nearest", extent=(-1, 1, 1, -1), **how)
-        _circles(middle, float(edges[-1]), face, two=only is None and photos == 2)
-        bar(part, middle, drawn, "share of the largest influence")
-        middle.set_title(f"raw: {low:+.3g} to {high:+.3g} ({unit})", fontsize=8)
-        part.suptitle(titles[row], fontsize=9, parse_math=False)
+        drawn = middle.imshow(
+            _raster(values / largest, edges, radius), interpolation="nearest", extent=(-1, 1, 1, -1), **how
+        )
+        _circles(middle, float(edges[-1]), face, radius, two=only is None and photos == 2)
+        bar(made, grid[-1], drawn, "share of the largest influence")
+        told = f"{titles[row]}\ninfluence from {low:+.3g} to {high:+.3g} ({unit})"
+        middle.set_title(told, fontsize=8, parse_math=False)
     hint = (
         "red: without the band the score falls; blue: it rises" if look == "directed" else "how much the band matters"
     )
@@ -78,27 +83,32 @@ def discs(
     return made
 
 
-def _raster(values: Tensor, edges: Tensor) -> object:
+def _place(frequency: Tensor, highest: float, radius: Radius) -> Tensor:
+    """Radius in the disc, 0 to 1, of a frequency."""
+    return torch.log1p(frequency) / math.log1p(highest) if radius == "log" else frequency / highest
+
+
+def _raster(values: Tensor, edges: Tensor, radius: Radius) -> object:
     """(n, n) picture of values (2, B, S): rings by radius, halves left and right, sectors by direction; NaN outside."""
     line = (torch.arange(_PIXELS, dtype=torch.float64) + 0.5) / _PIXELS * 2 - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
-    radius = torch.hypot(x, y)
-    ring = torch.bucketize(radius * edges[-1], edges, right=True) - 1
+    distance = torch.hypot(x, y)
+    ring = torch.bucketize(distance, _place(edges, float(edges[-1]), radius), right=True) - 1
     sectors = values.shape[2]
     sector = torch.floor(torch.atan2(y, x) * (sectors / math.pi) + 0.5).long() % sectors
     picture = values[(x > 0).long(), ring.clamp(0, values.shape[1] - 1), sector]
-    return torch.where(radius < 1, picture, torch.nan).numpy()
+    return torch.where(distance < 1, picture, torch.nan).numpy()
 
 
-def _circles(axes: Axes, highest: float, face: float, *, two: bool) -> None:
+def _circles(axes: Axes, highest: float, face: float, radius: Radius, *, two: bool) -> None:
     """Marks of the frequency, and the line between the halves."""
     from matplotlib.patches import Circle
 
-    for mark in _MARKED:
-        radius = mark / face / highest
-        if radius < 0.97:
-            axes.add_patch(Circle((0, 0), radius, fill=False, color="#777777", linewidth=0.5, linestyle=":"))
-            axes.annotate(str(mark), (0, -radius), fontsize=6, ha="center", va="center", color="#333333", bbox=_LABEL)
+    for mark in (1, 2, *_MARKED) if radius == "log" else _MARKED:
+        place = float(_place(torch.tensor(mark / face), highest, radius))
+        if 0.1 < place < 0.97:
+            axes.add_patch(Circle((0, 0), place, fill=False, color="#777777", linewidth=0.5, linestyle=":"))
+            axes.annotate(str(mark), (0, -place), fontsize=6, ha="center", va="center", color="#333333", bbox=_LABEL)
     axes.add_patch(Circle((0, 0), 1, fill=False, color="#333333", linewidth=0.8))
     if two:
         axes.plot([0, 0], [-1, 1], color="#333333", linewidth=0.6)
@@ -153,6 +163,8 @@ def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: 
 
 def _frequency_axis(axes: Axes, edges: Any, face: float) -> None:
     """Logarithmic, per face below and per image above; a legend without mathematics."""
+    from matplotlib.ticker import ScalarFormatter
+
     low, high = float(edges[0] + edges[1]) / 2 * face, float(edges[-1]) * face
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -163,6 +175,7 @@ def _frequency_axis(axes: Axes, edges: Any, face: float) -> None:
     above = axes.secondary_xaxis("top", functions=(partial(mul, 1 / face), partial(mul, face)))
     above.set_xlabel("cycles per width of the image", fontsize=8)
     above.tick_params(labelsize=7)
+    above.xaxis.set_major_formatter(ScalarFormatter())
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines["right"].set_visible(False)
     axes.tick_params(labelsize=8)

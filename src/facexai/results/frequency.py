@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -22,6 +22,7 @@ _FACE = 2.2  # breadth of a face in distances of its eyes, which are about 14 an
 _MOST_DRAWN = 4  # in a notebook
 
 Look = Literal["absolute", "directed", "line"]
+Radius = Literal["log", "linear"]
 
 
 def face_width(spec: InputSpec) -> float:
@@ -105,12 +106,32 @@ class FrequencyHeat:
     def __len__(self) -> int:
         return len(self.influence)
 
-    def __getitem__(self, which: slice) -> FrequencyHeat:
-        if not isinstance(which, slice):
-            raise TypeError(f"expected a slice such as heat[3:4], got {which!r}")
+    def __getitem__(self, which: slice | Tensor) -> FrequencyHeat:
+        if not isinstance(which, slice | Tensor):
+            raise TypeError(f"expected a slice such as heat[3:4], or a tensor of places, got {which!r}")
         parts = {n: getattr(self, n) for n in (*ARRAYS, "images") if n != "edges"}
         cut: dict[str, Any] = {n: None if part is None else part[which] for n, part in parts.items()}
         return replace(self, **cut)
+
+    @staticmethod
+    def joined(heats: Sequence[FrequencyHeat]) -> FrequencyHeat:
+        """Answers to several questions as one, without their images; ``sides`` where all have them.
+
+        Raises:
+            ValueError: nothing to join, or answers by different recipes.
+        """
+        if not heats:
+            raise ValueError("expected at least one answer to join, got none")
+        first = heats[0]
+        odd = next((heat for heat in heats if dict(heat.recipe) != dict(first.recipe)), None)
+        if odd is not None:
+            raise ValueError(f"answers by different recipes do not join: {dict(first.recipe)} and {dict(odd.recipe)}")
+        parts: dict[str, Any] = {"images": None}
+        for name in ARRAYS:
+            rows = [getattr(heat, name) for heat in heats]
+            if name != "edges":
+                parts[name] = None if any(row is None for row in rows) else torch.cat(rows)
+        return replace(first, **parts)
 
     def __repr__(self) -> str:
         bands = "x".join(str(n) for n in self.influence.shape[1:])
@@ -132,7 +153,7 @@ class FrequencyHeat:
 
     # ---- drawing and files ------------------------------------------------------------------------------------
 
-    def plot(self, look: Look = "directed") -> Figure:
+    def plot(self, look: Look = "directed", *, radius: Radius = "log") -> Figure:
         """A disc per pair, rings from low frequencies in the middle to high ones outside; or lines.
 
         Args:
@@ -140,9 +161,11 @@ class FrequencyHeat:
                 much it matters; both relative to the largest band, whose raw value stands below. ``"line"``: raw
                 influence over the frequency. Where both images of a pair were asked, the left half of the disc is the
                 first image's and the right half the second's. Without a photo there is the disc alone.
+            radius: of the rings: ``"log"``, an octave after the other, as bands are told apart by eye and network
+                alike; ``"linear"``, as published, with the low bands in a small middle.
 
         Raises:
-            ValueError: another look.
+            ValueError: another look or radius.
             ImportError: matplotlib is missing (extra ``plot``).
         """
         from facexai.plots import frequency
@@ -151,11 +174,13 @@ class FrequencyHeat:
             return frequency.lines(self._lines(), self.edges, self.face, self._unit)
         if look not in ("directed", "absolute"):
             raise ValueError(f"expected look 'directed', 'absolute' or 'line', got {look!r}")
+        if radius not in ("log", "linear"):
+            raise ValueError(f"expected radius 'log' or 'linear', got {radius!r}")
         halves = self.influence[:, None].repeat_interleave(2, 1) if self.sides is None else self.sides
         rings = halves if halves.ndim == 4 else halves[..., None]
         titles = [self._title(p) for p in range(len(self))]
         one = None if self.sides is not None else {"first": 0, "second": 1, "both": None}.get(self._masked)
-        return frequency.discs(rings, self.edges, self.face, titles, self._shown(), look, self._unit, one)
+        return frequency.discs(rings, self.edges, self.face, titles, self._shown(), look, self._unit, one, radius)
 
     def plot_bands(self, images: Tensor | None = None, *, item: int = 0) -> Figure:
         """What bands are: one face in octaves of frequency, what each holds, and the face without it.
