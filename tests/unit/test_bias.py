@@ -93,9 +93,18 @@ def test_permutations_move_whole_people():
         parts = [np.abs(rows[swapped == g]).sum(0) for g in "ab"]
         a, b = (part / part.sum() for part in parts)
         exact.append(np.abs(a - b).sum() / 2)
-    drawn = distances(sums.spectra(sums.permuted(400, np.random.default_rng(0))))[:, 0]
+    drawn = distances(sums.by_chance(400, np.random.default_rng(0))["own"])[:, 0]
     assert np.allclose(np.unique(drawn.round(12)), np.unique(np.round(exact, 12)))
     assert abs(drawn.mean() - np.mean(exact)) < 0.02
+
+
+def test_many_people_are_drawn_in_parts(monkeypatch):
+    rows, people, groups = influence(people=12)
+    energies = np.random.default_rng(0).random(rows.shape)
+    whole = metrics.bias(rows, groups, identities=people, energies=energies, draws=50)
+    monkeypatch.setattr("facexai.metrics.group_spectra._AT_ONCE", 100)
+    parts = metrics.bias(rows, groups, identities=people, energies=energies, draws=50)
+    assert json.dumps(whole.record()) == json.dumps(parts.record())
 
 
 def test_three_groups_are_compared_in_pairs_and_together():
@@ -137,6 +146,7 @@ def test_a_heat_plot_brings_edges_energies_and_scores():
     found = metrics.bias(heat, ["a", "b"] * 4, same=[True, False] * 4, rule=0.5, draws=19)
     assert found.matched is not None
     assert found.threshold == 0.5
+    assert "<img" in found._repr_html_()
     middle = (heat.edges[1:] + heat.edges[:-1]).numpy() / 2
     assert np.isclose(found.centroids["a"], found.spectra[0] @ middle)
     sectors = metrics.bias(FrequencyHeatPlot(model, width=4, sectors=3)(first, second), ["a", "b"] * 4, draws=19)

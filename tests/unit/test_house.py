@@ -181,6 +181,37 @@ def test_the_readmes_price_of_a_pair_is_measured():
     assert s["FGGB, literal loop"] / s["facexai FGGB, further partner"] > 2000
 
 
+def test_the_readmes_price_of_frequencies_is_measured():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    rows = json.loads((ROOT / "benchmarks" / "results" / "frequency.json").read_text())["rows"]
+    by = {(r["network"], r["task"].split(" (")[0]): r for r in rows}
+    networks = sorted({r["network"] for r in rows})
+
+    def spread(value, digits=2):
+        values = [value(n) for n in networks]
+        return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+
+    def seconds(network, task):
+        return by[network, f"{task}, one pair"]["s"]
+
+    def error(network, task):
+        return by[network, task]["relative L1"]
+
+    many = "1000 pairs of 100 images"
+    told = {
+        "exact": spread(lambda n: seconds(n, "facexai exact") / seconds(n, "naive loop")),
+        "many": spread(lambda n: by[n, f"facexai exact, {many}"]["s"] / by[n, f"naive loop, {many}"]["s"], 3),
+        "hybrid": spread(lambda n: seconds(n, "facexai hybrid") / seconds(n, "facexai exact")),
+        "off": spread(lambda n: error(n, "facexai hybrid, one pair")),
+        "zero": spread(lambda n: error(n, "zero fill")),
+        "preview": spread(lambda n: error(n, "facexai preview, one pair")),
+    }
+    assert f"plot of a pair takes {told['exact']} of a loop over bands" in readme
+    assert f"1,000 pairs of 100 photos {told['many']}; hybrid costs {told['hybrid']} of exact" in readme
+    assert f"off by {told['off']} of its magnitude" in readme
+    assert f"would be off by {told['zero']}; preview is off by {told['preview']}" in readme
+
+
 def test_the_readmes_sobering_sentence_is_measured():
     readme = " ".join((ROOT / "README.md").read_text().split())
     content = json.loads((ROOT / "benchmarks" / "results" / "truth.json").read_text())

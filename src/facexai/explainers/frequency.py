@@ -141,7 +141,9 @@ class FrequencyHeatPlot:
                 graphs[side] = self._graph(images, torch.arange(len(images)))
                 plain = self._evidence(by_image(graphs[side][1].detach(), len(images)))
                 pair.append(self._without_bands(images, plain))
-        return replace(self._pairs(pair[0], pair[1], graphs), images=torch.stack([first.detach(), second.detach()], 1))
+        with quiet_grad():
+            why = self._pairs(pair[0], pair[1], graphs)
+        return replace(why, images=torch.stack([first.detach(), second.detach()], 1))
 
     @property
     def _lost(self) -> tuple[int, ...]:
@@ -224,7 +226,8 @@ class FrequencyHeatPlot:
 
         In exact mode no network pass; else one forward and backward pass for each face that loses bands.
         """
-        return self._pairs(first, second, {}) if of_pairs(self.model) else self._classes(first, second)
+        with quiet_grad():
+            return self._pairs(first, second, {}) if of_pairs(self.model) else self._classes(first, second)
 
     def _pairs(self, first: FaceEvidence, second: FaceEvidence, graphs: Mapping[int, Graph]) -> FrequencyHeat:
         pair = (first, second)
@@ -260,10 +263,9 @@ class FrequencyHeatPlot:
             found = self._first_order(evidence.parts["images"][list(rows)], rows, cosines, graph)
         if "without" not in evidence.parts:
             return found
-        with quiet_grad():
-            for p, row in enumerate(rows):
-                left = F.normalize(evidence.parts["without"][row].double())
-                found[p, evidence.parts["which"][row]] = scores[p] - left @ partners[p].to(left)
+        for p, row in enumerate(rows):
+            left = F.normalize(evidence.parts["without"][row].double())
+            found[p, evidence.parts["which"][row]] = scores[p] - left @ partners[p].to(left)
         return found
 
     def _together(
@@ -279,14 +281,13 @@ class FrequencyHeatPlot:
         found = alone[0] + alone[1]
         if any("without" not in evidence.parts for evidence in pair):
             return found
-        with quiet_grad():
-            for p, (i, j) in enumerate(zip(*rows, strict=True)):
-                left, right = pair[0].parts["which"][i], pair[1].parts["which"][j]
-                same = left[:, None] == right[None]
-                a, b = same.any(1), same.any(0)
-                first = F.normalize(pair[0].parts["without"][i][a].double())
-                second = F.normalize(pair[1].parts["without"][j][b].double())
-                found[p, left[a]] = scores[p] - (first * second).sum(1)
+        for p, (i, j) in enumerate(zip(*rows, strict=True)):
+            left, right = pair[0].parts["which"][i], pair[1].parts["which"][j]
+            same = left[:, None] == right[None]
+            a, b = same.any(1), same.any(0)
+            first = F.normalize(pair[0].parts["without"][i][a].double())
+            second = F.normalize(pair[1].parts["without"][j][b].double())
+            found[p, left[a]] = scores[p] - (first * second).sum(1)
         return found
 
     def _classes(self, evidence: FaceEvidence, targets: Targets) -> FrequencyHeat:
@@ -302,9 +303,8 @@ class FrequencyHeatPlot:
 
             found = self._first_order(evidence.parts["images"], range(len(chosen)), logit).to(logits)
         if "without" in evidence.parts:
-            with quiet_grad():
-                for i, (row, target) in enumerate(zip(evidence.parts["without"], chosen.tolist(), strict=True)):
-                    found[i, evidence.parts["which"][i]] = scores[i] - self.model.score(row)[:, target]
+            for i, (row, target) in enumerate(zip(evidence.parts["without"], chosen.tolist(), strict=True)):
+                found[i, evidence.parts["which"][i]] = scores[i] - self.model.score(row)[:, target]
         names = self.model.names
         told: dict[str, Any] = {"targets": chosen, "names": None if names is None else tuple(names)}
         return self._result(found, evidence.parts["energies"], scores, unit="logit", **told)

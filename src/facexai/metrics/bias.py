@@ -77,26 +77,23 @@ def bias(
     names, group, sums = _summed(values, groups, identities, energies)
     count = np.bincount(sums.group)
     rng = np.random.default_rng(seed)
-    chance, drawn, members = sums.permuted(draws, rng), sums.resampled(draws, rng), sums.members()
-
-    def measured(spectra: Any) -> tuple[Distance, ...]:
-        return _distances(names, *(distances(spectra(w)) for w in (members, chance, drawn)))
-
-    raw, null = distances(sums.spectra(members)), distances(sums.spectra(chance))
+    chance, drawn, own = sums.by_chance(draws, rng), sums.resampled(draws, rng), sums.measured(sums.members())
+    apart = {kind: _distances(names, *(distances(spectra[kind]) for spectra in (own, chance, drawn))) for kind in own}
+    raw, null = distances(own["own"]), distances(chance["own"])
     limit, rates = _rates(scores, same, rule, names, group)
     flat = heat is not None and heat.influence.ndim == 2
     return Bias(
         groups=tuple(names),
-        spectra=sums.spectra(members),
-        intervals=np.quantile(sums.spectra(drawn), [0.025, 0.975], axis=0),
+        spectra=own["own"],
+        intervals=np.quantile(drawn["own"], [0.025, 0.975], axis=0),
         signed=np.stack([values[group == g].mean(0) for g in range(len(names))]),
         edges=heat.edges.cpu().numpy() if heat is not None and flat else None,
         face=heat.face if heat is not None else None,
         rows=dict(zip(names, np.bincount(group).tolist(), strict=True)),
         people=dict(zip(names, count.tolist(), strict=True)),
-        distances=measured(sums.spectra),
-        matched=None if sums.amplitudes is None else measured(lambda w: sums.spectra(w, matched=True)),
-        images=None if sums.amplitudes is None else measured(sums.energy_spectra),
+        distances=apart["own"],
+        matched=apart.get("matched"),
+        images=apart.get("images"),
         p_value=_p(null.max(-1), raw.max(-1)),
         rates=rates,
         threshold=limit,

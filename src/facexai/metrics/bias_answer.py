@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
@@ -182,6 +183,15 @@ class Bias:
         return plots.group_spectra(
             dict(zip(self.groups, self.spectra, strict=True)), self.intervals, self.edges, self.face, self._title()
         )
+
+    def _repr_html_(self) -> str:
+        from facexai import plots
+
+        told = html.escape(repr(self))
+        try:
+            return f"{plots.html(self.plot(), caption=self._title())}<pre>{told}</pre>"
+        except (ImportError, ValueError):
+            return f"<pre>{told}</pre>"
 
     def _title(self) -> str:
         return f"{len(self.groups)} groups, any difference: p = {self.p_value:.3g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import final
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+_AT_ONCE = 2**23  # weights held
 
 
 @final
@@ -82,17 +84,37 @@ class PersonSums:
         made: Array = (group[None] == np.arange(self.groups)[:, None]).astype(np.float64)
         return made
 
-    def permuted(self, draws: int, rng: np.random.Generator) -> Array:
-        """(draws, G, I) members of groups of the same sizes, at random."""
-        return np.stack([self.members(rng.permutation(self.group)) for _ in range(draws)])
+    def measured(self, weights: Array) -> dict[str, Array]:
+        """(..., B) spectra of people with these weights: ``own``, and with amplitudes ``matched`` and ``images``."""
+        found = {"own": self.spectra(weights)}
+        if self.amplitudes is not None:
+            found |= {"matched": self.spectra(weights, matched=True), "images": self.energy_spectra(weights)}
+        return found
 
-    def resampled(self, draws: int, rng: np.random.Generator) -> Array:
-        """(draws, G, I) how often each person was drawn, with replacement, within the groups."""
-        made = np.zeros((draws, self.groups, len(self.group)))
-        for g in range(self.groups):
-            own = np.flatnonzero(self.group == g)
-            made[:, g, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
-        return made
+    def by_chance(self, draws: int, rng: np.random.Generator) -> dict[str, Array]:
+        """(draws, G, B) spectra of groups of the same sizes, of people at random."""
+        return self._drawn(draws, lambda count: [self.members(rng.permutation(self.group)) for _ in range(count)])
+
+    def resampled(self, draws: int, rng: np.random.Generator) -> dict[str, Array]:
+        """(draws, G, B) spectra of people drawn from their groups with replacement."""
+        own = [np.flatnonzero(self.group == g) for g in range(self.groups)]
+
+        def drawn(count: int) -> list[Array]:
+            made = []
+            for _ in range(count):
+                weights = np.zeros((self.groups, len(self.group)))
+                for g, people in enumerate(own):
+                    weights[g] = np.bincount(rng.choice(people, len(people)), minlength=len(self.group))
+                made.append(weights)
+            return made
+
+        return self._drawn(draws, drawn)
+
+    def _drawn(self, draws: int, make: Callable[[int], list[Array]]) -> dict[str, Array]:
+        """Spectra of weights that are made, used and forgotten in parts: large sets fit."""
+        step = max(1, _AT_ONCE // (self.groups * len(self.group)))
+        parts = [self.measured(np.stack(make(min(step, draws - at)))) for at in range(0, draws, step)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def distances(spectra: Array) -> Array:
