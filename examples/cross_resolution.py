@@ -25,16 +25,15 @@ faces = people(options.faces, model, options.people, 2)
 probes, references = (torch.stack([own[i] for own in faces]) for i in (0, 1))
 height, width = model.spec.height_width
 
-# 2. The same question at every resolution. The references are looked at once.
+# 2. The same question at every resolution.
 explainer = FrequencyHeatPlot(model, mode="hybrid")
-against = explainer.observe(references)
-curves = {}
+curves = []
 for factor in (1, 2, 4, 8):
     small = images.resize(probes, (height // factor, width // factor)) if factor > 1 else probes
-    heat = explainer.answer(explainer.observe(images.resize(small, (height, width)).clamp(0, 1)), against)
+    heat = explainer(images.resize(small, (height, width)).clamp(0, 1), references)
     mean = heat.absolute.mean(0)
     fine = float(mean[heat.face_edges[:-1] >= 8].sum() / mean.sum())
-    curves[f"{width // factor} px"] = mean
+    curves.append((f"{width // factor} px", mean))
     print(
         f"{width // factor} px: mean cosine {float(heat.scores.mean()):.2f}, {fine:.0%} of the influence from 8 cycles"
     )

@@ -27,8 +27,7 @@ morphs = (first + first.roll(1, 0)) / 2
 
 # 2. Bands that decide about each pair; the first image loses them.
 explainer = FrequencyHeatPlot(model, mode="hybrid")
-seen = explainer.observe(torch.cat([first, morphs]))
-heat = explainer.answer(seen, explainer.observe(second.repeat(2, 1, 1, 1)))
+heat = explainer(torch.cat([first, morphs]), second.repeat(2, 1, 1, 1))
 shares = heat.absolute / heat.absolute.sum(1, keepdim=True)
 bona_fide, morphed = shares[: len(faces)], shares[len(faces) :]
 
@@ -45,5 +44,5 @@ if labels:
 else:
     print("an AUROC needs at least four people; two portraits illustrate")
 told = (("bona fide", bona_fide), ("morphs", morphed))
-plots.save(plots.lines({n: s.mean(0) for n, s in told}, heat.edges, heat.face, "share of the magnitude"), options.out)
+plots.save(plots.lines([(n, s.mean(0)) for n, s in told], heat.edges, heat.face, "share of the magnitude"), options.out)
 print(f"wrote {options.out}")

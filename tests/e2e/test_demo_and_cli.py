@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facexai import images, load
+from facexai import FaceModel, images, load
 from facexai.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -210,15 +210,32 @@ def test_audit_compares_groups(audited, zoo_installed, tmp_path, capsys):
         ('pairs = "pairs.csv"\ngroups = "groups.csv"\nmodes = "exact"', "unknown key 'modes'"),
         ('pairs = "pairs.csv"\ngroups = "groups.csv"\nseed = "one"', "expected seed as int"),
         ('pairs = "pairs.csv"\ngroups = "none.csv"', "none.csv"),
-        ('pairs = "pairs.csv"\ngroups = "pairs.csv"', "expected the columns image,group"),
+        ('pairs = "pairs.csv"\ngroups = "pairs.csv"', "pairs.csv, line 1: expected the columns image, group"),
         ('pairs = "pairs.csv"\ngroups = "other.csv"', "names none of the images"),
+        ('pairs = "pairs.csv"\ngroups = "twice.csv"', "twice.csv, line 4: p/1.png is listed twice"),
+        ('pairs = "pairs.csv"\ngroups = "short.csv"', "short.csv, line 3: expected 2 cells, got 1"),
+        ('pairs = "pairs.csv"\ngroups = "latin.csv"', "latin.csv is not text in UTF-8"),
+        ('pairs = "pairs.csv"\ngroups = "blank.csv"', "has no identity"),
+        ('pairs = "pairs.csv"\ngroups = "groups.csv"\ndraws = 0', "draws of at least 1"),
+        ('pairs = "pairs.csv"\ngroups = "groups.csv"\nthreshold = "far=2"', "false accept rate"),
+        ('pairs = "pairs.csv"\ngroups = "groups.csv"\nface = "x"', "face one of"),
+        ('pairs = "pairs.csv"\ngroups = "one.csv"', "at least two groups"),
         ('pairs = "pairs.csv"\ngroups = "groups.csv"\nmasked = "all"', "masked one of"),
     ],
 )
-def test_audits_mistakes_get_one_line(audited, zoo_installed, tmp_path, capsys, content, message):
+def test_audits_mistakes_get_one_line(audited, zoo_installed, tmp_path, capsys, monkeypatch, content, message):
+    """... and before any pass through the network."""
     config = audited / "wrong.toml"
-    config.write_text(content)
+    config.write_text("\ufeff" + content)
+    groups = (audited / "groups.csv").read_text()
     (audited / "other.csv").write_text("image,group\nnobody.png,a\n")
+    (audited / "twice.csv").write_text("Image; Group\np\\1.png;a\n\n./p/1.png;b\n")
+    (audited / "short.csv").write_text("image,group\nx.png,a\ny.png\n")
+    (audited / "latin.csv").write_bytes("image,group\nJosé.png,a\n".encode("latin-1"))
+    blank = groups.replace("group\n", "group,identity\n").replace(",a\n", ",a,\n").replace(",b\n", ",b,x\n")
+    (audited / "blank.csv").write_text(blank)
+    (audited / "one.csv").write_text(groups.replace(",b\n", ",a\n"))
+    monkeypatch.setattr(FaceModel, "outputs", None)
     assert main(["audit", str(config), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -98,6 +98,16 @@ def test_permutations_move_whole_people():
     assert abs(drawn.mean() - np.mean(exact)) < 0.02
 
 
+def test_bands_that_hold_nothing_are_not_matched():
+    """Rounding divided by nearly no amplitude would be the whole spectrum."""
+    rows, people, groups = influence()
+    energies = np.ones_like(rows)
+    energies[:, 12:] = 1e-12
+    rows[:, 12:] = 1e-3 * np.random.default_rng(0).random((len(rows), 8)) * (groups == "b")[:, None]
+    found = metrics.bias(rows, groups, identities=people, energies=energies, draws=199)
+    assert found.matched[0].p_value > 0.05
+
+
 def test_many_people_are_drawn_in_parts(monkeypatch):
     rows, people, groups = influence(people=12)
     energies = np.random.default_rng(0).random(rows.shape)
@@ -183,7 +193,12 @@ def test_rank_correlation_is_that_of_scipy_over_all_permutations():
         ({"influence": np.full((24, 20), np.nan)}, "finite influence"),
         ({"influence": np.zeros(24)}, r"influence \(P, B\)"),
         ({"energies": np.ones((24, 3))}, "energies of shape"),
-        ({"draws": 0}, "at least one draw"),
+        ({"draws": 0}, "draws of at least 1"),
+        ({"seed": -1}, "a seed of at least 0"),
+        ({"groups": [None] * 4 + ["a"] * 10 + ["b"] * 10}, "row 0 has None; leave it out"),
+        ({"energies": -np.ones((24, 20))}, "none negative"),
+        ({"energies": np.repeat([[0.0], [1.0]], 12, 0) * np.ones(20)}, "group 'a' hold no energy"),
+        ({"influence": np.repeat([[1.0], [0.0]], 12, 0) * np.ones(20)}, "in group 'b': the network does not"),
         ({"scores": [0.1], "same": [True]}, "a score and a label for each"),
     ],
 )

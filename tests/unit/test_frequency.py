@@ -12,7 +12,17 @@ import torch.nn.functional as F
 from pair_methods import Small, faces
 from torch import nn
 
-from facexai import CorrRISE, FaceModel, FaceXAIWarning, FrequencyHeatPlot, InputSpec, explain_pairs, functional, load
+from facexai import (
+    CorrRISE,
+    FaceModel,
+    FaceXAIWarning,
+    FrequencyHeat,
+    FrequencyHeatPlot,
+    InputSpec,
+    explain_pairs,
+    functional,
+    load,
+)
 
 SIZES = [(16, 16), (15, 15), (16, 12), (15, 20), (17, 16)]
 
@@ -91,7 +101,7 @@ def test_options_are_those_of_the_literal_loop(options):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("sectors", [1, 2, 3, 8])
+@pytest.mark.parametrize("sectors", [1, 2, 3, 7, 8, 13])
 def test_bands_partition_the_half_plane_and_sum_to_the_image(size, sectors):
     layout = functional.bands(size, sectors=sectors)
     assert int(layout.cells.min()) == 0
@@ -128,6 +138,22 @@ def test_published_numbers_of_bands(pixels, corner, circle):
     layout = functional.bands((pixels, pixels), limit="circle")
     assert layout.count == circle
     assert float(layout.edges[-1]) == pixels / 2
+
+
+@pytest.mark.parametrize("sectors", range(1, 65))
+def test_sectors_never_part_a_coefficient_from_its_conjugate(sectors):
+    for size in ((8, 8), (9, 9)):
+        cells = functional.bands(size, sectors=sectors).cells
+        for column in (0, -1) if size[1] % 2 == 0 else (0,):
+            assert torch.equal(cells[1:, column], cells[1:, column].flip(0))
+
+
+def test_radii_on_an_edge_are_in_the_ring_that_begins_there():
+    layout = functional.bands((112, 112), 1.1)
+    radius = torch.hypot(torch.fft.fftfreq(112, 1 / 112).double()[:, None], torch.arange(57).double()[None])
+    low, high = layout.edges[layout.cells], layout.edges[layout.cells + 1]
+    assert (radius >= low - 1e-9).all()
+    assert (radius < high - 1e-9).all()
 
 
 def test_sectors_tell_directions_apart():
@@ -195,6 +221,7 @@ def test_sides_are_the_two_single_answers():
     assert torch.allclose(both.sides[:, 0], alone[0].influence)
     assert torch.allclose(both.sides[:, 1], alone[1].influence)
     assert alone[0].sides is None
+    assert next(explain_pairs(FrequencyHeatPlot(model), first, [(0, 1)])).sides is None
     turned = FrequencyHeatPlot(model, masked="both")(second, first)
     assert torch.allclose(turned.influence, both.influence)
     assert torch.allclose(turned.sides.flip(1), both.sides)
@@ -401,12 +428,17 @@ def test_bad_input_is_one_clear_error():
     for options, match in (
         ({"width": 0}, "positive width"),
         ({"width": float("nan")}, "positive width"),
-        ({"limit": "square"}, "'corner' or 'circle'"),
+        ({"limit": "square"}, "limit one of"),
         ({"masked": "none"}, "masked one of"),
         ({"mode": "fast"}, "mode one of"),
         ({"sectors": 0}, "at least one sector"),
         ({"exact_bands": 0}, "exact_bands of at least 1"),
         ({"chunk": 0}, "chunk of at least 1"),
+        ({"width": "1"}, "a width in cycles"),
+        ({"width": 1e-9}, "take wider ones"),
+        ({"limit": ["corner"]}, "limit one of"),
+        ({"sectors": [2]}, "whole number"),
+        ({"keep_dc": "no"}, "True or False"),
         ({"width": 99.0, "keep_dc": True, "limit": "circle"}, None),
     ):
         if match is None:
@@ -417,6 +449,20 @@ def test_bad_input_is_one_clear_error():
     explainer = FrequencyHeatPlot(model)
     with pytest.raises(TypeError, match="two batches of faces"):
         explainer(images)
+    with pytest.raises(TypeError, match="targets belong to a gallery"):
+        explainer(images, images, targets="ann")
+    with pytest.raises(TypeError, match="targets once"):
+        FrequencyHeatPlot(model.gallery({"ann": images[:1]}))(images, "ann", targets="ann")
+    with pytest.raises(ValueError, match="top as a whole number"):
+        explainer.compare_modes(images, images, top=0)
+    heat = explainer(images, images)
+    with pytest.raises(ValueError, match="1 to 64 discs, got 0"):
+        heat[:0].plot()
+    assert "<pre>" in heat[:0]._repr_html_()
+    with pytest.raises(ValueError, match="item=9"):
+        heat.plot_bands(item=9)
+    with pytest.raises(ValueError, match="do not join"):
+        type(heat).joined([heat, FrequencyHeatPlot(model, limit="circle")(images, images)])
     with pytest.raises(ValueError, match="20x20 pixels"):
         explainer(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="as many second images"):
@@ -430,6 +476,64 @@ def test_bad_input_is_one_clear_error():
     detached = FaceModel(Detached(model.net), InputSpec(20))
     with pytest.raises(ValueError, match='mode="exact" asks without gradients'):
         FrequencyHeatPlot(detached, mode="preview")(images[:1], images[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"edges": torch.tensor([0.0, math.nan, 2.0])}, "finite, rising edges"),
+        ({"edges": torch.tensor([0.0, 2.0, 1.0])}, "finite, rising edges"),
+        ({"edges": torch.tensor([[0.0, 1.0, 2.0]])}, "edges"),
+        ({"influence": torch.ones(1, 2, dtype=torch.int64)}, "influence .* as floats"),
+        ({"scores": torch.ones(1, 1)}, "scores"),
+        ({"energies": torch.ones(1, 3)}, "energies"),
+        ({"sides": torch.ones(1, 2)}, "sides"),
+        ({"targets": torch.tensor([2])}, "among the 2 names"),
+        ({"targets": torch.tensor([0.5])}, "targets"),
+        ({"face": 0.0}, "breadth of the face"),
+    ],
+)
+def test_an_answer_that_does_not_fit_together_is_refused(change, match):
+    plain = {
+        "influence": torch.ones(1, 2),
+        "edges": torch.tensor([0.0, 1.0, 2.0]),
+        "energies": torch.ones(1, 2),
+        "scores": torch.ones(1),
+        "size": (4, 4),
+        "face": 0.7,
+        "names": ("a", "b"),
+    }
+    FrequencyHeat(**plain)
+    with pytest.raises(ValueError, match=match):
+        FrequencyHeat(**{**plain, **change})
+
+
+@pytest.mark.parametrize(("limit", "keep_dc"), [("circle", False), ("corner", True)])
+def test_the_strip_takes_out_what_the_bands_hold(limit, keep_dc):
+    """Together the octaves hold everything that belongs to a band, and nothing else."""
+    from unittest import mock
+
+    from facexai.plots import frequency
+
+    image, layout = torch.rand(3, 20, 20, dtype=torch.float64), functional.bands((20, 20), 1.0, limit, keep_dc=keep_dc)
+    shown = []
+    with mock.patch.object(frequency, "photo", lambda axes, pixels: shown.append(pixels)):
+        frequency.strip(image, layout.edges, torch.zeros(layout.count), 0.7, "cosine", limit=limit, keep_dc=keep_dc)
+    removed = sum(image - pixels for pixels in shown[1::2])
+    held = torch.fft.irfft2(torch.fft.rfft2(image) * (layout.cells >= 0), s=(20, 20))
+    assert torch.allclose(removed, held)
+
+
+def test_equal_titles_and_odd_names_are_all_drawn():
+    heat = FrequencyHeat(
+        torch.rand(3, 2), torch.tensor([0.0, 1.0, 2.0]), torch.ones(3, 2), torch.full((3,), 0.5), (4, 4), 0.7
+    )
+    axes = heat.plot("line").axes[0]
+    assert len(axes.get_legend().get_texts()) == 4
+    from facexai import plots
+
+    drawn = plots.lines([("_a", torch.ones(2)), ("b$x$", torch.ones(2))], heat.edges, 0.7, "cosine")
+    assert len(drawn.axes[0].get_legend().get_texts()) == 2
 
 
 class Detached(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io as text_io
+import posixpath
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -19,9 +20,11 @@ from facexai.cli.shared import model, out_arguments, relative, show
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from facexai.explainers import FrequencyHeatPlot
     from facexai.images.pairs import Pairs
     from facexai.metrics import Bias
     from facexai.models import FaceModel
+    from facexai.results import FrequencyHeat
 
 _EXAMPLE = 'pairs = "pairs.csv"\ngroups = "groups.csv"'
 
@@ -63,12 +66,13 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from facexai import io, metrics, plots
+    from facexai.metrics.bias import check_groups
 
     folder = io.output_folder(options.out)
     config = read(options.config)
     base = options.config.parent
     root = base / config.images if config.images is not None else (base / config.pairs).parent
-    network = model(config.model)
+    explainer = _explainer(config)
     pairs = metrics.read_pairs(base / config.pairs, None if config.images is None else root)
     photos: Sequence[Path | bytes] = pairs.images
     names = [relative(image, i, root) for i, image in enumerate(photos)]
@@ -76,16 +80,12 @@ def run(options: argparse.Namespace) -> int:
     chosen = [p for p, group in enumerate(metrics.pair_groups(groups, pairs.index)) if group]
     if not chosen:
         raise ValueError(f"no pair of {config.pairs} has two images of one group in {config.groups}")
-    heat = _heat(network, pairs, [tuple(pairs.index[p].tolist()) for p in chosen], config)
     lost = [int(pairs.index[p, int(config.masked == "second")]) for p in chosen]
+    rows, people, same = [groups[i] for i in lost], [identities[i] for i in lost], pairs.same[chosen]
+    check_groups(rows, people, same, config.threshold, config.draws, config.seed)
+    heat = _heat(explainer, pairs, [tuple(pairs.index[p].tolist()) for p in chosen], config)
     found = metrics.bias(
-        heat,
-        [groups[i] for i in lost],
-        identities=[identities[i] for i in lost],
-        same=pairs.same[chosen],
-        rule=config.threshold,
-        draws=config.draws,
-        seed=config.seed,
+        heat, rows, identities=people, same=same, rule=config.threshold, draws=config.draws, seed=config.seed
     )
     folder.mkdir(parents=True, exist_ok=True)
     heat.save(folder / "frequency.npz")
@@ -114,7 +114,7 @@ def read(path: Path) -> Config:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; an audit needs at least\n{_EXAMPLE}")
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is no TOML file: {error}") from None
     kinds = {field.name: str(field.type) for field in fields(Config)}
@@ -136,22 +136,47 @@ def _allowed(kind: str) -> set[str]:
 
 def _labels(path: Path, names: Sequence[str]) -> tuple[list[str], list[str], str]:
     """Group ("" where unknown) and identity of every image, and where the identities are from."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; groups are a CSV of image,group and perhaps identity")
-    table = csv.DictReader(text_io.StringIO(path.read_text("utf-8-sig")))
-    columns = set(table.fieldnames or ())
-    if not {"image", "group"} <= columns:
-        raise ValueError(f"{path.name}: expected the columns image,group and perhaps identity, got {sorted(columns)}")
-    rows = {str(row["image"]).strip(): row for row in table}
+    columns, rows = _rows(path)
     if not any(name in rows for name in names):
         some = ", ".join(repr(name) for name in names[:2])
         raise ValueError(f"{path.name} names none of the images of the pairs, such as {some}")
-    groups = [str(rows[name]["group"] or "").strip() if name in rows else "" for name in names]
+    groups = [rows[name].get("group", "") if name in rows else "" for name in names]
     if "identity" in columns:
-        return groups, [str(rows[n]["identity"]).strip() if n in rows else n for n in names], "column"
+        blank = next(
+            (name for name, group in zip(names, groups, strict=True) if group and not rows[name]["identity"]), None
+        )
+        if blank is not None:
+            raise ValueError(f"{path.name}: {blank} has no identity; name the person, or leave the column out")
+        return groups, [rows[name]["identity"] if name in rows else name for name in names], "column"
     if all("/" in name for name in names):
         return groups, [name.rsplit("/", 1)[0] for name in names], "folder"
     return groups, list(names), "image"
+
+
+def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
+    """Columns, and by image the cells of its row."""
+    from facexai.images.pairs import text_of
+
+    text = text_of(path)
+    separator = max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
+    table = csv.reader(text_io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        head = [cell.strip().lower() for cell in next(table)]
+        if not {"image", "group"} <= set(head):
+            raise ValueError(f"expected the columns image, group and perhaps identity, got {', '.join(head)[:80]}")
+        for cells in table:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(head):
+                raise ValueError(f"expected {len(head)} cells, got {len(cells)}")
+            row = {name: cell.strip() for name, cell in zip(head, cells, strict=True)}
+            image = posixpath.normpath(row["image"].replace("\\", "/"))
+            if rows.setdefault(image, row) != row:
+                raise ValueError(f"{image} is listed twice, with different cells")
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path.name}, line {table.line_num}: {error}") from None
+    return set(head), rows
 
 
 class _Photos(Sequence[Any]):
@@ -175,23 +200,31 @@ class _Photos(Sequence[Any]):
         return made.image[0].to(self.network.device)
 
 
-def _heat(network: FaceModel, pairs: Pairs, index: list[Any], config: Config) -> Any:
-    from tqdm import tqdm
+def _explainer(config: Config) -> FrequencyHeatPlot:
+    from facexai.explainers import FrequencyHeatPlot
+    from facexai.explainers.pairs import one_of
 
-    from facexai.explainers import FrequencyHeatPlot, explain_pairs
-    from facexai.results import FrequencyHeat
-
-    explainer = FrequencyHeatPlot(
-        network,
+    one_of("align", config.align, ("auto", "always", "never"))
+    one_of("face", config.face, ("only", "largest"))
+    return FrequencyHeatPlot(
+        model(config.model),
         config.width,
         config.limit,  # type: ignore[arg-type]
         config.masked,  # type: ignore[arg-type]
         mode=config.mode,  # type: ignore[arg-type]
         exact_bands=config.exact_bands,
     )
-    heats = explain_pairs(explainer, _Photos(pairs, network, config), index, attach=False)
+
+
+def _heat(explainer: FrequencyHeatPlot, pairs: Pairs, index: list[Any], config: Config) -> FrequencyHeat:
+    from tqdm import tqdm
+
+    from facexai.explainers import explain_pairs
+    from facexai.results import FrequencyHeat
+
+    heats = explain_pairs(explainer, _Photos(pairs, explainer.network, config), index, attach=False)
     shown = tqdm(heats, total=len(index), desc="audit", unit="pair", disable=None, file=sys.stderr)
-    return FrequencyHeat.joined([heat[:1] for heat in shown])
+    return FrequencyHeat.joined(list(shown))
 
 
 def _text(found: Bias, left_out: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,5 +84,5 @@ def relative(image: Path | bytes, number: int, root: Path) -> str:
     """An image's name below the folder of images; its number in a packed file."""
     if isinstance(image, bytes):
         return str(number)
-    inside = image.resolve().is_relative_to(root.resolve())
-    return image.resolve().relative_to(root.resolve()).as_posix() if inside else image.name
+    path, folder = (Path(os.path.abspath(p)) for p in (image, root))  # a link keeps the name that it has here
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name

@@ -48,21 +48,25 @@ def explain_either(self: Either, first: Tensor, second: Tensor | Targets = None,
         second: as many partners; with a gallery: targets, as for every class-map explainer.
         targets: the same by name, with a gallery.
     """
-    if asks_pairs(self, second):
+    if asks_pairs(self, second, targets):
         assert isinstance(second, Tensor)
         return explain_pair(self, first, second)
     return replace(self.answer(self.observe(first), targets if second is None else second), images=first)
 
 
-def asks_pairs(self: Either, second: object) -> bool:
-    """Whether an explainer is of pairs; refuses a partner beside a gallery, and a model without one."""
+def asks_pairs(self: Either, second: object, targets: Targets) -> bool:
+    """Whether an explainer is of pairs; refuses a partner beside a gallery, a model without one, and two targets."""
     name = type(self).__name__
     if of_pairs(self.model):
         if not isinstance(second, Tensor) or second.ndim < 2 or not second.is_floating_point():
             raise TypeError(
                 "expected two batches of faces (P, 3, H, W), explainer(first, second); for classes give it a gallery"
             )
+        if targets is not None:
+            raise TypeError("targets belong to a gallery; two faces have none")
         return True
+    if second is not None and targets is not None:
+        raise TypeError(f"expected targets once, got {second!r} and {targets!r}")
     if isinstance(second, Tensor) and second.ndim > 1:
         raise TypeError(
             f"expected targets beside the images, got a tensor of shape {tuple(second.shape)}; for two faces give "

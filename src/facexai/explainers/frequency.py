@@ -96,7 +96,14 @@ class FrequencyHeatPlot:
         check_chunk(self.chunk)
         one_of("masked", self.masked, ("first", "second", "both"))
         one_of("mode", self.mode, ("exact", "hybrid", "preview"))
-        if not isinstance(self.exact_bands, int) or self.exact_bands < 1:
+        one_of("limit", self.limit, ("corner", "circle"))
+        if not isinstance(self.width, int | float) or isinstance(self.width, bool):
+            raise ValueError(f"expected a width in cycles per image, got {self.width!r}")
+        if not isinstance(self.keep_dc, bool):
+            raise ValueError(f"expected keep_dc as True or False, got {self.keep_dc!r}")
+        if not isinstance(self.sectors, int) or isinstance(self.sectors, bool):
+            raise ValueError(f"expected sectors as a whole number, got {self.sectors!r}")
+        if not isinstance(self.exact_bands, int) or self.exact_bands is True or self.exact_bands < 1:
             raise ValueError(f"expected exact_bands of at least 1, got {self.exact_bands!r}")
         if self.masked != "first" and not of_pairs(self.model):
             raise ValueError(f"masked={self.masked!r} is about pairs; with classes there is one image")
@@ -125,7 +132,7 @@ class FrequencyHeatPlot:
             TypeError, ValueError: images or targets that do not fit; modes other than exact where no gradient reaches
                 the image.
         """
-        if not asks_pairs(self, second):
+        if not asks_pairs(self, second, targets):
             found: FrequencyHeat = explain_either(self, first, second, targets)
             return found
         assert isinstance(second, Tensor)
@@ -242,7 +249,7 @@ class FrequencyHeatPlot:
         scores = (aligned[0] * aligned[1]).sum(1)
         alone: list[Tensor | None] = [None, None]
         for side, evidence in enumerate(pair):
-            if "energies" in evidence.parts and (side in lost or self.mode == "exact"):
+            if side in lost:
                 alone[side] = self._alone(evidence, rows[side], aligned[1 - side], scores, graphs.get(side))
         influence = self._together(pair, rows, alone, scores) if self.masked == "both" else alone[lost[0]]
         assert influence is not None

@@ -60,6 +60,8 @@ _WIDTHS = (10, 9, 10, 8, 13)
 
 def compared(explainer: FrequencyHeatPlot, first: Tensor, second: Any, top: int) -> ModeAgreement:
     """Every mode on the same question, against the exact one."""
+    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+        raise ValueError(f"expected top as a whole number of at least 1, got {top!r}")
     exact = _flat(replace(explainer, mode="exact")(first, second).influence)
     values: dict[str, Mapping[str, Tensor]] = {}
     for mode in FAST:

@@ -14,6 +14,8 @@ from facexai.functional.pairs import ranks
 
 Limit = Literal["corner", "circle"]
 
+_MOST = 10_000  # bands, and sectors
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -92,18 +94,22 @@ def bands(
     height, columns = size
     if min(size) < 2:
         raise ValueError(f"expected images of at least 2x2 pixels, got {height}x{columns}")
-    if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):
+    if not (isinstance(width, int | float) and width is not True and math.isfinite(width) and width > 0):
         raise ValueError(f"expected a positive width of the bands in cycles per image, got {width!r}")
+    if max(size) / width > _MOST:
+        raise ValueError(
+            f"bands of {width:g} cycles are more than {_MOST} in an image of {height}x{columns}; take wider ones"
+        )
     if limit not in ("corner", "circle"):
         raise ValueError(f"expected limit 'corner' or 'circle', got {limit!r}")
-    if not isinstance(sectors, int) or sectors < 1:
-        raise ValueError(f"expected at least one sector, got {sectors!r}")
+    if not isinstance(sectors, int) or not 1 <= sectors <= _MOST:
+        raise ValueError(f"expected at least one sector, and at most {_MOST}, got {sectors!r}")
     rows = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64) * (columns / height)
     if height % 2 == 0:
         rows[height // 2].abs_()  # half the sampling rate has no sign
     across = torch.arange(columns // 2 + 1, dtype=torch.float64)
     radius = torch.hypot(rows[:, None], across[None]).round(decimals=9)  # equal radii in equal rings
-    ring = torch.floor(radius / width).long()
+    ring = torch.floor((radius / width).round(decimals=9)).long()
     highest = columns / 2  # half the sampling rate, also vertically
     if limit == "circle":
         ring = torch.where(radius < highest, ring, -1)
@@ -112,6 +118,7 @@ def bands(
     if limit == "circle":
         edges[-1] = min(float(edges[-1]), highest)
     heights = rows[:, None].repeat(1, len(across))
+    heights[:, 0].abs_()  # these two columns hold every frequency twice, up and down: one direction
     if columns % 2 == 0:
         heights[:, -1].abs_()
     angle = torch.atan2(heights, across[None].expand_as(heights))

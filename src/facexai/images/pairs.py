@@ -116,7 +116,7 @@ def read_pairs(
     if form == "bin":
         images, labels = read_packed(path, max_bytes)
         return Pairs(images, np.arange(len(images)).reshape(-1, 2), np.array(labels))
-    text = _text(path, max_bytes)
+    text = text_of(path, max_bytes)
     root = path.parent if root is None else Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}, which should hold the photos")
@@ -130,7 +130,8 @@ def read_pairs(
 Row = tuple[str, str, bool]
 
 
-def _text(path: Path, max_bytes: int) -> str:
+def text_of(path: Path, max_bytes: int = _MAX_BYTES) -> str:
+    """The text of a file in UTF-8, refused where it is missing, too large, empty or no text."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.stat().st_size > max_bytes:

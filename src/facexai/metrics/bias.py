@@ -50,12 +50,14 @@ def bias(
 
     Returns:
         :class:`Bias`. Energy-matched: every group's mean magnitude is divided by the mean amplitude (root of the
-        energy) that its images have in the band, times that of all images; where groups differ in their pictures alone,
-        this distance vanishes.
+        energy) that its images have in the band, times that of all images. Where groups differ in their pictures alone,
+        this distance shrinks; it vanishes where influence is proportional to amplitude, which a network is to first
+        order only, and only in the image that loses the band.
 
     Raises:
-        ValueError: lengths that differ, one group, a group of fewer than two people, a person in two groups, influence
-            that is not finite or zero everywhere.
+        ValueError: lengths that differ, None for a group, one group, a group of fewer than two people, a person in two
+            groups, influence that is not finite, or zero everywhere in a group, energies that are negative or zero
+            everywhere in a group.
 
     Source: spectra and total variation after Huber et al. 2025, arXiv:2501.16896, reconstructed; the null, the
     intervals, the matching and the tests are ours.
@@ -72,8 +74,7 @@ def bias(
         energies = heat.energies if energies is None else energies
         scores = heat.scores if scores is None and heat.targets is None else scores
     values = _rows(heat.influence if heat is not None else influence, "influence")
-    if draws < 1:
-        raise ValueError(f"expected at least one draw, got {draws}")
+    _check_draws(draws, seed)
     names, group, sums = _summed(values, groups, identities, energies)
     count = np.bincount(sums.group)
     rng = np.random.default_rng(seed)
@@ -152,6 +153,11 @@ def _summed(
     values: Array, groups: Sequence[str], identities: Sequence[str] | None, energies: Any
 ) -> tuple[list[str], NDArray[np.int64], PersonSums]:
     """Names of the groups, the group of each row, and the sums of each person; refuses what cannot be compared."""
+    odd = [i for i, name in enumerate(groups) if not isinstance(name, str | int) or name == ""]
+    if odd:
+        raise ValueError(
+            f"expected a name for the group of every row, row {odd[0]} has {groups[odd[0]]!r}; leave it out"
+        )
     labels, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     names: list[str] = labels.tolist()
     people = [str(i) for i in range(len(values))] if identities is None else [str(who) for who in identities]
@@ -161,17 +167,44 @@ def _summed(
         )
     if len(names) < 2:
         raise ValueError(f"expected at least two groups, got {names}")
-    if not values.any():
-        raise ValueError("no band has any influence: the network does not see these images")
-    amplitudes = None if energies is None else np.sqrt(_rows(energies, "energies").clip(min=0))
-    if amplitudes is not None and amplitudes.shape != values.shape:
-        raise ValueError(f"expected energies of shape {values.shape}, got {amplitudes.shape}")
+    held = None if energies is None else _rows(energies, "energies")
+    if held is not None and (held.shape != values.shape or (held < 0).any()):
+        raise ValueError(
+            f"expected energies of shape {values.shape}, none negative, got {held.shape}, least {held.min()}"
+        )
+    for g, name in enumerate(names):
+        if not values[group == g].any():
+            raise ValueError(f"no band has any influence in group {name!r}: the network does not see these images")
+        if held is not None and not held[group == g].any():
+            raise ValueError(
+                f"the images of group {name!r} hold no energy in any band; give energies of the same images"
+            )
+    amplitudes = None if held is None else np.sqrt(held)
     sums = PersonSums.of(np.abs(values), amplitudes, group.astype(np.int64), people)
     count = np.bincount(sums.group, minlength=len(names))
     if count.min() < 2:
         few = names[int(count.argmin())]
         raise ValueError(f"expected at least two people in each group, {few!r} has {count.min()}")
     return names, group.astype(np.int64), sums
+
+
+def check_groups(
+    groups: Sequence[str], identities: Sequence[str] | None, same: Any, rule: Rule, draws: int, seed: int
+) -> None:
+    """Refuse before any network pass what :func:`bias` would refuse after all of them.
+
+    Raises:
+        ValueError: as :func:`bias`.
+    """
+    _check_draws(draws, seed)
+    _summed(np.ones((len(groups), 1)), groups, identities, None)
+    if same is not None:
+        threshold(np.asarray(same, dtype=np.float64), same, rule)
+
+
+def _check_draws(draws: int, seed: int) -> None:
+    if not isinstance(draws, int) or draws < 1 or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"expected draws of at least 1 and a seed of at least 0, got {draws!r} and {seed!r}")
 
 
 def _rows(values: Any, what: str) -> Array:

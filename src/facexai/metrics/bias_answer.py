@@ -25,8 +25,8 @@ class Distance:
         groups: their names.
         raw: total variation, 0 to 1; chance alone makes it positive.
         null: its mean over permutations of people between the groups.
-        interval: 95 % bootstrap interval of :attr:`value`: people are drawn within groups, and the spread of the raw
-            distance about its mean is put around the value.
+        interval: 95 % bootstrap spread of the raw distance about its mean, people drawn within groups, put around
+            :attr:`value`. It tells how sure that value is, for this number of people.
         p_value: (1 + count) / (1 + draws) permutations with at least this distance.
     """
 
@@ -38,7 +38,11 @@ class Distance:
 
     @property
     def value(self) -> float:
-        """The distance minus what chance alone makes of it; about 0 where groups do not differ."""
+        """The distance minus what chance alone makes of it; about 0 where groups do not differ.
+
+        Where they do, chance adds less than it takes off, so the value is too small, the more so the fewer the people:
+        compare values of groups of the same sizes only.
+        """
         return self.raw - self.null
 
 
@@ -75,7 +79,8 @@ class Bias:
         face: breadth of the face as a share of that width, or None.
         rows, people: number of pairs (or images) and of people in each group.
         distances: of all pairs of groups.
-        matched: the same as if the groups' images had equal amplitudes in every band, or None without energies.
+        matched: the same as if the groups' images had equal amplitudes in every band, to first order; None without
+            energies.
         images: distances between the amplitude spectra of the groups' images themselves, or None.
         p_value: of the largest distance among all pairs of groups, so that many pairs do not find one by chance.
         rates: errors of each group, or None without scores and labels.
@@ -163,6 +168,8 @@ class Bias:
             "rates": None if self.rates is None else {name: vars(r) for name, r in self.rates.items()},
             "threshold": self.threshold,
             "edges": None if self.edges is None else self.edges.tolist(),
+            "face": self.face,
+            "intervals": {name: self.intervals[:, g].tolist() for g, name in enumerate(self.groups)},
             "spectra": {name: row.tolist() for name, row in zip(self.groups, self.spectra, strict=True)},
             "signed": {name: row.tolist() for name, row in zip(self.groups, self.signed, strict=True)},
             "std": self.std.tolist(),

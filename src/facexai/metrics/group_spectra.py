@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _AT_ONCE = 2**23  # weights held
+_LEAST = 1e-4  # amplitude of a band that is matched, of the largest: float32 rounds at a thousandth of that
 
 
 @final
@@ -64,14 +65,24 @@ class PersonSums:
 
         Args:
             weights: how often each person counts.
-            matched: as if the images had the amplitudes of all people's together.
+            matched: as if the images had the amplitudes of all people's together; bands that hold next to nothing in
+                some group are left out of all.
         """
         sums = weights @ self.values
         if matched:
             assert self.amplitudes is not None
             held, whole = weights @ self.amplitudes, self.amplitudes.sum(0)
-            sums = np.where(held > 0, sums * whole / np.where(held > 0, held, 1.0), 0.0)
+            seen = self._seen & (held > 0).all(-2, keepdims=True)
+            sums = np.where(seen, sums * whole / np.where(held > 0, held, 1.0), 0.0)
         return _shares(sums)
+
+    @property
+    def _seen(self) -> NDArray[np.bool_]:
+        """(B,) bands in which every group's images hold enough for influence to be more than rounding."""
+        assert self.amplitudes is not None
+        groups = self.members() @ self.amplitudes
+        enough: NDArray[np.bool_] = (groups > _LEAST * groups.max(-1, keepdims=True)).all(0)
+        return enough
 
     def energy_spectra(self, weights: Array) -> Array:
         """(..., B) share of every band in the amplitude of the images."""

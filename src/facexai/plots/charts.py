@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from facexai.plots.drawing import LINES, figure
+from facexai.plots.drawing import LINES, figure, in_legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: 
         colour = LINES[i % len(LINES)]
         axes.step(far[start:].clip(finest), tar[start:], where="post", color=colour, linewidth=1.7)
         axes.plot(max(x, finest), y, "o", color=colour, markeredgecolor="white", markersize=8, clip_on=False, zorder=3)
-        axes.plot([], [], "o-", color=colour, markeredgecolor="white", label=name)
+        axes.plot([], [], "o-", color=colour, markeredgecolor="white", label=in_legend(name))
         lowest = min(lowest, float(tar[start]))
     even = [finest ** (1 - i / 200) for i in range(201)]
     axes.plot(even, [1 - x for x in even], ":", color="#777777", linewidth=1, label="FAR = 1 - TAR", zorder=1)

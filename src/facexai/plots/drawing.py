@@ -110,6 +110,11 @@ def overlay(axes: Axes, image: Tensor | None, values: Tensor, **how: Any) -> Any
     return drawn
 
 
+def in_legend(name: str) -> str:
+    """A name that a legend shows: matplotlib leaves out those that begin with an underscore."""
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
 def bar(picture: Figure, axes: Axes, drawn: Any, label: str = "") -> None:
     """A colour bar in raw values beside one map, opaque although the map is not."""
     from matplotlib.cm import ScalarMappable

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from facexai import functional
-from facexai.plots.drawing import CELL, DIVERGING, LINES, SEQUENTIAL, bar, figure, photo
+from facexai.plots.drawing import CELL, DIVERGING, LINES, SEQUENTIAL, bar, figure, in_legend, photo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,19 +118,21 @@ def _circles(axes: Axes, highest: float, face: float, radius: Radius, *, two: bo
 _LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
-def lines(curves: Mapping[str, Tensor], edges: Tensor, face: float, unit: str) -> Figure:
+def lines(curves: Sequence[tuple[str, Tensor]], edges: Tensor, face: float, unit: str) -> Figure:
     """Raw influence over the frequency, on a logarithmic axis.
 
     Args:
-        curves: (B,) by the words of the legend.
+        curves: words of the legend and (B,).
         edges, face, unit: as for :func:`discs`.
     """
     made = figure(6.2, 3.4)
     axes = made.subplots()
     middle = (edges[1:] + edges[:-1]).numpy() / 2 * face
-    for i, (name, values) in enumerate(curves.items()):
+    for i, (name, values) in enumerate(curves):
         width = 2.0 if i == 0 else 1.1
-        axes.plot(middle, values.detach().cpu().numpy(), color=LINES[i % len(LINES)], linewidth=width, label=name)
+        axes.plot(
+            middle, values.detach().cpu().numpy(), color=LINES[i % len(LINES)], linewidth=width, label=in_legend(name)
+        )
     axes.axhline(0, color="#777777", linewidth=0.8)
     axes.set_ylabel(f"influence ({unit})", fontsize=9)
     _frequency_axis(axes, edges.numpy(), face)
@@ -152,7 +154,7 @@ def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: 
     middle = (edges[1:] + edges[:-1]) / 2 * face
     for i, (name, values) in enumerate(spectra.items()):
         colour = LINES[i % len(LINES)]
-        axes.plot(middle, 100 * values, color=colour, linewidth=1.7, label=name)
+        axes.plot(middle, 100 * values, color=colour, linewidth=1.7, label=in_legend(name))
         axes.fill_between(middle, *(100 * intervals[:, i]), color=colour, alpha=0.2, linewidth=0)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("share of the influence, %", fontsize=9)
@@ -183,7 +185,16 @@ def _frequency_axis(axes: Axes, edges: Any, face: float) -> None:
         text.set_parse_math(False)
 
 
-def strip(image: Tensor, edges: Tensor, influence: Tensor, face: float, unit: str) -> Figure:
+def strip(
+    image: Tensor,
+    edges: Tensor,
+    influence: Tensor,
+    face: float,
+    unit: str,
+    *,
+    limit: Literal["corner", "circle"] = "corner",
+    keep_dc: bool = False,
+) -> Figure:
     """One face in octaves: what bands hold, and the face without them, with their influence.
 
     Args:
@@ -191,17 +202,19 @@ def strip(image: Tensor, edges: Tensor, influence: Tensor, face: float, unit: st
         edges: (B + 1,) in cycles per width of the image.
         influence: (B,).
         face, unit: as for :func:`discs`.
+        limit, keep_dc: of the bands, see :func:`facexai.functional.bands`.
     """
     pixels = image.detach().cpu().double()
-    layout = functional.bands((image.shape[-2], image.shape[-1]), float(edges[1] - edges[0]))
+    size = (image.shape[-2], image.shape[-1])
+    layout = functional.bands(size, float(edges[1] - edges[0]), limit, keep_dc=keep_dc)
     octave = torch.tensor([0 if edge < 1 else int(math.log2(edge)) + 1 for edge in edges[:-1].tolist()])
-    ring = layout.cells.clamp(0, len(octave) - 1)
+    of_cell = torch.where(layout.cells >= 0, octave[layout.cells.clamp(min=0)], -1)
     spectrum = torch.fft.rfft2(pixels)
     groups = sorted(set(octave.tolist()))
     made = figure(1.35 * len(groups) + 0.6, 3.6)
     grid = made.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):
-        held = torch.fft.irfft2(spectrum * (octave[ring] == group), s=layout.size)
+        held = torch.fft.irfft2(spectrum * (of_cell == group), s=layout.size)
         rows = (octave == group).nonzero()[:, 0]
         low, high = (float(edges[k]) * face for k in (int(rows[0]), int(rows[-1]) + 1))
         photo(grid[0, column], held if group == 0 else 0.5 + 0.5 * held / float(held.abs().max().clamp(min=1e-12)))

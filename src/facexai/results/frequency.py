@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ ARRAYS = ("influence", "edges", "energies", "scores", "sides", "targets")
 _EYES = 73.5318 - 38.2946  # distance of the eyes in the 112-pixel template
 _FACE = 2.2  # breadth of a face in distances of its eyes, which are about 14 and 6.3 cm
 _MOST_DRAWN = 4  # in a notebook
+_MOST_ROWS = 64
 
 Look = Literal["absolute", "directed", "line"]
 Radius = Literal["log", "linear"]
@@ -48,8 +50,8 @@ class FrequencyHeat:
         scores: (P,) of the unchanged images: cosines, or logits of classes.
         size: (H, W) of the images.
         face: breadth of the face as a share of the width of the image.
-        sides: (P, 2, B), influence where only the first and only the second image of a pair loses the band; None where
-            one of them was not asked.
+        sides: (P, 2, B), for ``masked="both"``: influence where only the first, and only the second, image of a pair
+            loses the band; else None.
         targets: (P,) classes, or None.
         names: of the classes, where known.
         recipe: every choice that changed a number, such as which image was ``masked``.
@@ -69,12 +71,25 @@ class FrequencyHeat:
     images: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        count = len(self.edges) - 1
-        if self.influence.ndim not in (2, 3) or self.influence.shape[1] != count or len(self.scores) != len(self):
-            raise ValueError(
-                f"expected influence (P, {count}) or (P, {count}, S) with P scores, got {tuple(self.influence.shape)} "
-                f"and {len(self.scores)}"
-            )
+        count, shape = len(self.edges) - 1, tuple(self.influence.shape)
+        if self.edges.ndim != 1 or count < 1 or len(shape) not in (2, 3) or shape[1] != count:
+            raise ValueError(f"expected influence (P, B) or (P, B, S), B of {count + 1} edges, got {shape}")
+        floats = {"influence": shape, "edges": (count + 1,), "energies": shape, "scores": shape[:1]}
+        floats["sides"] = (shape[0], 2, *shape[1:])
+        for name, wanted in {**floats, "targets": shape[:1]}.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            kind = value.is_floating_point() if name in floats else value.dtype == torch.int64
+            if tuple(value.shape) != wanted or not kind:
+                kinds = "floats" if name in floats else "int64"
+                raise ValueError(f"expected {name} {wanted} as {kinds}, got {tuple(value.shape)} of {value.dtype}")
+        rising = bool(torch.isfinite(self.edges).all() and (self.edges.diff() > 0).all())
+        if not rising or not 0 < self.face < math.inf:
+            raise ValueError("expected finite, rising edges and a positive breadth of the face")
+        known = None if self.names is None else len(self.names)
+        if self.targets is not None and known is not None and not ((self.targets >= 0) & (self.targets < known)).all():
+            raise ValueError(f"expected targets among the {known} names")
 
     @property
     def absolute(self) -> Tensor:
@@ -107,7 +122,7 @@ class FrequencyHeat:
         return len(self.influence)
 
     def __getitem__(self, which: slice | Tensor) -> FrequencyHeat:
-        if not isinstance(which, slice | Tensor):
+        if not isinstance(which, slice) and not (isinstance(which, Tensor) and which.ndim == 1):
             raise TypeError(f"expected a slice such as heat[3:4], or a tensor of places, got {which!r}")
         parts = {n: getattr(self, n) for n in (*ARRAYS, "images") if n != "edges"}
         cut: dict[str, Any] = {n: None if part is None else part[which] for n, part in parts.items()}
@@ -126,6 +141,10 @@ class FrequencyHeat:
         odd = next((heat for heat in heats if dict(heat.recipe) != dict(first.recipe)), None)
         if odd is not None:
             raise ValueError(f"answers by different recipes do not join: {dict(first.recipe)} and {dict(odd.recipe)}")
+        for heat in heats:
+            both = [(h.size, h.face, h.names, h.targets is None, h.edges.tolist()) for h in (heat, first)]
+            if both[0] != both[1]:
+                raise ValueError("answers about other sizes, bands, classes or kinds of questions do not join")
         parts: dict[str, Any] = {"images": None}
         for name in ARRAYS:
             rows = [getattr(heat, name) for heat in heats]
@@ -158,18 +177,20 @@ class FrequencyHeat:
 
         Args:
             look: ``"directed"``: red where the loss of a band hurts the score, blue where it helps; ``"absolute"``: how
-                much it matters; both relative to the largest band, whose raw value stands below. ``"line"``: raw
-                influence over the frequency. Where both images of a pair were asked, the left half of the disc is the
+                much it matters; both relative to the largest band, whose raw value stands above. ``"line"``: raw
+                influence over the frequency. Where both images of a pair lose bands, the left half of the disc is the
                 first image's and the right half the second's. Without a photo there is the disc alone.
             radius: of the rings: ``"log"``, an octave after the other, as bands are told apart by eye and network
                 alike; ``"linear"``, as published, with the low bands in a small middle.
 
         Raises:
-            ValueError: another look or radius.
+            ValueError: another look or radius; no answer, or more than 64.
             ImportError: matplotlib is missing (extra ``plot``).
         """
         from facexai.plots import frequency
 
+        if not 0 < len(self) <= (_MOST_ROWS if look != "line" else len(self)):
+            raise ValueError(f"expected 1 to {_MOST_ROWS} discs, got {len(self)}; draw a part, such as heat[:4].plot()")
         if look == "line":
             return frequency.lines(self._lines(), self.edges, self.face, self._unit)
         if look not in ("directed", "absolute"):
@@ -203,19 +224,22 @@ class FrequencyHeat:
             raise ValueError(
                 f"expected the explained images ({len(self)}, 3, {self.size[0]}, {self.size[1]}), got {got}"
             )
+        if not isinstance(item, int) or not -len(self) <= item < len(self):
+            raise ValueError(f"expected one of {len(self)} answers, got item={item!r}")
         values = self.influence[item] if self.influence.ndim == 2 else self.influence[item].sum(-1)
-        return frequency.strip(shown[item], self.edges, values, self.face, self._unit)
+        kept = {name: self.recipe[name] for name in ("limit", "keep_dc") if name in self.recipe}
+        return frequency.strip(shown[item], self.edges, values, self.face, self._unit, **kept)
 
-    def _lines(self) -> dict[str, Tensor]:
-        """(B,) by the words of the legend."""
+    def _lines(self) -> list[tuple[str, Tensor]]:
+        """The words of the legend and (B,)."""
         sums = self.influence if self.influence.ndim == 2 else self.influence.sum(2)
         if len(self) > 1:
-            return {"mean of all": sums.mean(0), **{self._title(p): sums[p] for p in range(min(len(self), 4))}}
+            few = [(f"{p}: {self._title(p)}", sums[p]) for p in range(min(len(self), _MOST_DRAWN))]
+            return [("mean of all", sums.mean(0)), *few]
         if self.sides is None:
-            return {self._title(0): sums[0]}
+            return [(self._title(0), sums[0])]
         sides = self.sides[0] if self.sides.ndim == 3 else self.sides[0].sum(2)
-        both = {"both lose it": sums[0]} if self._masked == "both" else {}
-        return {"first loses it": sides[0], "second loses it": sides[1], **both}
+        return [("first loses it", sides[0]), ("second loses it", sides[1]), ("both lose it", sums[0])]
 
     @property
     def _unit(self) -> str:
@@ -232,6 +256,8 @@ class FrequencyHeat:
 
         few = self if len(self) <= _MOST_DRAWN else self[:_MOST_DRAWN]
         caption = repr(self) + ("" if few is self else f"; the first {_MOST_DRAWN} are drawn")
+        if not len(self):
+            return f"<pre>{html.escape(caption)}</pre>"
         try:
             figure = few.plot()
         except ImportError as error:
@@ -255,6 +281,8 @@ def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Frequen
     """From what :meth:`FrequencyHeat.save` wrote."""
     height, width = manifest["size"]
     names = manifest["names"]
+    if not (names is None or isinstance(names, list)) or not 1 <= int(height) <= 2**15 or not 1 <= int(width) <= 2**15:
+        raise ValueError(f"size {manifest['size']!r} and names {str(names)[:40]!r}")
     return FrequencyHeat(
         **{name: array for name, array in arrays.items() if name in ARRAYS},
         size=(int(height), int(width)),
