@@ -43,7 +43,10 @@ SCHEMES = ("deletion", "insertion")
 CONTROLS = ("random", "centre", "mean-map", "other-pair")
 PATCHES = {"patch against": "dissimilar", "patch for": "similar"}
 PATCH = {"size": 0.3, "shape": "ellipse", "soft": 0.02, "match_colour": True}
-CAPTUM = {"captum IntegratedGradients": {"n_steps": 16}, "captum Lime": {"n_samples": 200}}
+CAPTUM = {
+    "captum IntegratedGradients": {"n_steps": 16},
+    "captum Lime": {"n_samples": 200, "perturbations_per_eval": 20},
+}
 COLUMNS = [
     "network",
     "question",

@@ -424,3 +424,20 @@ def test_every_control_is_measured_by_default(model, data, maps):
     curve = metrics.verification_insertion(model, *data[:2], maps, data[2])
     assert tuple(curve.controls) == CONTROLS
     assert all(control is not None for control in curve.controls.values())
+
+
+def test_equal_pictures_with_equal_pixels_are_embedded_once(model, data, maps):
+    """One probe in all pairs, one map: every order of pixels costs one image per step."""
+    first, second, same = data
+    first, maps = first[:1].repeat(8, 1, 1, 1), maps[:1].repeat(8, 1, 1, 1)
+    seen = []
+    model.net.register_forward_hook(lambda net, given, out: seen.append(len(given[0])))
+    curve = metrics.verification_deletion(model, first, second, maps, same, controls=("centre", "mean-map", "random"))
+    alike, random = 3, 8  # orders: the map, the centre, the mean map; a random one for each pair
+    assert sum(seen) == 3 * 8 + 9 * (alike + random)
+    how = Protocol(threshold=curve.recipe["accepted from"])
+    for p in range(8):
+        alone = metrics.verification_deletion(
+            model, first[p : p + 1], second[p : p + 1], maps[p : p + 1], same[p : p + 1], how, controls=()
+        )
+        assert np.allclose(alone.cosines[0], curve.cosines[p])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, final
@@ -56,6 +57,7 @@ class PairSubject:
         model: gives unit embeddings.
         images: (P, S, 3, H, W): the images that are changed, S = 1 or 2 of each pair.
         fills: (P, S, 3, H, W): what stands in their place.
+        photos: S times (P,): which of the images are equal: the place of the first such.
         units: (P, D): embeddings of the second images.
         same: (P,) one person.
         signs: (P,) 1 where the similar part of the map is explained, -1 where the dissimilar one is.
@@ -71,6 +73,7 @@ class PairSubject:
     model: Embedder
     images: Tensor
     fills: Tensor
+    photos: tuple[tuple[int, ...], ...]
     units: Tensor
     same: NDArray[np.bool_]
     signs: NDArray[np.int64]
@@ -88,12 +91,23 @@ class PairSubject:
 
     def cosines(self, shown: Tensor) -> Array:
         """(P,) of the pairs with only the pixels ``shown`` (P, S, H, W) of the changed images."""
+        sides = [self._embedded(shown[:, side], side) for side in range(shown.shape[1])]
+        return _cosines(sides[0], sides[1] if len(sides) == 2 else self.units)
+
+    def _embedded(self, shown: Tensor, side: int) -> Tensor:
+        """(P, D) of one side's images with only these pixels (P, H, W); equal ones are embedded once."""
+        bits = np.packbits(shown.flatten(1).cpu().numpy(), axis=1)
+        first: dict[tuple[int, bytes], int] = {}
+        places = [
+            first.setdefault(key, p) for p, key in enumerate(zip(self.photos[side], map(bytes, bits), strict=True))
+        ]
+        once = sorted(set(places))
         found = []
-        for part in torch.split(torch.arange(len(shown)), self.batch_size):
-            pixels = torch.where(shown[part, :, None], self.images[part], self.fills[part])
-            sides = [_units(self.model, side, self.batch_size) for side in pixels.unbind(1)]
-            found.append(_cosines(sides[0], sides[1] if len(sides) == 2 else self.units[part]))
-        return np.concatenate(found)
+        for part in torch.split(torch.tensor(once), self.batch_size):
+            pixels = torch.where(shown[part, None], self.images[part, side], self.fills[part, side])
+            found.append(_units(self.model, pixels, self.batch_size))
+        row = {place: i for i, place in enumerate(once)}
+        return torch.cat(found)[[row[place] for place in places]]
 
 
 def pair_subject(
@@ -138,6 +152,7 @@ def pair_subject(
         model=model,
         images=torch.stack(kept, 1),
         fills=torch.stack(fills, 1),
+        photos=tuple(_equal(images) for images in kept),
         units=right[rows],
         same=label,
         signs=signs,
@@ -175,6 +190,13 @@ def _checked(
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
     return labels.astype(bool)
+
+
+def _equal(images: Tensor) -> tuple[int, ...]:
+    """The place of the first image that is equal to each."""
+    first: dict[bytes, int] = {}
+    digests = (hashlib.sha256(image.double().cpu().contiguous().numpy().tobytes()).digest() for image in images)
+    return tuple(first.setdefault(digest, i) for i, digest in enumerate(digests))
 
 
 def _wanted(how: Protocol, labels: NDArray[np.bool_], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
