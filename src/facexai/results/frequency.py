@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from facexai.input_spec import InputSpec
+from facexai.results.notebook import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -252,17 +252,8 @@ class FrequencyHeat:
         return self.images if self.images.ndim == 5 else self.images[:, None]
 
     def _repr_html_(self) -> str:
-        from facexai import plots
-
         few = self if len(self) <= _MOST_DRAWN else self[:_MOST_DRAWN]
-        caption = repr(self) + ("" if few is self else f"; the first {_MOST_DRAWN} are drawn")
-        if not len(self):
-            return f"<pre>{html.escape(caption)}</pre>"
-        try:
-            figure = few.plot()
-        except ImportError as error:
-            return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
-        return plots.html(figure, caption=caption)
+        return drawn(self, few, few.plot)
 
     def save(self, path: str | Path) -> None:
         """Write influence, edges, energies, scores and the recipe as ``.npz``, without pickle and without the images.

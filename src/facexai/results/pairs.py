@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
 from facexai.functional import upsample
+from facexai.results.notebook import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -208,15 +208,8 @@ class PairSaliency:
         )
 
     def _repr_html_(self) -> str:
-        from facexai import plots
-
         few = self if len(self) <= _MOST_DRAWN else self[:_MOST_DRAWN]
-        caption = repr(self) + ("" if few is self else f"; the first {_MOST_DRAWN} are drawn")
-        try:
-            figure = few.plot()
-        except ImportError as error:
-            return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
-        return plots.html(figure, caption=caption)
+        return drawn(self, few, few.plot)
 
     def save(self, path: str | Path) -> None:
         """Write cells, scores and the recipe as ``.npz``, without pickle and without the images.
@@ -316,9 +309,4 @@ class GallerySaliency:
         )
 
     def _repr_html_(self) -> str:
-        from facexai import plots
-
-        try:
-            return plots.html(self.plot(), caption=repr(self))
-        except ImportError as error:
-            return f"<pre>{html.escape(repr(self))}\n{html.escape(str(error))}</pre>"
+        return drawn(self, self, self.plot)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from facexai.functional import share, upsample
+from facexai.results.notebook import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,15 +136,8 @@ class Saliency:
         return f"{self.recipe.get('method', 'map')} at {self.recipe.get('layer', '?')} ({unit})"
 
     def _repr_html_(self) -> str:
-        from facexai import plots
-
         few = self if len(self) <= _MOST_DRAWN else self._first(_MOST_DRAWN)
-        caption = repr(self) + ("" if few is self else f"; the first {_MOST_DRAWN} are drawn")
-        try:
-            figure = few.plot() if few.rivals is None else few.plot_rivals()
-        except ImportError as error:
-            return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
-        return plots.html(figure, caption=caption)
+        return drawn(self, few, few.plot if few.rivals is None else few.plot_rivals)
 
     def _first(self, n: int) -> Saliency:
         parts = {name: getattr(self, name) for name in (*ARRAYS, "images")}

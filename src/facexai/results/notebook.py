@@ -1,0 +1,29 @@
+"""How every answer draws itself in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sized
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def drawn(whole: Sized, few: Sized, draw: Callable[[], Figure]) -> str:
+    """The picture of a few answers with the words of all; the words alone where there is nothing to draw or draw with.
+
+    Args:
+        whole: the answer, whose repr is the caption.
+        few: the part of it that is drawn.
+        draw: makes the picture.
+    """
+    from facexai import plots
+
+    caption = repr(whole) + ("" if len(few) == len(whole) else f"; the first {len(few)} are drawn")
+    if not len(few):
+        return f"<pre>{html.escape(caption)}</pre>"
+    try:
+        return plots.html(draw(), caption=caption)
+    except ImportError as error:
+        return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
