@@ -16,22 +16,20 @@ from facexai import functional
 from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import asked
 from facexai.explainers.either import asks_pairs, check_either, explain_either, of_pairs, outputs_of
+from facexai.explainers.first_order import Graph, first_order, graph_of
 from facexai.explainers.frequency_modes import Mode, ModeAgreement, compared
-from facexai.explainers.jacobian import gradient
 from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
 from facexai.explainers.targets import Targets
 from facexai.functional import Bands, at_least_float32
 from facexai.functional.frequency import Limit
-from facexai.hooks import evaluating, quiet_grad
+from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
 from facexai.models.blackbox import BlackBox
 from facexai.results import FrequencyHeat
 from facexai.results.frequency import face_width
 
 Masked = Literal["first", "second", "both"]
-Graph = tuple[Tensor, Tensor]  # pixels, and the outputs that follow from them
-_INSTEAD = 'mode="exact" asks without gradients'
 
 
 @final
@@ -145,7 +143,7 @@ class FrequencyHeatPlot:
             elif self.mode == "exact" or len(images) > self._step:
                 pair.append(self.observe(images))
             else:  # the pass for the gradient gives the embedding, too
-                graphs[side] = self._graph(images, torch.arange(len(images)))
+                graphs[side] = graph_of(self.network, images, torch.arange(len(images)))
                 plain = self._evidence(by_image(graphs[side][1].detach(), len(images)))
                 pair.append(self._without_bands(images, plain))
         with quiet_grad():
@@ -173,23 +171,28 @@ class FrequencyHeatPlot:
         with quiet_grad():
             energy = functional.energies(shown, layout)
             which = self._exact_cells(energy, layout)
-            spectra = functional.spectra(shown)
         parts = {**plain.parts, "energies": energy, "which": which}
-        number = torch.arange(len(images), device=images.device).repeat_interleave(which.shape[1])
-        cells = which.flatten()
-
-        def make(part: slice) -> Tensor:
-            image = number[part]
-            return shown[image] - functional.in_cells(spectra[image], layout, cells[part])
-
-        if len(cells):
-            told = "FrequencyHeatPlot" if self.progress else None
-            size = chunk_size(self.network, self.chunk)
-            rows = features_of(self.network, number, make, chunk=size, progress=told, in_range=False)
-            parts["without"] = rows.view(len(images), -1, rows.shape[1])
+        if which.shape[1]:
+            parts["without"] = self._embedded(shown, which)
         if self.mode != "exact":
             parts["images"] = shown
         return replace(plain, parts=parts)
+
+    def _embedded(self, images: Tensor, which: Tensor) -> Tensor:
+        """(N, n, D') features of each image without each of its cells (N, n)."""
+        layout, cells = self._layout(), which.flatten()
+        with quiet_grad():
+            spectra = functional.spectra(images)
+        number = torch.arange(len(images), device=images.device).repeat_interleave(which.shape[1])
+
+        def make(part: slice) -> Tensor:
+            image = number[part]
+            return images[image] - functional.in_cells(spectra[image], layout, cells[part])
+
+        told = "FrequencyHeatPlot" if self.progress else None
+        size = chunk_size(self.network, self.chunk)
+        rows = features_of(self.network, number, make, chunk=size, progress=told, in_range=False)
+        return rows.view(len(images), -1, rows.shape[1])
 
     def _plain(self, images: Tensor) -> FaceEvidence:
         """Evidence of faces that lose nothing."""
@@ -267,7 +270,8 @@ class FrequencyHeatPlot:
             def cosines(features: Tensor, part: slice) -> Tensor:
                 return (F.normalize(features) * partners[part].to(features)).sum(1)
 
-            found = self._first_order(evidence.parts["images"][list(rows)], rows, cosines, graph)
+            shown = evidence.parts["images"][list(rows)]
+            found = first_order(self.network, self._layout(), shown, rows, cosines, self._step, graph)
         if "without" not in evidence.parts:
             return found
         for p, row in enumerate(rows):
@@ -305,34 +309,17 @@ class FrequencyHeatPlot:
         if self.mode != "exact":
 
             def logit(features: Tensor, part: slice) -> Tensor:
-                rows: Tensor = self.model.score(features, chosen[part, None], detach_norm=False)[:, 0]
-                return rows
+                asked_for: Tensor = self.model.score(features, chosen[part, None], detach_norm=False)[:, 0]
+                return asked_for
 
-            found = self._first_order(evidence.parts["images"], range(len(chosen)), logit).to(logits)
+            shown, rows = evidence.parts["images"], range(len(chosen))
+            found = first_order(self.network, self._layout(), shown, rows, logit, self._step).to(logits)
         if "without" in evidence.parts:
             for i, (row, target) in enumerate(zip(evidence.parts["without"], chosen.tolist(), strict=True)):
                 found[i, evidence.parts["which"][i]] = scores[i] - self.model.score(row)[:, target]
         names = self.model.names
         told: dict[str, Any] = {"targets": chosen, "names": None if names is None else tuple(names)}
         return self._result(found, evidence.parts["energies"], scores, unit="logit", **told)
-
-    def _first_order(self, images: Tensor, rows: Sequence[int], score: Any, graph: Graph | None = None) -> Tensor:
-        """(P, cells): gradients of scores, which :param:`score` gives for features and a slice of the questions."""
-        model, layout = self.network, self._layout()
-        found, index = [], torch.tensor(list(rows))
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
-            for start in range(0, len(images), self._step):
-                part = slice(start, start + self._step)
-                leaves, outputs = graph or self._graph(images[part], index[part])
-                values = score(model.features(outputs), part)
-                gradients = gradient(values.sum(), leaves, keep=False, instead=_INSTEAD)
-                found.append(functional.first_order(leaves.detach(), gradients, layout))
-        return torch.cat(found)
-
-    def _graph(self, images: Tensor, index: Tensor) -> Graph:
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.network.net):
-            leaves = at_least_float32(images.detach()).clone().requires_grad_()
-            return leaves, self.network.outputs(leaves, index)
 
     @property
     def _step(self) -> int:
