@@ -30,7 +30,8 @@ from facexai import (
     perturb,
 )
 from facexai.metrics.pair_curves import measured
-from facexai.metrics.pair_subject import COMMON, pair_subject
+from facexai.metrics.pair_orders import COMMON
+from facexai.metrics.pair_subject import pair_subject
 from facexai.models import accelerate
 
 QUESTIONS = {  # protocol and part of the map: the halves of the pairs that it is about

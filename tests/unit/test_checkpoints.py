@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from facexai import CAM, FaceModel, FaceXAIWarning
-from facexai.models import checkpoints
 from facexai.models.checkpoints import load_weights
 
 
@@ -341,15 +340,3 @@ def test_paths_that_are_no_files(net, file, tmp_path):
         load_weights(net, tmp_path / "bare")
     with pytest.raises(TypeError, match=r"of a FaceModel it is model\.net"):
         load_weights(FaceModel(net), tmp_path / "backbone.pth")
-
-
-def test_safetensors_is_asked_for_by_its_extra(net, file, monkeypatch):
-    path = file(weights(), "model.safetensors")
-
-    def absent(module, *, extra, purpose):
-        assert (module, extra) == ("safetensors.torch", "weights")
-        raise ImportError(purpose)
-
-    monkeypatch.setattr(checkpoints, "require", absent)
-    with pytest.raises(ImportError, match="reading safetensors files"):
-        load_weights(net, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import errno
 from collections import Counter
 
 import pytest
@@ -11,7 +11,7 @@ from nets import shaken
 from pair_methods import METHODS, Small, faces
 
 from facexai import FGGB, CorrRISE, FaceModel, InputSpec, PairCAM, explain_pairs
-from facexai.explainers import many_pairs
+from facexai.explainers.kept import Kept
 
 pytestmark = pytest.mark.filterwarnings("ignore:a map of pair .* has one sign")
 PAIRS = [(0, 1), (4, 2), (0, 2), (3, 3), (1, 4), (0, 1)]
@@ -39,7 +39,7 @@ def test_it_is_one_pair_after_the_other(model, name, memory, tmp_path):
 def test_every_face_is_observed_once_and_memory_is_bounded(model, monkeypatch, tmp_path):
     images, seen, most = faces(model, 5), Counter(), []
     explainer = CorrRISE(model, count=20)
-    original, put = CorrRISE.observe, many_pairs._Kept.put
+    original, put = CorrRISE.observe, Kept.put
 
     def observe(self, some):
         seen.update(int((images == one).flatten(1).all(1).nonzero()) for one in some)
@@ -50,7 +50,7 @@ def test_every_face_is_observed_once_and_memory_is_bounded(model, monkeypatch, t
         most.append((self.bytes, sum(e.nbytes for e in self.held.values()), len(list(tmp_path.rglob("*.safetensors")))))
 
     monkeypatch.setattr(CorrRISE, "observe", observe)
-    monkeypatch.setattr(many_pairs._Kept, "put", watched)
+    monkeypatch.setattr(Kept, "put", watched)
     one = explainer.observe(images[:1]).nbytes
     seen.clear()
     list(explain_pairs(explainer, images, PAIRS * 30, memory=2 * one, folder=tmp_path))
@@ -72,22 +72,13 @@ def test_images_may_be_loaded_when_asked_and_pairs_be_endless(model):
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(model, monkeypatch, tmp_path):
-    import safetensors.torch
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(*_, **__):
-        raise RuntimeError("No space left on device")
-
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr("facexai.store.write_whole", full)
     with pytest.raises(OSError, match=r"No space left on device\); name a larger one with folder="):
         list(explain_pairs(FGGB(model, 0.2), faces(model, 5), PAIRS, memory=0, folder=tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_the_missing_extra_is_named(model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ImportError, match=r"keeping evidence on disk needs .*facexai\[weights\]"):
-        list(explain_pairs(FGGB(model, 0.2), faces(model, 5), PAIRS, memory=0))
-    assert len(list(explain_pairs(FGGB(model, 0.2), faces(model, 5), PAIRS))) == len(PAIRS)  # nothing goes to disk
 
 
 def test_bad_pairs(model):
@@ -98,7 +89,7 @@ def test_bad_pairs(model):
 
 
 def test_pairs_may_be_rows_of_a_tensor_and_memory_that_suffices_needs_no_disk(model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)  # would be needed for the disk
+    monkeypatch.setattr(Kept, "_write", None)  # would be needed for the disk
     explainer = CorrRISE(model, count=20)
     one = explainer.observe(faces(model, 1)).nbytes
     chain = torch.tensor([(k, k + 1) for k in range(0, 4, 2)])

@@ -489,3 +489,36 @@ def test_layers_are_shuffled_from_the_output_also_when_registered_first():
     model = FaceModel(Odd().eval(), InputSpec(112), output="logits")
     result = metrics.randomisation(CAM, model, torch.rand(1, 3, 112, 112), torch.tensor([0]))
     assert result.layers == ("head", "conv")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1), st.integers(1, 4))
+def test_the_top_area_is_that_of_a_stable_sort(seed, area, levels):
+    drawn = torch.Generator().manual_seed(seed)
+    maps = torch.rand(2, 5, 7, generator=drawn).mul(levels).round()  # many equal values
+    flat = maps.flatten(1)
+    chosen = flat.sort(dim=1, descending=True, stable=True).indices[:, : round(area * 35)]
+    expected = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, chosen, True).view_as(maps)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        assert torch.equal(perturb.top_area(maps.to(dtype), area), expected)
+
+
+def test_of_very_many_people_the_normal_distribution_stands_for_draws(monkeypatch):
+    rng = np.random.default_rng(0)
+    people = [str(i) for i in rng.integers(0, 400, 1500)]
+    own = Statistic.of(rng.normal(1, 2, 1500), identities=people)
+    other = Statistic.of(own.values - rng.normal(0.08, 1, 1500), identities=people)
+    drawn, p = own.interval, own.p_value(other)
+    monkeypatch.setattr("facexai.metrics.statistic._MANY", 100)
+    np.testing.assert_allclose(own.interval, drawn, atol=0.02)
+    assert own.interval != drawn
+    assert own.p_value(other) == pytest.approx(p, rel=0.2)
+    assert own.p_value(own) == 1.0
+
+
+@pytest.mark.parametrize("scheme", ["deletion", "retention"])
+def test_a_drop_is_what_its_values_say(images, left, scheme):
+    drop = getattr(metrics, scheme)(Brightness(), images, left, area=0.25, items=[3, 4, 5], identities=["a", "b", "a"])
+    again = metrics.Drop.of(drop.values, items=[3, 4, 5], identities=["a", "b", "a"], recipe=drop.recipe)
+    for name in ("drop", "relative_drop", "score_drop", "margin_drop", "changed", "interval"):
+        assert getattr(again, name) == getattr(drop, name)

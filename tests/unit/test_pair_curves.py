@@ -12,7 +12,7 @@ from torch import nn
 
 from facexai import CorrRISE, FaceModel, InputSpec, PairSaliency, metrics, perturb
 from facexai.metrics import PROTOCOLS, Protocol
-from facexai.metrics.pair_subject import CONTROLS
+from facexai.metrics.pair_orders import CONTROLS
 
 SIZE = 12
 TRUE = torch.zeros(SIZE, SIZE, dtype=torch.bool)
@@ -441,3 +441,39 @@ def test_equal_pictures_with_equal_pixels_are_embedded_once(model, data, maps):
             model, first[p : p + 1], second[p : p + 1], maps[p : p + 1], same[p : p + 1], how, controls=()
         )
         assert np.allclose(alone.cosines[0], curve.cosines[p])
+
+
+@pytest.mark.parametrize("part", ["similar", "auto"])
+@pytest.mark.parametrize("perturbed", ["probe", "both"])
+def test_parts_with_the_whole_sets_reference_add_to_the_whole(model, data, maps, part, perturbed):
+    first, second, same = data
+    people = ["ann", "ann", "bo", "bo", "ann", "ann", "bo", "bo"]
+    limit = metrics.verification_deletion(model, first, second, maps, same, controls=()).recipe["accepted from"]
+    how = Protocol(steps=4, threshold=limit, perturb=perturbed)
+    whole = metrics.verification_deletion(model, first, second, maps, same, how, part, identities=people)
+    sides = slice(0, 1 if perturbed == "probe" else 2)
+    signs = {1: list(range(8))} if part == "similar" else {1: [0, 1, 2, 3], -1: [4, 5, 6, 7]}
+    means, others = {}, torch.empty_like(maps[:, sides])
+    for sign, rows in signs.items():
+        turned = sign * maps[rows, sides]
+        means[sign] = torch.stack([metrics.mean_map(side) for side in turned.unbind(1)])
+        partners = metrics.others(len(rows), [people[i] for i in rows])
+        others[rows] = maps[rows, sides][partners]
+    sums = []
+    for rows in (slice(0, 3), slice(3, 8)):
+        reference = metrics.PairReference(means, others[rows])
+        sums.append(
+            metrics.verification_deletion(
+                *(model, first[rows], second[rows], maps[rows, sides], same[rows], how, part),
+                identities=people[rows],
+                items=range(8)[rows],
+                reference=reference,
+            )
+        )
+    added = sums[0] + sums[1]
+    for name, control in whole.controls.items():
+        np.testing.assert_array_equal(added.controls[name].cosines, control.cosines, err_msg=name)
+    none = metrics.PairReference({}, None)
+    alone = metrics.verification_deletion(model, first, second, maps, same, how, part, reference=none)
+    assert alone.controls["other-pair"] is None
+    assert alone.controls["mean-map"] is None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from facexai._messages import require
+from facexai.explainers.kept import Kept
 from facexai.explainers.pairs import Answer, FaceEvidence, Pairwise
+from facexai.store import Store
 
 
 def explain_pairs(
@@ -53,7 +52,6 @@ def explain_pairs(
     Raises:
         ValueError: a pair of images that do not exist.
         OSError: the disk is full; says what to do.
-        ImportError: evidence must go to disk and safetensors is missing (extra ``weights``).
 
     Source: ours.
 
@@ -79,7 +77,7 @@ def _explained(
     progress: bool,
 ) -> Iterator[Answer]:
     with tempfile.TemporaryDirectory(prefix="facexai-", dir=folder) as disk, tqdm(disable=not progress) as bar:
-        kept = _Kept(memory, Path(disk))
+        kept = Kept(memory, Store(Path(disk)))
         while some := [_numbers(pair, len(images)) for pair in islice(pairs, kept.window(batch_size))]:
             if explainer.portable:
                 new = list(dict.fromkeys(i for pair in some for i in pair if i not in kept))
@@ -101,7 +99,7 @@ def _numbers(pair: Sequence[int], count: int) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: list[int], kept: _Kept) -> None:
+def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: list[int], kept: Kept) -> None:
     """Observe some faces together and keep the evidence of each."""
     evidence: FaceEvidence = explainer.observe(_stacked(images, part))
     for row, i in enumerate(part):
@@ -111,70 +109,3 @@ def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: 
 
 def _stacked(images: Tensor | Sequence[Tensor], numbers: list[int]) -> Tensor:
     return torch.stack([images[i] for i in numbers])
-
-
-@final
-@dataclass(eq=False)
-class _Kept:
-    """Evidence by number: the latest used within a bound in memory, the rest in files."""
-
-    memory: int
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.held: OrderedDict[int, FaceEvidence] = OrderedDict()
-        self.files: dict[int, FaceEvidence] = {}
-        self.bytes = 0
-
-    def __contains__(self, number: int) -> bool:
-        return number in self.held or number in self.files
-
-    def window(self, batch_size: int) -> int:
-        """Pairs to look at ahead, so that new faces are observed together and still fit into memory."""
-        if not self.held:
-            return max(1, batch_size // 2)
-        each = next(iter(self.held.values())).nbytes
-        return max(1, min(batch_size, self.memory // max(1, each)) // 2)
-
-    def put(self, number: int, evidence: FaceEvidence) -> None:
-        self.held[number] = evidence
-        self.held.move_to_end(number)
-        self.bytes += evidence.nbytes
-        while self.bytes > self.memory and len(self.held) > 1:
-            oldest, gone = self.held.popitem(last=False)
-            self.bytes -= gone.nbytes
-            if oldest not in self.files:
-                self._write(oldest, gone)
-
-    def get(self, number: int) -> FaceEvidence:
-        if number in self.held:
-            self.held.move_to_end(number)
-            return self.held[number]
-        plain = self.files[number]
-        device = next(iter(plain.parts.values())).device
-        parts = _safetensors().load_file(str(self._path(number)), device=str(device))
-        found = replace(plain, parts=parts)
-        self.put(number, found)
-        return found
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number}.safetensors"
-
-    def _write(self, number: int, evidence: FaceEvidence) -> None:
-        writer = _safetensors()
-        try:
-            writer.save_file(
-                {name: part.contiguous() for name, part in evidence.parts.items()}, str(self._path(number))
-            )
-        except Exception as error:  # of a type of safetensors' own
-            self._path(number).unlink(missing_ok=True)
-            raise OSError(
-                f"evidence of {len(self.files) + 1} faces, {evidence.nbytes / 2**20:.1f} MiB each, does not fit on the "
-                f"disk ({error}); name a larger one with folder=, or hold more in memory= bytes"
-            ) from None
-        self.files[number] = replace(evidence, parts={n: p[:0] for n, p in evidence.parts.items()})
-
-
-def _safetensors() -> Any:
-    module: ModuleType = require("safetensors.torch", extra="weights", purpose="keeping evidence on disk")
-    return module

@@ -9,6 +9,7 @@ from facexai.metrics.faithfulness import Table, faithfulness
 from facexai.metrics.localisation import average_precision, localisation, pointing, top_share
 from facexai.metrics.pair_curves import PairCurve, verification_deletion, verification_insertion
 from facexai.metrics.pair_protocol import PROTOCOLS, Protocol
+from facexai.metrics.pair_subject import PairReference
 from facexai.metrics.pair_table import pair_faithfulness
 from facexai.metrics.sanity import randomisation, stability
 from facexai.metrics.shape import class_overlap, narrowness
@@ -27,6 +28,7 @@ __all__ = [
     "Drop",
     "Options",
     "PairCurve",
+    "PairReference",
     "Pairs",
     "Protocol",
     "Rates",

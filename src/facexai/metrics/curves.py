@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -40,6 +40,14 @@ class Curve:
     controls: Mapping[str, Curve | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str] | None, **rest: Any) -> Curve:
+        """From the probabilities (N, S + 1) at equal steps; ``rest``: controls, reasons and recipe."""
+        rows = np.asarray(values, dtype=np.float64)
+        shares = np.linspace(0, 1, rows.shape[1])
+        area = Statistic.of(np.trapezoid(rows, shares, axis=1), items=items, identities=identities)
+        return cls(shares, rows, area, **rest)
 
     @property
     def auc(self) -> float:
@@ -99,7 +107,7 @@ def insertion(
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421, sec. 4.1.
     """
     who = subject(classifier, images, saliency, **options)
-    return _curve(who, "insertion", steps, fill, seed)
+    return measured(who, "insertion", steps, fill, seed)
 
 
 def deletion_curve(
@@ -117,10 +125,22 @@ def deletion_curve(
     source are those of :func:`insertion`.
     """
     who = subject(classifier, images, saliency, **options)
-    return _curve(who, "deletion", steps, fill, seed)
+    return measured(who, "deletion", steps, fill, seed)
 
 
-def _curve(who: Subject, scheme: str, steps: int, fill: Fill, seed: int) -> Curve:
+def measured(
+    who: Subject,
+    scheme: str,
+    steps: int,
+    fill: Fill,
+    seed: int,
+    known: Mapping[str, Curve | None] | None = None,
+) -> Curve:
+    """Insertion or deletion curves with the controls.
+
+    Args:
+        known: controls that were measured already on the same images and do not depend on the maps.
+    """
     if steps < 1:
         raise ValueError(f"expected at least one step, got {steps}")
     stand_in = filling(who.images, fill, seed=seed, items=who.items)
@@ -135,14 +155,15 @@ def _curve(who: Subject, scheme: str, steps: int, fill: Fill, seed: int) -> Curv
             logits = who.run(torch.where(shown, who.images, stand_in))
             columns.append(logits.softmax(1).gather(1, who.targets[:, None])[:, 0])
         values = torch.stack(columns, 1).cpu().numpy()
-        area = Statistic.of(np.trapezoid(values, shares, axis=1), items=who.items, identities=who.identities)
-        return Curve(shares, values, area, recipe=recipe)
+        return Curve.of(values, items=who.items, identities=who.identities, recipe=recipe)
 
     maps, reasons = control_maps(who)
     maps["random"] = _noise(who, seed)
-    controls = {name: along(maps[name]) if name in maps else None for name in CONTROLS}
-    mine = along(who.maps)
-    return Curve(mine.shares, mine.values, mine.area, controls, reasons, recipe)
+    controls: dict[str, Curve | None] = dict(known or {})
+    for name in CONTROLS:
+        if name not in controls:
+            controls[name] = along(maps[name]) if name in maps else None
+    return replace(along(who.maps), controls={name: controls[name] for name in CONTROLS}, reasons=reasons)
 
 
 def _noise(who: Subject, seed: int) -> Tensor:

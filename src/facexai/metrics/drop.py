@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -16,6 +18,8 @@ from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, su
 from facexai.models import Classifier
 from facexai.perturb import Fill, filling, moved, top_area
 from facexai.results import Saliency
+
+Scheme = Literal["deletion", "retention"]
 
 _FLOOR = 1e-6  # probabilities below this are no base for percentages
 
@@ -101,6 +105,18 @@ class Drop:
         other = adding.control(self, control)
         return None if other is None else self.probability.p_value(other.probability)
 
+    @classmethod
+    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str] | None, **rest: Any) -> Drop:
+        """From a row of numbers for each image, in the order of :data:`STATISTICS`; ``rest``: controls and so on."""
+        rows = (Statistic.of(column, items=items, identities=identities) for column in np.asarray(values).T)
+        made: dict[str, Any] = dict(zip(STATISTICS, rows, strict=True))
+        return cls(**made, **rest)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(N, 5): the numbers of each image, as :meth:`of` takes them."""
+        return np.stack([getattr(self, name).values for name in STATISTICS], 1)
+
     def __add__(self, other: Drop) -> Drop:
         rest = adding.joined(self, other)
         return Drop(**{name: getattr(self, name) + getattr(other, name) for name in STATISTICS}, **rest)
@@ -155,7 +171,7 @@ def deletion(
     Source: Shadman et al. 2025, arXiv:2505.03837 (top 20 % removed, random control); the other controls are ours.
     """
     who = subject(classifier, images, saliency, **options)
-    return _drop(who, "deletion", area, fill, seed)
+    return measured(who, "deletion", regions_of(who, area, seed), fill)
 
 
 def retention(
@@ -172,7 +188,7 @@ def retention(
     It is the deletion of the complement; arguments, controls, errors and source are those of :func:`deletion`.
     """
     who = subject(classifier, images, saliency, **options)
-    return _drop(who, "retention", area, fill, seed)
+    return measured(who, "retention", regions_of(who, area, seed), fill)
 
 
 def prediction_change(
@@ -193,21 +209,60 @@ def prediction_change(
     return deletion(classifier, images, saliency, area, fill, seed, **options).change
 
 
-def _drop(who: Subject, scheme: str, area: float, fill: Fill, seed: int) -> Drop:
-    stand_in = filling(who.images, fill, seed=seed, items=who.items)
-    recipe = {"scheme": scheme, "area": area, "fill": fill, "seed": seed, "score": who.score_unit}
+@final
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The area that each map marks, and the controls' areas.
+
+    Attributes:
+        own: (N, H, W), boolean.
+        controls: the same for each control that there is.
+        reasons: why another there is not.
+        area: share of the pixels.
+        seed: of the control ``random``.
+    """
+
+    own: Tensor
+    controls: Mapping[str, Tensor]
+    reasons: Mapping[str, str]
+    area: float
+    seed: int
+
+
+def regions_of(who: Subject, area: float, seed: int) -> Regions:
+    """The marked areas of a subject's maps and of the controls; deletion and retention share them."""
+    own = top_area(who.maps, area)
+    maps, reasons = control_maps(who)
+    controls = {"random": moved(own, seed=seed, items=who.items)}
+    controls |= {name: top_area(found, area) for name, found in maps.items()}
+    return Regions(own, controls, reasons, area, seed)
+
+
+def measured(
+    who: Subject,
+    scheme: Scheme,
+    regions: Regions,
+    fill: Fill,
+    known: Mapping[str, Drop | None] | None = None,
+) -> Drop:
+    """Deletion or retention of these areas with the controls.
+
+    Args:
+        known: controls that were measured already on the same images and do not depend on the maps.
+    """
+    stand_in = filling(who.images, fill, seed=regions.seed, items=who.items)
+    recipe = {"scheme": scheme, "area": regions.area, "fill": fill, "seed": regions.seed, "score": who.score_unit}
 
     def changed(region: Tensor) -> Drop:
         gone = (region if scheme == "deletion" else ~region)[:, None]
         return _compare(who, who.run(torch.where(gone, stand_in, who.images)), recipe)
 
-    own = top_area(who.maps, area)
-    maps, reasons = control_maps(who)
-    regions = {name: top_area(found, area) for name, found in maps.items()}
-    regions["random"] = moved(own, seed=seed, items=who.items)
-    controls = {name: changed(regions[name]) if name in regions else None for name in CONTROLS}
-    mine = changed(own)
-    return Drop(**{name: getattr(mine, name) for name in STATISTICS}, controls=controls, reasons=reasons, recipe=recipe)
+    controls: dict[str, Drop | None] = dict(known or {})
+    for name in CONTROLS:
+        if name not in controls:
+            controls[name] = changed(regions.controls[name]) if name in regions.controls else None
+    ordered = {name: controls[name] for name in CONTROLS}
+    return replace(changed(regions.own), controls=ordered, reasons=regions.reasons)
 
 
 def _compare(who: Subject, after: Tensor, recipe: Mapping[str, Any]) -> Drop:

@@ -13,16 +13,9 @@ from typing_extensions import Unpack
 
 from facexai._messages import near_matches
 from facexai.metrics import adding
+from facexai.metrics.pair_orders import CONTROLS, control_places, directed, places
 from facexai.metrics.pair_protocol import Part, Protocol
-from facexai.metrics.pair_subject import (
-    CONTROLS,
-    PairOptions,
-    PairSubject,
-    control_places,
-    directed,
-    pair_subject,
-    places,
-)
+from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
 from facexai.metrics.statistic import Statistic
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency

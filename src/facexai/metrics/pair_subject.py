@@ -1,9 +1,9 @@
-"""What curves over pairs ask first: which pairs, decided how, with which order of pixels; and the controls' orders."""
+"""What curves over pairs ask first: which pairs, decided how."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, final
 
@@ -16,20 +16,27 @@ from torch import Tensor
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
 from facexai.metrics.pair_protocol import Part, Protocol, resolve
-from facexai.metrics.subject import mean_map, others
 from facexai.metrics.verification import threshold
-from facexai.models import FaceModel
 from facexai.models.protocols import Embedder
-from facexai.perturb import centre_prior, filling, generator, moved, numbered, smoothed
-from facexai.results import PairSaliency
-
-CONTROLS = ("random", "random-region", "centre", "mean-map", "other-pair")
-COMMON = ("random", "centre")
-"""Controls that are the same for every method."""
-
-_BLUR = 5 / 112  # sigma of the blurred rank in widths of the image
+from facexai.perturb import filling, numbered
 
 Array = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PairReference:
+    """What the controls ``mean-map`` and ``other-pair`` need from the whole data set, where the pairs are a part of it.
+
+    Attributes:
+        mean_maps: {1 or -1: (S, H, W)}: mean over the chosen pairs of whom the similar (1) or the dissimilar part (-1)
+            is explained of that part's maps scaled to [0, 1], of the S images that are changed.
+        other_maps: (P, S, H, W), for each pair the signed maps of the next such pair of another identity; None: there
+            is none.
+    """
+
+    mean_maps: Mapping[int, Tensor]
+    other_maps: Tensor | None
 
 
 class PairOptions(TypedDict, total=False):
@@ -40,12 +47,14 @@ class PairOptions(TypedDict, total=False):
         items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
         seed: of the random controls; default 0.
         batch_size: images per forward pass; default 64.
+        reference: of the whole data set; default: the pairs given are all of it.
     """
 
     identities: Sequence[str] | None
     items: Sequence[int] | None
     seed: int
     batch_size: int
+    reference: PairReference | None
 
 
 @final
@@ -67,7 +76,7 @@ class PairSubject:
         given: number of pairs given.
         items: (P,) numbers of the pairs in their data set.
         identities: (P,) or None.
-        protocol, recipe, seed, batch_size: as asked for.
+        protocol, recipe, seed, batch_size, reference: as asked for.
     """
 
     model: Embedder
@@ -88,6 +97,7 @@ class PairSubject:
     recipe: dict[str, Any]
     seed: int
     batch_size: int
+    reference: PairReference | None = None
 
     def cosines(self, shown: Tensor) -> Array:
         """(P,) of the pairs with only the pixels ``shown`` (P, S, H, W) of the changed images."""
@@ -122,6 +132,7 @@ def pair_subject(
     items: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    reference: PairReference | None = None,
 ) -> PairSubject:
     """Check what belongs together, decide about the unchanged pairs, choose those that the protocol asks for.
 
@@ -167,6 +178,7 @@ def pair_subject(
         recipe={"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed},
         seed=seed,
         batch_size=batch_size,
+        reference=reference,
     )
 
 
@@ -212,86 +224,3 @@ def _units(model: Embedder, images: Tensor, batch_size: int) -> Tensor:
 def _cosines(first: Tensor, second: Tensor) -> Array:
     found: Array = (first * second).sum(1).cpu().numpy()
     return found
-
-
-# ---- orders of pixels --------------------------------------------------------------------------------------------
-
-
-def directed(who: PairSubject, maps: PairSaliency | Tensor) -> Tensor:
-    """(P, S, H, W): the chosen pairs' maps of the changed images, turned so that the explained part is positive.
-
-    Raises:
-        TypeError: neither a PairSaliency nor a tensor.
-        ValueError: maps of other pairs, of another size or another network, or with NaN.
-    """
-    size = tuple(who.images.shape[-2:])
-    if isinstance(maps, PairSaliency):
-        explained = maps.recipe.get("fingerprint")
-        if isinstance(who.model, FaceModel) and explained not in (None, who.model.fingerprint):
-            raise ValueError(
-                f"the maps explain model {explained}, this model is {who.model.fingerprint}; measure with the one "
-                "explained, or give the tensor .maps"
-            )
-        maps = maps.maps
-    if not isinstance(maps, Tensor):
-        raise TypeError(f"expected a PairSaliency or maps as a torch.Tensor, got {type(maps).__name__}")
-    if tuple(maps.shape) != (who.given, 2, *size):
-        raise ValueError(f"expected maps ({who.given}, 2, {size[0]}, {size[1]}), got {tuple(maps.shape)}")
-    if not torch.isfinite(maps).all():
-        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()[:, 0].tolist()
-        raise ValueError(f"expected finite maps, got NaN or infinity in those of pair {bad[:8]}")
-    signs = torch.from_numpy(who.signs).to(maps.device)[:, None, None, None]
-    return (maps.detach()[torch.from_numpy(who.chosen), : who.images.shape[1]] * signs).to(who.images.device)
-
-
-def places(who: PairSubject, maps: Tensor) -> Tensor:
-    """(P, S, H, W): the place of every pixel in the order of directed maps; 0 comes first.
-
-    Pixels of the explained part come by its size. Those outside of it, which are all 0 in it, follow by the signed map.
-    Among equal values the pixel that comes first, row by row, does.
-    """
-    part, rest = maps.clamp(min=0), maps
-    if who.protocol.rank == "blurred":
-        part, rest = (smoothed(values, _BLUR * maps.shape[-1]) for values in (part, rest))
-    return _ranked(part, rest)
-
-
-def _ranked(part: Tensor, rest: Tensor) -> Tensor:
-    """The place of every pixel by ``part``, and among equals by ``rest``."""
-    first = rest.flatten(2).argsort(dim=2, descending=True, stable=True)
-    within = part.flatten(2).gather(2, first).argsort(dim=2, descending=True, stable=True)
-    order = first.gather(2, within)
-    numbers = torch.arange(order.shape[2], dtype=torch.int32, device=order.device).expand_as(order).contiguous()
-    return torch.empty_like(numbers).scatter_(2, order, numbers).view_as(rest)
-
-
-def control_places(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Tensor | str:
-    """The order of pixels of a control, as :func:`places` gives it, or the reason why there is none.
-
-    Args:
-        name: one of :data:`CONTROLS`.
-        maps: directed.
-        own: their places.
-    """
-    numbers = [2 * item + side for item in who.items for side in range(own.shape[1])]
-    if name == "random":
-        drawn = [torch.randperm(own[0, 0].numel(), generator=generator(who.seed, i, "order")) for i in numbers]
-        return torch.stack(drawn).int().view(own.shape).to(own.device)
-    if name == "random-region":
-        return moved(own.flatten(0, 1), seed=who.seed, items=numbers).view_as(own)
-    if name == "centre":
-        prior = centre_prior((own.shape[2], own.shape[3])).to(maps)[None, None]
-        return _ranked(prior, prior).expand_as(own)
-    groups = [np.flatnonzero(who.signs == sign) for sign in np.unique(who.signs)]
-    if min(len(group) for group in groups) < 2:
-        return "one pair" if len(groups) == 1 else "one pair with this part of the map"
-    made = torch.empty_like(own) if name == "other-pair" else torch.empty_like(maps)
-    for group in groups:
-        if name == "mean-map":
-            made[group] = torch.stack([mean_map(side) for side in maps[group].unbind(1)])
-            continue
-        partners = others(len(group), None if who.identities is None else [who.identities[i] for i in group])
-        if partners is None:
-            return "a pair has no other of another identity"
-        made[group] = own[group[partners]]
-    return made if name == "other-pair" else places(who, made)

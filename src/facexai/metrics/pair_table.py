@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 
 from facexai.metrics.faithfulness import Table
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
+from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Part, Protocol
-from facexai.metrics.pair_subject import COMMON, CONTROLS, PairOptions, pair_subject
+from facexai.metrics.pair_subject import PairOptions, pair_subject
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, near_matches, require
+from facexai._messages import FaceXAIWarning, near_matches
 from facexai.models.outputs import describe
 
 PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "_orig_mod.")
@@ -91,7 +92,6 @@ def load_weights(
         FileNotFoundError: no such file.
         ValueError: a folder; an empty, truncated or unknown file; one that would have to be unpickled, which could
             run any code; names, shapes or types that do not fit, all of them in one message.
-        ImportError: a safetensors file, and safetensors is not installed.
 
     Source: ours.
 
@@ -167,9 +167,8 @@ def _read(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> Any:
-    reader = require("safetensors.torch", extra="weights", purpose="reading safetensors files")
     try:
-        return reader.load_file(str(path), device="cpu")
+        return safetensors.load_file(str(path), device="cpu")
     except Exception as error:  # of a type of safetensors' own
         raise ValueError(f"{path.name!r} cannot be read ({error}): truncated? copy or download it again") from None
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from facexai.functional import at_least_float32
 from facexai.perturb.draws import generator, numbered
 
 
@@ -30,10 +31,14 @@ def top_area(maps: Tensor, area: float) -> Tensor:
     check_maps(maps)
     if not 0 <= area <= 1:
         raise ValueError(f"expected an area from 0 to 1, got {area}")
-    flat = maps.flatten(1)
+    flat = at_least_float32(maps).flatten(1)
     count = round(area * flat.shape[1])
-    chosen = flat.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, chosen, True).view_as(maps)
+    if count == 0:
+        return torch.zeros_like(maps, dtype=torch.bool)
+    lowest = flat.kthvalue(flat.shape[1] - count + 1, dim=1, keepdim=True).values  # no need to sort all of them
+    above, equal = flat > lowest, flat == lowest
+    missing = count - above.sum(1, keepdim=True)
+    return (above | (equal & (equal.cumsum(1) <= missing))).view_as(maps)
 
 
 def check_maps(maps: Tensor) -> None:
