@@ -2,6 +2,7 @@
 
 import torch
 from nets import FlatNet, shaken
+from pair_methods import Small
 
 from facexai import FaceModel, InputSpec
 
@@ -9,6 +10,11 @@ from facexai import FaceModel, InputSpec
 def make() -> FaceModel:
     torch.manual_seed(0)
     return FaceModel(shaken(FlatNet()), "arcface")
+
+
+def make_small() -> FaceModel:
+    torch.manual_seed(4)
+    return FaceModel(shaken(Small()), InputSpec(20))
 
 
 def wrong_size() -> FaceModel:

@@ -40,3 +40,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         top = module.split(".")[0]
         raise ImportError(f"{purpose} needs the package '{top}': pip install \"facexai[{extra}]\"") from error
+
+
+def told(error: BaseException) -> str:
+    """An error's text and notes on one line."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())]).replace("\n", " ")

@@ -80,6 +80,10 @@ class Store:
                 raise _damaged(path, f"{name} is not what was written")
         return {name: tensor.to(device) for name, tensor in found.items()}
 
+    def names(self, key: str) -> list[str]:
+        """The names of the tensors of a key; errors are those of :meth:`told`."""
+        return list(self._header(key)["sums"])
+
     def told(self, key: str) -> dict[str, Any]:
         """What was said about the tensors of a key.
 

@@ -20,6 +20,7 @@ FLOORS = [
     "functional",
     "io",
     "store",
+    "configs",
     "input_spec",
     "images",
     "perturb",

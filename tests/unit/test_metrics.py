@@ -378,7 +378,7 @@ def test_the_table(people, tmp_path):
     assert "centre prior" in str(table)
     table.save(tmp_path / "t.json")
     assert json.loads((tmp_path / "t.json").read_text())["rows"][0]["map"] == "HiResCAM"
-    assert len(table.plot().axes) == 2
+    assert len(table.plot().axes) == 3
     with pytest.raises(ValueError, match="at least one method"):
         metrics.faithfulness({}, people, faces)
 

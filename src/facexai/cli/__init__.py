@@ -12,9 +12,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from facexai._messages import FaceXAIWarning
-from facexai.cli import audit, compare, demo, doctor, explain, frequency, models, verify
-from facexai.cli.shared import told
+from facexai._messages import FaceXAIWarning, told
+from facexai.cli import audit, compare, demo, doctor, evaluate, explain, frequency, models, verify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", FaceXAIWarning)
+            warnings.simplefilter("default", FaceXAIWarning)  # once, not for every photo
             warnings.showwarning = _note
             code: int = options.run(options)
             sys.stdout.flush()
@@ -57,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"facexai {facexai.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (demo, explain, compare, verify, frequency, audit, doctor, models):
+    for command in (demo, explain, compare, verify, frequency, audit, evaluate, doctor, models):
         command.add(commands)
     return parser

@@ -7,15 +7,13 @@ import csv
 import io as text_io
 import posixpath
 import sys
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from facexai._messages import near_matches
-from facexai.cli.shared import model, out_arguments, relative, show
+from facexai.cli.shared import model, out_arguments, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,11 +63,12 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from facexai import io, metrics, plots
+    from facexai import configs, io, metrics, plots
+    from facexai.images.pairs import relative
     from facexai.metrics.bias import check_groups
 
     folder = io.output_folder(options.out)
-    config = read(options.config)
+    config = configs.read(options.config, Config, ("pairs", "groups"), _EXAMPLE)
     base = options.config.parent
     root = base / config.images if config.images is not None else (base / config.pairs).parent
     explainer = _explainer(config)
@@ -102,36 +101,6 @@ def run(options: argparse.Namespace) -> int:
     io.write_json(folder / "audit.json", report)
     show(report, _text(found, left_out), as_json=options.json)
     return 0
-
-
-def read(path: Path) -> Config:
-    """The audit file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no TOML, an unknown key, a missing one, or a value of another type.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; an audit needs at least\n{_EXAMPLE}")
-    try:
-        content = tomllib.loads(path.read_text("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is no TOML file: {error}") from None
-    kinds = {field.name: str(field.type) for field in fields(Config)}
-    for name, value in content.items():
-        if name not in kinds:
-            raise ValueError(f"{path.name}: unknown key {name!r}; {near_matches(name, kinds)}")
-        if isinstance(value, bool) or type(value).__name__ not in _allowed(kinds[name]):
-            raise ValueError(f"{path.name}: expected {name} as {kinds[name]}, got {value!r}")
-    missing = [name for name in ("pairs", "groups") if name not in content]
-    if missing:
-        raise ValueError(f"{path.name} lacks {missing[0]!r}; an audit needs at least\n{_EXAMPLE}")
-    return Config(**content)
-
-
-def _allowed(kind: str) -> set[str]:
-    words = set(kind.split(" | "))
-    return words | {"int"} if "float" in words else words
 
 
 def _labels(path: Path, names: Sequence[str]) -> tuple[list[str], list[str], str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from facexai.cli.shared import face, model, model_argument, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
-    from facexai.explainers import FGGB, XSSAB, CorrRISE, PairCAM
     from facexai.models import FaceModel
     from facexai.results import PairSaliency
 
@@ -55,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _explainer(network: FaceModel, options: argparse.Namespace) -> FGGB | XSSAB | CorrRISE | PairCAM:
-    from facexai.explainers import FGGB, XSSAB, CorrRISE, PairCAM
+def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
+    from facexai.evaluate.methods import pair_explainer
 
     if options.threshold is None and options.method in ("fggb", "xssab"):
         raise ValueError(
@@ -65,13 +64,8 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> FGGB | XSSAB 
         )
     if options.layer != "auto" and options.method != "paircam":
         raise ValueError(f"--layer belongs to paircam, not to {options.method}")
-    if options.method == "fggb":
-        return FGGB(network, options.threshold)
-    if options.method == "xssab":
-        return XSSAB(network, options.threshold)
-    if options.method == "corrrise":
-        return CorrRISE(network, options.masks, threshold=options.threshold)
-    return PairCAM(network, layer=options.layer, threshold=options.threshold)
+    chosen = {"paircam": {"layer": options.layer}, "corrrise": {"masks": options.masks}}.get(options.method, {})
+    return pair_explainer(options.method, network, threshold=options.threshold, **chosen)
 
 
 def _report(why: PairSaliency, options: argparse.Namespace) -> dict[str, Any]:

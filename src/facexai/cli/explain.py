@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, told
+from facexai._messages import told
+from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -78,23 +79,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
-    from facexai.explainers import CAM, SDD, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+    from facexai.evaluate.methods import class_explainer
 
-    rivals = min(options.rivals, max(len(people) - 1, 1))
-    if options.method == "cam":
-        return CAM(people, layer=options.layer)
-    if options.method == "sdd":
-        return SDD(HiResCAM(people, layer=options.layer), rivals=rivals)
+    chosen: dict[str, Any] = {"layer": options.layer}
+    if options.method.startswith("sdd"):
+        chosen["rivals"] = min(options.rivals, max(len(people) - 1, 1))
     if options.method.endswith("scorecam"):
-        asked = ScoreCAM(people, layer=options.layer, keep=options.keep)
-        return asked if options.method == "scorecam" else SDD(asked, rivals=rivals)
-    gradients: dict[str, Any] = {
-        "hirescam": HiResCAM,
-        "gradcam": GradCAM,
-        "gradcam++": GradCAMPlusPlus,
-        "layercam": LayerCAM,
-    }
-    explainer: Explainer = gradients[options.method](people, layer=options.layer)
+        chosen["keep"] = options.keep
+    explainer: Explainer = class_explainer(options.method, people, **chosen)
     return explainer
 
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from facexai._messages import near_matches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from facexai.models import FaceModel
-
-
-def told(error: BaseException) -> str:
-    """An error's text and notes on one line."""
-    return "; ".join([str(error), *getattr(error, "__notes__", ())]).replace("\n", " ")
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:
@@ -68,21 +59,5 @@ def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 def model(name: str) -> FaceModel:
     """The network of ``--model``."""
     from facexai import zoo
-    from facexai.models import FaceModel
 
-    if ":" in name:
-        sys.path.insert(0, "")  # a module beside the user, as python -m finds it
-        return FaceModel.from_source(name)
-    if name not in zoo.names():
-        raise ValueError(
-            f"no network is called {name!r}; {near_matches(name, zoo.names())} Or say package.module:factory"
-        )
-    return zoo.load(name)
-
-
-def relative(image: Path | bytes, number: int, root: Path) -> str:
-    """An image's name below the folder of images; its number in a packed file."""
-    if isinstance(image, bytes):
-        return str(number)
-    path, folder = (Path(os.path.abspath(p)) for p in (image, root))  # a link keeps the name that it has here
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    return zoo.by_name(name)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, relative, show
+from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,6 +110,8 @@ def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options:
 
 
 def _csv(pairs: Pairs, scores: Any, limit: float, root: Path) -> bytes:
+    from facexai.images.pairs import relative
+
     lines = text_io.StringIO()
     table = csv.writer(lines)
     table.writerow(["first", "second", "same", "cosine", "accepted"])

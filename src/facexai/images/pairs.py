@@ -127,6 +127,14 @@ def read_pairs(
     return _found(path, root, rows, folds)
 
 
+def relative(image: Path | bytes, number: int, root: Path) -> str:
+    """An image's name below the folder of images; its number in a packed file."""
+    if isinstance(image, bytes):
+        return str(number)
+    path, folder = (Path(os.path.abspath(p)) for p in (image, root))  # a link keeps the name that it has here
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
 Row = tuple[str, str, bool]
 
 

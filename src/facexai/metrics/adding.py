@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
+
+from facexai.metrics.statistic import Statistic
 
 
 class Measured(Protocol):
@@ -29,6 +31,17 @@ def control(measured: Result, name: str) -> Result | None:
     if name not in measured.controls:
         raise KeyError(f"no control {name!r}; there are {', '.join(measured.controls)}")
     found: Result | None = measured.controls[name]
+    return found
+
+
+def rows(
+    measured: Result, row: Callable[[Result], dict[str, Any]], main: Callable[[Result], Statistic]
+) -> list[dict[str, Any]]:
+    """The result and its controls as rows of a table: ``row`` of each, and p of the paired test of the main number."""
+    found = [{"map": "own", **row(measured), "p": None}]
+    for name, other in measured.controls.items():
+        if other is not None:
+            found.append({"map": name, **row(other), "p": main(measured).p_value(main(other))})
     return found
 
 

@@ -68,6 +68,10 @@ class Curve:
         other = adding.control(self, control)
         return None if other is None else self.area.p_value(other.area)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The area and those of the controls as rows of a table."""
+        return adding.rows(self, lambda one: {"area": one.auc, "interval": one.interval}, lambda one: one.area)
+
     def __add__(self, other: Curve) -> Curve:
         rest = adding.joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")

@@ -123,7 +123,7 @@ class Drop:
 
     def rows(self) -> list[dict[str, Any]]:
         """The drop and its controls as rows of a table."""
-        return [_row("own", self, None), *(_row(n, c, self) for n, c in self.controls.items() if c is not None)]
+        return adding.rows(self, _row, lambda one: one.probability)
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.drop:.1f}" for n, c in self.controls.items() if c is not None)
@@ -133,10 +133,9 @@ class Drop:
 STATISTICS = ("probability", "relative", "score", "margin", "change")
 
 
-def _row(name: str, drop: Drop, own: Drop | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"map": name, "drop": drop.drop, "interval": drop.interval}
-    row |= {"relative": drop.relative_drop, "score": drop.score_drop, "margin": drop.margin_drop}
-    return row | {"changed": drop.changed, "p": None if own is None else own.probability.p_value(drop.probability)}
+def _row(drop: Drop) -> dict[str, Any]:
+    row: dict[str, Any] = {"drop": drop.drop, "interval": drop.interval, "relative": drop.relative_drop}
+    return row | {"score": drop.score_drop, "margin": drop.margin_drop, "changed": drop.changed}
 
 
 def deletion(

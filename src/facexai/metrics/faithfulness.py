@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai.metrics.curves import insertion
+from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
-from facexai.metrics.shape import narrowness
+from facexai.metrics.shape import Narrowness, Overlap, narrowness
 from facexai.metrics.subject import CONTROLS, Options
 from facexai.models import Classifier
 from facexai.perturb import Fill
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Method = Callable[[Tensor], Saliency] | Saliency
+Measure = Drop | Curve | Narrowness | Overlap
 
-_PANELS = {
+PANELS = {
     "deletion": "deletion: points lost (more is better)",
     "retention": "retention: points lost (less is better)",
+    "insertion": "insertion: area under the probability (more is better)",
+    "deletion-curve": "deletion: area under the probability (less is better)",
 }
 
 
@@ -47,7 +50,7 @@ class Table:
 
     rows: tuple[dict[str, Any], ...]
     recipe: Mapping[str, Any]
-    panels: Mapping[str, str] = field(default_factory=lambda: dict(_PANELS))
+    panels: Mapping[str, str] = field(default_factory=lambda: dict(PANELS))
 
     @property
     def columns(self) -> list[str]:
@@ -55,9 +58,11 @@ class Table:
         return list(self.rows[0])
 
     def __str__(self) -> str:
-        texts = [[_text(row.get(c)) for c in self.columns] for row in self.rows]
-        widths = [max(len(line[i]) for line in [self.columns, *texts]) for i in range(len(self.columns))]
-        lines = [self.columns, ["-" * w for w in widths], *texts]
+        shown = [_brief(row) for row in self.rows]
+        columns = list(shown[0])
+        texts = [[_text(row.get(c)) for c in columns] for row in shown]
+        widths = [max(len(line[i]) for line in [columns, *texts]) for i in range(len(columns))]
+        lines = [columns, ["-" * w for w in widths], *texts]
         return "\n".join("  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +84,21 @@ class Table:
             (title, [(row[name], row[f"{name} interval"]) for row in self.rows]) for name, title in self.panels.items()
         ]
         return plots.bars(names, panels, grey=[bool(row["control"]) for row in self.rows])
+
+
+def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for reading: the controls that a method beats stand in one column."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        kind, beats, control = name.rpartition("beats ")
+        if not beats:
+            found[name] = value
+            continue
+        told = f"{kind}beats"
+        found.setdefault(told, None if value is None else "")
+        if value:
+            found[told] = ", ".join(part for part in (found[told], control) if part)
+    return {name: "nothing" if value == "" else value for name, value in found.items()}
 
 
 def _text(value: Any) -> str:
@@ -117,43 +137,62 @@ def faithfulness(
     """
     if not methods:
         raise ValueError("expected at least one method")
-    rows, drops, explained = [], {}, None
+    measured: dict[str, dict[str, Measure]] = {}
+    explained = None
     for name, method in methods.items():
         why = method if isinstance(method, Saliency) else method(images)
         explained = why.targets if explained is None else explained
         if not torch.equal(explained, why.targets):
             raise ValueError(f"{name!r} explains other classes than the methods before it; explain the same for all")
-        gone = deletion(classifier, images, why, area, fill, seed, **options)
-        kept = retention(classifier, images, why, area, fill, seed, **options)
-        row = _row(name, gone, kept, control=False)
+        measured[name] = {
+            "deletion": deletion(classifier, images, why, area, fill, seed, **options),
+            "retention": retention(classifier, images, why, area, fill, seed, **options),
+        }
         if steps:
-            row["insertion"] = insertion(classifier, images, why, steps, seed=seed, **options).auc
-        row["half of the mass"] = narrowness(why).half_mass.mean
-        row["specificity"] = gone.specificity
-        for control in CONTROLS:
-            row[f"beats {control}"] = _beats(gone, control)
-        rows.append(row)
-        drops[name] = (gone, kept)
-    first = next(iter(drops.values()))
-    centre_gone, centre_kept = (d.controls["centre"] for d in first)
-    if centre_gone is not None and centre_kept is not None:
-        rows.append({**dict.fromkeys(rows[0]), **_row("centre prior", centre_gone, centre_kept, control=True)})
-    recipe = {**first[0].recipe, "insertion": {"steps": steps, "fill": "blur"}, "images": len(images)}
-    return Table(tuple(rows), recipe)
+            measured[name]["insertion"] = insertion(classifier, images, why, steps, seed=seed, **options)
+        measured[name]["narrowness"] = narrowness(why)
+    first = next(iter(measured.values()))["deletion"]
+    assert isinstance(first, Drop)
+    recipe = {**first.recipe, "insertion": {"steps": steps, "fill": "blur"}, "images": len(images)}
+    return table_of(measured, recipe)
 
 
-def _row(name: str, gone: Drop, kept: Drop, *, control: bool) -> dict[str, Any]:
-    return {
-        "map": name,
-        "control": control,
-        "deletion": gone.drop,
-        "deletion interval": gone.interval,
-        "retention": kept.drop,
-        "retention interval": kept.interval,
-        "changed": gone.changed,
-        "score": gone.score_drop,
-        "margin": gone.margin_drop,
-    }
+def table_of(measured: Mapping[str, Mapping[str, Measure]], recipe: Mapping[str, Any]) -> Table:
+    """The table of what was measured: method -> metric -> result; all methods by the same metrics.
+
+    Metrics are ``deletion``, ``retention``, ``insertion``, ``deletion-curve``, ``narrowness`` and ``overlap``.
+    """
+    rows = [_row(name, found, control=False) for name, found in measured.items()]
+    for row, found in zip(rows, measured.values(), strict=True):
+        gone = found.get("deletion")
+        if isinstance(gone, Drop):
+            row["specificity"] = gone.specificity
+            row |= {f"beats {control}": _beats(gone, control) for control in CONTROLS}
+    columns = dict.fromkeys(column for row in rows for column in row)
+    first = next(iter(measured.values()))
+    of_centre = {n: one.controls["centre"] for n, one in first.items() if isinstance(one, Drop | Curve)}
+    known = {name: one for name, one in of_centre.items() if one is not None}
+    if known:
+        rows.append(_row("centre prior", known, control=True))
+    panels = {name: title for name, title in PANELS.items() if name in columns}
+    return Table(tuple({**columns, **row} for row in rows), recipe, panels)
+
+
+def _row(name: str, found: Mapping[str, Measure], *, control: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"map": name, "control": control}
+    for metric, one in found.items():
+        if isinstance(one, Drop):
+            row |= {metric: one.drop, f"{metric} interval": one.interval}
+        elif isinstance(one, Curve):
+            row |= {metric: one.auc, f"{metric} interval": one.interval}
+        elif isinstance(one, Narrowness):
+            row |= {"above half of the maximum": one.above_half.mean, "half of the mass": one.half_mass.mean}
+        else:
+            row |= {"overlap before": one.before.mean, "overlap after": one.after.mean}
+    gone = found.get("deletion")
+    if isinstance(gone, Drop):
+        row |= {"changed": gone.changed, "score": gone.score_drop, "margin": gone.margin_drop}
+    return row
 
 
 def _beats(gone: Drop, control: str) -> bool | None:

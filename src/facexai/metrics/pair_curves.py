@@ -91,6 +91,23 @@ class PairCurve:
         other = adding.control(self, control)
         return None if other is None else self.area.p_value(other.area)
 
+    @classmethod
+    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str] | None, **rest: Any) -> PairCurve:
+        """From right decisions and cosines (P, S + 1, 2) at equal steps; ``rest``: controls, reasons and recipe."""
+        correct, cosines = np.moveaxis(np.asarray(values, dtype=np.float64), 2, 0)
+        shares = np.linspace(0, 1, correct.shape[1])
+        area = Statistic.of(100 * np.trapezoid(correct, shares, axis=1), items=items, identities=identities)
+        return cls(shares, correct, cosines, area, **rest)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The area and those of the controls as rows of a table, with accuracy and mean cosine at each share."""
+
+        def row(one: PairCurve) -> dict[str, Any]:
+            made = {"area": one.auc, "interval": one.interval, "cosine area": one.cosine_area.mean}
+            return made | {"accuracy": one.accuracy.tolist(), "cosine": one.cosine.tolist()}
+
+        return adding.rows(self, row, lambda one: one.area)
+
     def __add__(self, other: PairCurve) -> PairCurve:
         rest = adding.joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
@@ -218,5 +235,6 @@ def _curve(who: PairSubject, scheme: Scheme, order: Tensor) -> PairCurve:
     columns.append(who.empty if scheme == "deletion" else who.whole)
     cosines = np.stack(columns, 1)
     correct = ((cosines >= who.threshold) == who.same[:, None]).astype(np.float64)
-    area = Statistic.of(100 * np.trapezoid(correct, shares, axis=1), items=who.items, identities=who.identities)
-    return PairCurve(shares, correct, cosines, area, recipe={"scheme": scheme, **who.recipe})
+    rows = np.stack([correct, cosines], 2)
+    recipe = {"scheme": scheme, **who.recipe}
+    return PairCurve.of(rows, items=who.items, identities=who.identities, recipe=recipe)

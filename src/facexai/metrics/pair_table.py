@@ -19,7 +19,7 @@ from facexai.results import PairSaliency
 PairMethod = Callable[[Tensor, Tensor], PairSaliency] | PairSaliency | Tensor
 
 SCHEMES: tuple[Scheme, ...] = ("deletion", "insertion")
-_PANELS = {
+PANELS = {
     "deletion": "deletion: area under the accuracy, %",
     "insertion": "insertion: area under the accuracy, %",
 }
@@ -55,32 +55,43 @@ def pair_faithfulness(
     if not methods:
         raise ValueError("expected at least one method")
     who = pair_subject(model, first, second, same, protocol, part, **options)
-    rows: list[dict[str, Any]] = []
-    below: list[dict[str, Any]] = []
+    found: dict[str, dict[Scheme, PairCurve]] = {}
     common: dict[Scheme, dict[str, PairCurve | None]] = {}
     for name, method in methods.items():
         maps = method(first, second) if callable(method) and not isinstance(method, Tensor) else method
-        curves = {scheme: measured(who, scheme, maps, known=common.get(scheme)) for scheme in SCHEMES}
-        common = {scheme: {c: curve.controls[c] for c in COMMON} for scheme, curve in curves.items()}
+        found[name] = {scheme: measured(who, scheme, maps, known=common.get(scheme)) for scheme in SCHEMES}
+        common = {scheme: {c: curve.controls[c] for c in COMMON} for scheme, curve in found[name].items()}
+    return pair_table(found, {**who.recipe, "pairs given": who.given, "pairs measured": len(who.chosen)})
+
+
+def pair_table(found: Mapping[str, Mapping[Scheme, PairCurve]], recipe: Mapping[str, Any]) -> Table:
+    """The table of what was measured: method -> scheme -> curve; all methods by the same schemes."""
+    rows, below = [], []
+    for name, curves in found.items():
         rows.append(pair_row(name, curves))
-        below += [
-            _row(f"{control} of {name}", {s: curve.controls[control] for s, curve in curves.items()}, control=True)
-            for control in CONTROLS
-            if control not in COMMON
-        ]
-    shared = [_row(_NAMES[c], {s: common[s][c] for s in SCHEMES}, control=True) for c in COMMON]
-    below = [row for row in (*shared, *below) if row["deletion"] is not None]
-    recipe = {**who.recipe, "pairs given": who.given, "pairs measured": len(who.chosen)}
-    return Table(tuple(rows + [{**dict.fromkeys(rows[0]), **row} for row in below]), recipe, _PANELS)
+        for control in CONTROLS:
+            if control not in COMMON:
+                below.append(_row(f"{control} of {name}", _controls(curves, control), control=True))
+    last = list(found.values())[-1]
+    shared = [_row(_NAMES[c], _controls(last, c), control=True) for c in COMMON]
+    main = next(iter(last))
+    below = [row for row in (*shared, *below) if row[main] is not None]
+    panels = {name: title for name, title in PANELS.items() if name in last}
+    return Table(tuple(rows + [{**dict.fromkeys(rows[0]), **row} for row in below]), recipe, panels)
+
+
+def _controls(curves: Mapping[Scheme, PairCurve], control: str) -> dict[Scheme, PairCurve | None]:
+    return {scheme: curve.controls[control] for scheme, curve in curves.items()}
 
 
 def pair_row(name: str, curves: Mapping[Scheme, PairCurve]) -> dict[str, Any]:
     """A method's row of the table from its two curves."""
     row = _row(name, curves, control=False)
-    gone = curves["deletion"]
-    other = gone.controls["other-pair"]
-    row["specificity"] = None if other is None else other.auc - gone.auc
-    for scheme in SCHEMES:
+    if "deletion" in curves:
+        gone = curves["deletion"]
+        other = gone.controls["other-pair"]
+        row["specificity"] = None if other is None else other.auc - gone.auc
+    for scheme in curves:
         told = "beats" if scheme == "deletion" else "insertion beats"
         row |= {f"{told} {control}": _beats(curves[scheme], control) for control in CONTROLS}
     return row
@@ -88,8 +99,7 @@ def pair_row(name: str, curves: Mapping[Scheme, PairCurve]) -> dict[str, Any]:
 
 def _row(name: str, curves: Mapping[Scheme, PairCurve | None], *, control: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"map": name, "control": control}
-    for scheme in SCHEMES:
-        curve = curves[scheme]
+    for scheme, curve in curves.items():
         row[scheme] = None if curve is None else curve.auc
         row[f"{scheme} interval"] = None if curve is None else curve.interval
         row[f"{scheme} cosine"] = None if curve is None else curve.cosine_area.mean

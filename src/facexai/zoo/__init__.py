@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -12,7 +13,7 @@ from facexai.models import FaceModel
 from facexai.zoo.dlib_resnet29 import DlibResNet29, dlib_resnet29
 from facexai.zoo.facenet_casia import InceptionResnetV1, facenet_casia
 
-__all__ = ["ENTRIES", "DlibResNet29", "Entry", "InceptionResnetV1", "load", "names"]
+__all__ = ["ENTRIES", "DlibResNet29", "Entry", "InceptionResnetV1", "by_name", "load", "names"]
 
 
 @final
@@ -72,6 +73,22 @@ def load(name: str, **options: Any) -> FaceModel:
     if options.get("path") is None:
         object.__setattr__(model, "source", f"{name}?{json.dumps(options, sort_keys=True)}")
     return model
+
+
+def by_name(name: str) -> FaceModel:
+    """A network that a user named: one of :func:`names`, or ``package.module:factory``, also beside the user.
+
+    Raises:
+        ValueError: no such network, or the factory fails.
+        ImportError: as :func:`load`.
+    """
+    if ":" in name:
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # a module beside the user, as python -m finds it
+        return FaceModel.from_source(name)
+    if name not in ENTRIES:
+        raise ValueError(f"no network is called {name!r}; {near_matches(name, ENTRIES)} Or say package.module:factory")
+    return load(name)
 
 
 def _from_source(source: str) -> FaceModel:

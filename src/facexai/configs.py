@@ -1,0 +1,68 @@
+"""TOML files read into dataclasses, checked key by key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from facexai._messages import near_matches
+
+Made = TypeVar("Made")
+
+
+def read(path: Path, kind: type[Made], needs: Sequence[str], example: str) -> Made:
+    """A TOML file as a dataclass; lists become tuples.
+
+    Args:
+        path: the file.
+        kind: the dataclass.
+        needs: keys that the file must have.
+        example: the shortest file that works, for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no TOML, an unknown key, a missing one, or a value of another type.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; it needs at least\n{example}")
+    try:
+        content = tomllib.loads(path.read_text("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is no TOML file: {error}") from None
+    made = checked(content, kind, path.name)
+    missing = [name for name in needs if name not in content]
+    if missing:
+        raise ValueError(f"{path.name} lacks {missing[0]!r}; it needs at least\n{example}")
+    return kind(**made)
+
+
+def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
+    """Values by name of a field, lists as tuples; refuses unknown names and other types."""
+    hints, names = get_type_hints(kind), {field.name: str(field.type) for field in fields(kind)}
+    found = {}
+    for name, value in content.items():
+        if name not in names:
+            raise ValueError(f"{where}: unknown key {name!r}; {near_matches(name, names)}")
+        value = tuple(value) if isinstance(value, list) else value
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{where}: expected {name} as {names[name]}, got {value!r}")
+        found[name] = value
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(v, get_args(hint)[0]) for v in value)
+    if get_origin(hint) is not None:
+        hint = get_origin(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or (value is None if hint is NoneType else isinstance(value, hint))

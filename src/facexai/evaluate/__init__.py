@@ -1,0 +1,7 @@
+"""The same measurements over whole data sets, on one machine or many, that can be cut off and started again."""
+
+from facexai.evaluate.config import Config, read
+from facexai.evaluate.results import Results
+from facexai.evaluate.run import run
+
+__all__ = ["Config", "Results", "read", "run"]

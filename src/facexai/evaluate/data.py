@@ -1,0 +1,127 @@
+"""Data sets of a run: which photos there are, whose they are, and which of them are pairs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io as text_io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facexai import images, metrics
+from facexai.images.files import decode
+from facexai.images.pairs import relative, text_of
+
+Source = Path | bytes
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Photos, and which of them are measured.
+
+    Attributes:
+        sources: files, or encoded pictures from a packed file.
+        names: of the photos, below the folder that they are in.
+        identities: the person in each photo, or None where the data set does not say.
+        index: (P, 2) photos of each pair, for pairs.
+        same: (P,) one person, for pairs.
+    """
+
+    sources: Sequence[Source]
+    names: Sequence[str]
+    identities: Sequence[str] | None
+    index: NDArray[np.int64] | None = None
+    same: NDArray[np.bool_] | None = None
+
+    def photo(self, number: int) -> Tensor:
+        """(1, 3, H, W) RGB in [0, 1], of any size.
+
+        Raises:
+            FileNotFoundError, ValueError: it is gone, or not readable.
+        """
+        source = self.sources[number]
+        if isinstance(source, Path):
+            return images.load(source)
+        return decode(text_io.BytesIO(source), self.names[number])[None]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the list: names, people, sizes of files, pairs."""
+        found = hashlib.sha256()
+        for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
+            size = source.stat().st_size if isinstance(source, Path) else len(source)
+            who = "" if self.identities is None else self.identities[number]
+            found.update(f"{name}\t{who}\t{size}\n".encode("utf-8", "surrogateescape"))
+        if self.index is not None and self.same is not None:
+            found.update(self.index.tobytes() + self.same.tobytes())
+        return found.hexdigest()
+
+
+def opened(path: Path, root: Path | None) -> DataSet:
+    """The data set at a path; see :class:`~facexai.evaluate.Config`.
+
+    Raises:
+        FileNotFoundError: no such folder or file, or a photo that it names.
+        ValueError: no photo, or a file of no known form.
+    """
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no folder or file {path}")
+    root = path.parent if root is None else root
+    if path.suffix.lower() == ".csv" and (rows := _listed(path)) is not None:
+        return _table(path, root, rows)
+    pairs = metrics.read_pairs(path, root)
+    photos: Sequence[Source] = pairs.images
+    names = [relative(image, i, root) for i, image in enumerate(photos)]
+    people = [name.rsplit("/", 1)[0] for name in names] if all("/" in name for name in names) else None
+    return DataSet(photos, names, people, pairs.index, pairs.same)
+
+
+def _folder(path: Path) -> DataSet:
+    people = {p.name: images.photo_files(p) for p in sorted(path.iterdir()) if p.is_dir() and p.name[0] != "."}
+    files = [(name, photo) for name, photos in people.items() for photo in photos]
+    if files:
+        return DataSet([p for _, p in files], [f"{name}/{p.name}" for name, p in files], [name for name, _ in files])
+    photos = images.photo_files(path)
+    if not photos:
+        raise ValueError(f"{path} holds no photos; expected NAME/*.jpg (or png, webp, bmp), or photos")
+    return DataSet(photos, [p.name for p in photos], None)
+
+
+def _listed(path: Path) -> list[dict[str, str]] | None:
+    """The rows of a CSV with a column ``image``; None for another one."""
+    text = text_of(path)
+    head = text.lstrip().split("\n", 1)[0]
+    table = csv.DictReader(text_io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+    columns = [name.strip().lower() for name in table.fieldnames or ()]
+    if "image" not in columns:
+        return None
+    table.fieldnames = columns
+    rows = []
+    for row in table:
+        cells = [row[name] for name in columns]
+        if None in row or any(cell is None for cell in cells) or not row["image"].strip():
+            raise ValueError(f"{path.name}, line {table.line_num}: expected {len(columns)} cells, the image among them")
+        rows.append({name: row[name].strip() for name in columns})
+    return rows
+
+
+def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:
+    if not rows:
+        raise ValueError(f"{path.name} names no photos")
+    files = [root / row["image"] for row in rows]
+    missing = [row["image"] for row, file in zip(rows, files, strict=True) if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{path.name}: {len(missing)} photos are not in {root}, such as {missing[0]}")
+    if len(set(files)) < len(files):
+        raise ValueError(f"{path.name} names a photo twice")
+    people = [row["identity"] for row in rows] if "identity" in rows[0] else None
+    return DataSet(files, [relative(file, i, root) for i, file in enumerate(files)], people)

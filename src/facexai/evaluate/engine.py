@@ -1,0 +1,128 @@
+"""Who works on which shard: this process, one rank of several under torchrun, or Ray's actors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, final
+
+from torch import Tensor
+from tqdm import tqdm
+
+from facexai._messages import told
+from facexai.evaluate.prefetch import ahead
+from facexai.evaluate.stage import Part, Shards
+from facexai.evaluate.work import Work
+
+_POLL = 0.2
+
+
+class Engine(Protocol):
+    """Sees to it that all shards of a stage are committed."""
+
+    def complete(self, number: int, shards: Shards) -> None:
+        """Returns when the last shard of the ``number``-th stage is committed, whoever did it."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Rank:
+    """This process: the only one, or one of several that share a folder.
+
+    Attributes:
+        work: of the run.
+        rank, world: which of how many.
+        readers: threads that read photos ahead.
+        patience: seconds without any new shard after which the other ranks are given up.
+        progress: show a progress bar.
+    """
+
+    work: Work
+    rank: int = 0
+    world: int = 1
+    readers: int = 2
+    patience: float = 1800.0
+    progress: bool = False
+
+    def complete(self, number: int, shards: Shards) -> None:
+        """Do this rank's part, then wait for the others'."""
+        mine = [shard for shard in shards.missing() if shard % self.world == self.rank]
+        total = sum(len(shards.items(shard)) for shard in range(self.rank, len(shards), self.world))
+        left = sum(len(shards.items(shard)) for shard in mine)
+        with progress_bar(shards, total, total - left, self.progress) as bar:
+            for shard, seconds in worked(self.work, shards, mine, self.readers, bar.update):
+                note_time(self.work.store.folder.parent, self.rank, shards, shard, seconds)
+        self._wait(shards)
+
+    def _wait(self, shards: Shards) -> None:
+        seen, since = len(shards), time.monotonic()
+        while missing := shards.missing():
+            if len(missing) != seen:
+                seen, since = len(missing), time.monotonic()
+            if time.monotonic() - since > self.patience:
+                raise TimeoutError(
+                    f"{len(missing)} shards of other ranks are missing, none came for {self.patience:g} s; start the "
+                    "same run again: what is committed stays"
+                )
+            time.sleep(_POLL)
+
+
+def progress_bar(shards: Shards, total: int, done: int, progress: bool) -> tqdm:
+    """Items of a stage, with rate and time left."""
+    stage = shards.stage
+    return tqdm(total=total, initial=done, desc=stage.name, unit=stage.unit, disable=not progress, file=sys.stderr)
+
+
+def worked(
+    work: Work, shards: Shards, mine: Sequence[int], readers: int, tick: Callable[[int], object] = lambda _: None
+) -> Iterator[tuple[int, float]]:
+    """Work on shards one after the other and commit each; gives its number and the seconds that it took."""
+
+    def read(asked: tuple[int, range]) -> dict[int, Tensor | str]:
+        return {photo: _face(work, photo) for photo in shards.stage.photos(asked[1])}
+
+    batches = [(shard, items) for shard in mine for items in shards.batches(shard)]
+    parts: list[Part] = []
+    failed: dict[int, str] = {}
+    start = time.perf_counter()
+    for (shard, items), found in ahead(read, batches, readers):
+        failed |= {photo: face for photo, face in found.items() if isinstance(face, str)}
+        faces = {photo: face for photo, face in found.items() if not isinstance(face, str)}
+        parts.append(shards.stage.step(items, faces))
+        tick(len(items))
+        if items.stop == shards.items(shard).stop:
+            shards.commit(shard, parts, failed)
+            yield shard, time.perf_counter() - start
+            parts, failed, start = [], {}, time.perf_counter()
+
+
+def _face(work: Work, photo: int) -> Tensor | str:
+    """A face, or why there is none."""
+    try:
+        return work.face(photo)
+    except (ValueError, OSError) as error:
+        source = work.data.sources[photo]
+        return told(error).replace(str(source), source.name) if isinstance(source, Path) else told(error)
+
+
+def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: float) -> None:
+    """Timings stand in files of their own: results do not depend on them."""
+    row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
+    line = json.dumps(row)
+    with (folder / f"timings-{rank}.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+
+def ranks() -> tuple[int, int, int]:
+    """Rank, number of ranks and rank on this machine, as torchrun says them; (0, 1, 0) without it."""
+    rank, world, local = (os.environ.get(name, default) for name, default in _ENVIRONMENT)
+    return int(rank), int(world), int(local)
+
+
+_ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

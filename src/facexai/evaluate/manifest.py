@@ -1,0 +1,76 @@
+"""What a folder of results belongs to, so that two different runs are never mixed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import facexai
+from facexai import io
+from facexai.evaluate.work import Work
+
+FILE = "manifest.json"
+_FORMAT = 1
+_POLL = 0.2
+
+
+def manifest_of(work: Work) -> dict[str, Any]:
+    """Configuration, versions, the model's fingerprint and the list of items."""
+    made: dict[str, Any] = {"format": _FORMAT, "task": work.task}
+    made |= {f"config {name}": value for name, value in _choices(work).items()}
+    versions = {"facexai": facexai.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    made |= {f"version of {name}": str(value).partition("+")[0] for name, value in versions.items()}
+    made |= {"model": repr(work.network), "fingerprint": work.network.fingerprint}
+    made |= {"photos": len(work.data.names), "data": work.data.digest, "shard": work.config.shard}
+    counts = {"enrolled": len(work.enrolled), "measured": len(work.probes)}
+    told: dict[str, Any] = json.loads(json.dumps(made | counts, default=list))
+    return told
+
+
+def _choices(work: Work) -> dict[str, Any]:
+    given = work.config.record() | {"explainers": list(work.explainers), "metrics": list(work.metrics)}
+    return {name: value for name, value in given.items() if name != "model"}  # it is told apart by its fingerprint
+
+
+def claim(folder: Path, manifest: Mapping[str, Any], *, first: bool, patience: float) -> None:
+    """Make the folder this run's, or continue in it.
+
+    Args:
+        folder: of the run.
+        manifest: of this run.
+        first: whether this worker writes it; the others wait for it.
+        patience: seconds to wait.
+
+    Raises:
+        ValueError: the folder holds another run.
+        OSError: it cannot be written.
+        TimeoutError: the first worker did not write it.
+    """
+    file, started = folder / FILE, time.monotonic()
+    if first and not file.is_file():
+        if (folder / "shards").is_dir() and any((folder / "shards").iterdir()):
+            raise ValueError(f"{folder} holds shards without {FILE}; choose another folder, or delete this one")
+        try:
+            (folder / "shards").mkdir(parents=True, exist_ok=True)
+            io.write_json(file, manifest)
+        except OSError as error:
+            raise OSError(f"cannot write into {folder} ({error.strerror or error}); choose another folder") from error
+    while not file.is_file():
+        if time.monotonic() - started > patience:
+            raise TimeoutError(f"no {FILE} in {folder} after {patience:g} s; has the first worker stopped?")
+        time.sleep(_POLL)
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); choose another folder, or delete this one") from error
+    if found != manifest:
+        known = found if isinstance(found, dict) else {}
+        odd = [k for k in {**known, **manifest} if known.get(k) != manifest.get(k)]
+        told = "; ".join(f"{k.removeprefix('config ')} was {known.get(k)!r}, is {manifest.get(k)!r}" for k in odd[:3])
+        raise ValueError(f"{folder} holds another run ({told}); choose another folder, or delete this one")

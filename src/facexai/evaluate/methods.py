@@ -1,0 +1,129 @@
+"""Explainers by name, as configurations and command lines say them.
+
+A name of :data:`CLASS_METHODS` or :data:`PAIR_METHODS`, ``captum.NAME`` for a baseline, or ``package.module:function``,
+which is called with the gallery or network (for pairs: the network and the threshold) and the options, and returns an
+explainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+from facexai import baselines
+from facexai._messages import near_matches
+from facexai.explainers import (
+    CAM,
+    FGGB,
+    SDD,
+    XSSAB,
+    CorrRISE,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    PairCAM,
+    ScoreCAM,
+)
+from facexai.models import FaceModel, WhiteBox
+
+Entry = str | Mapping[str, Any]
+
+CLASS_METHODS: dict[str, Any] = {
+    "cam": CAM,
+    "hirescam": HiResCAM,
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "layercam": LayerCAM,
+    "scorecam": ScoreCAM,
+    "corrrise": CorrRISE,
+}
+"""Explainers of classes; ``sdd`` and ``sdd-NAME`` wrap them."""
+
+PAIR_METHODS: dict[str, Any] = {"fggb": FGGB, "xssab": XSSAB, "corrrise": CorrRISE, "paircam": PairCAM}
+"""Explainers of pairs."""
+
+_SDD = {field.name for field in fields(SDD)} - {"base"}
+
+
+def label(entry: Entry) -> str:
+    """What an entry is called in tables: its ``name``, or method and options."""
+    if isinstance(entry, str):
+        return entry
+    if "name" in entry:
+        return str(entry["name"])
+    options = [f"{key}={value}" for key, value in entry.items() if key != "method"]
+    return ", ".join([str(entry.get("method")), *options])
+
+
+def class_explainers(entries: Sequence[Entry], classifier: WhiteBox) -> dict[str, Any]:
+    """Explainers of classes by label.
+
+    Raises:
+        ValueError: unknown names or options, two entries of one label.
+    """
+    return _made(entries, lambda method, options: class_explainer(method, classifier, **options))
+
+
+def pair_explainers(entries: Sequence[Entry], model: FaceModel, threshold: float) -> dict[str, Any]:
+    """Explainers of pairs by label; errors are those of :func:`class_explainers`."""
+    return _made(entries, lambda method, options: pair_explainer(method, model, threshold=threshold, **options))
+
+
+def class_explainer(method: str, classifier: WhiteBox, **options: Any) -> Any:
+    """One explainer of classes; ``sdd`` and ``sdd-NAME`` take the options of both.
+
+    >>> from facexai import FaceModel, InputSpec
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(576, 9))
+    >>> class_explainer("sdd-cam", FaceModel(net, InputSpec(14), output="logits"), rivals=2).rivals
+    2
+    """
+    if ":" in method:
+        return _called(method, classifier, **options)
+    if method.startswith("captum."):
+        return baselines.captum(method.partition(".")[2], classifier, **options)  # type: ignore[arg-type]
+    if method == "sdd" or method.startswith("sdd-"):
+        own = {name: value for name, value in options.items() if name in _SDD}
+        base = {name: value for name, value in options.items() if name not in _SDD}
+        return SDD(class_explainer(method.partition("-")[2] or "hirescam", classifier, **base), **own)
+    return _of(CLASS_METHODS, method, [*CLASS_METHODS, "sdd", "sdd-cam", "sdd-scorecam"])(classifier, **options)
+
+
+def pair_explainer(method: str, model: FaceModel, *, threshold: float | None, **options: Any) -> Any:
+    """One explainer of pairs."""
+    if ":" in method:
+        return _called(method, model, threshold, **options)
+    return _of(PAIR_METHODS, method, list(PAIR_METHODS))(model, threshold=threshold, **options)
+
+
+def _of(known: Mapping[str, Any], method: str, shown: Sequence[str]) -> Any:
+    if method not in known:
+        raise ValueError(f"no explainer is called {method!r}; {near_matches(method, shown)}")
+    return known[method]
+
+
+def _made(entries: Sequence[Entry], make: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in entries:
+        options = {} if isinstance(entry, str) else {k: v for k, v in entry.items() if k not in ("method", "name")}
+        method = entry if isinstance(entry, str) else entry.get("method")
+        if not isinstance(method, str):
+            raise ValueError(f"an explainer needs its method as text, got {entry!r}")
+        if label(entry) in found:
+            raise ValueError(f"two explainers are called {label(entry)!r}; give one of them another name")
+        try:
+            found[label(entry)] = make(method, options)
+        except TypeError as error:
+            raise ValueError(f"explainer {label(entry)!r}: {error}") from error
+    return found
+
+
+def _called(source: str, *arguments: Any, **options: Any) -> Any:
+    module, _, function = source.partition(":")
+    try:
+        return getattr(import_module(module), function)(*arguments, **options)
+    except Exception as error:  # whatever the user's module or function raises
+        raise ValueError(f"cannot make {source!r}: {type(error).__name__}: {error}") from error

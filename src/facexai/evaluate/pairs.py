@@ -1,0 +1,322 @@
+"""A run about pairs: every photo is embedded, then every pair that the protocol chooses is explained and measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facexai import metrics
+from facexai.evaluate.exact_sum import mean_of, summed
+from facexai.evaluate.methods import pair_explainers
+from facexai.evaluate.people import next_other
+from facexai.evaluate.stage import Faces, Part, Shards, stacked
+from facexai.evaluate.work import Work
+from facexai.explainers.kept import Kept
+from facexai.explainers.pairs import Pairwise
+from facexai.metrics.pair_curves import PairCurve, Scheme, measured
+from facexai.metrics.pair_orders import COMMON, CONTROLS
+from facexai.metrics.pair_protocol import Protocol, resolve
+from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject
+from facexai.results import PairSaliency
+from facexai.store import Store
+
+MAPS = ("own", *CONTROLS)
+"""Second axis of the rows of curves."""
+
+_MEMORY = 2**30  # bytes of evidence of faces that a worker holds
+
+
+@final
+@dataclass(eq=False)
+class Pairs:
+    """The stages of the run, and what they found.
+
+    Attributes:
+        work: configuration, data, network and store.
+        rank: number of the worker; evidence that does not fit into memory goes to a folder of its own.
+    """
+
+    work: Work
+    rank: int = 0
+    decided: Decided = field(init=False)
+
+    def stages(self) -> Iterator[Shards]:
+        """Each must be committed before the next is asked for."""
+        self.embedded = self.work.shards(_Embed(self.work))
+        yield self.embedded
+        self.decided = decided(self.work, self.embedded)
+        explainers = pair_explainers(self.work.explainers, self.work.network, self.decided.threshold)
+        folder = self.work.store.folder.parent / "evidence" / str(self.rank)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
+        try:
+            caches = {}
+            for k, name in enumerate(explainers):
+                (folder / str(k)).mkdir(parents=True)
+                caches[name] = Kept(_MEMORY // len(explainers), Store(folder / str(k)))
+            self.maps = self.work.shards(_Maps(self.work, self.decided, explainers, caches))
+            yield self.maps
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.numbers = self.work.shards(_Measure(self.work, self.decided, self.maps))
+        yield self.numbers
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Embed:
+    """The embedding of every photo."""
+
+    work: Work
+    name: str = "embed"
+    unit: str = "photo"
+
+    @property
+    def count(self) -> int:
+        return len(self.work.data.names)
+
+    def photos(self, items: range) -> Sequence[int]:
+        return items
+
+    def step(self, items: range, faces: Faces) -> Part:
+        kept = [item for item in items if item in faces]
+        if not kept:
+            return Part([])
+        network = self.work.network
+        return Part(kept, {"units": network.embed(stacked(faces, kept, network.device)).cpu()})
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What the network says about all pairs, and which of them are explained.
+
+    Attributes:
+        scores: (P,) cosines; NaN where a photo could not be read.
+        threshold: from which a pair is accepted.
+        chosen: (P,) whether the protocol is about the pair.
+        signs: (P,) 1 where the similar part of the map is judged, -1 where the dissimilar one is.
+        protocol: with the threshold found.
+    """
+
+    scores: NDArray[np.float64]
+    threshold: float
+    chosen: NDArray[np.bool_]
+    signs: NDArray[np.int64]
+    protocol: Protocol
+
+    @property
+    def sides(self) -> int:
+        """How many images of a pair are changed."""
+        return 2 if self.protocol.perturb == "both" else 1
+
+
+def decided(work: Work, embedded: Shards) -> Decided:
+    """Score all pairs, find the threshold, choose.
+
+    Raises:
+        ValueError: no readable pair, no pair that the protocol is about, labels of one kind for a rule that needs both.
+    """
+    config, index, same = work.config, work.data.index, work.data.same
+    assert index is not None
+    assert same is not None
+    index, same = index[: config.limit], same[: config.limit]
+    _, how = resolve(config.protocol, config.part)  # type: ignore[arg-type]
+    read = embedded.measured()
+    place = np.full(len(work.data.names), -1)
+    place[read] = np.arange(len(read))
+    first, second = place[index[:, 0]], place[index[:, 1]]
+    readable = (first >= 0) & (second >= 0)
+    if not readable.any():
+        raise ValueError(f"no pair has two photos that could be read, such as {work.why(embedded)}")
+    units = torch.nn.functional.normalize(embedded.rows("units").double())
+    cosines = (units[first] * units[second]).sum(1).numpy()
+    scores = np.where(readable, cosines, np.nan)
+    rule = how.threshold if config.threshold is None else config.threshold
+    limit = metrics.threshold(scores[readable], same[readable], rule)
+    accepted = cosines >= limit
+    wanted = {"genuine": same, "impostor": ~same, "accepted": accepted, "rejected": ~accepted}
+    chosen = readable & wanted.get(how.pairs, np.ones_like(same))
+    if not chosen.any():
+        raise ValueError(f"the protocol is about {how.pairs} pairs and none is one (threshold {limit:.3f})")
+    part = {"similar": np.ones(len(same), np.int64), "dissimilar": np.full(len(same), -1)}
+    signs = part.get(config.part, np.where(same, 1, -1))
+    return Decided(scores, limit, chosen, signs, replace(how, pairs="all", threshold=limit))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """Every explainer's signed maps of the chosen pairs; a worker observes a photo once.
+
+    A photo is observed alone: batches of new photos would depend on what the worker met before.
+    """
+
+    work: Work
+    decided: Decided
+    explainers: Mapping[str, Pairwise[PairSaliency]]
+    caches: Mapping[str, Kept]
+    name: str = "maps"
+    unit: str = "pair"
+
+    @property
+    def count(self) -> int:
+        return len(self.decided.scores)
+
+    def photos(self, items: range) -> Sequence[int]:
+        return _photos(self.work, self.decided, items)
+
+    def step(self, items: range, faces: Faces) -> Part:
+        kept = _kept(self.work, self.decided, items, faces)
+        if not kept:
+            return Part([])
+        size, sides = self.work.network.spec.height_width, self.decided.sides
+        rows, sums = {}, {}
+        for label, explainer in self.explainers.items():
+            made = [self._one(label, explainer, faces, pair) for pair in _of(self.work, kept)]
+            maps = torch.cat(made)[:, :sides].float().cpu()
+            rows[f"{label}: maps"] = maps
+            for sign in (1, -1):
+                mine = torch.from_numpy(self.decided.signs[kept] == sign)
+                turned = sign * maps[mine]
+                each = [summed(side, size) for side in turned.unbind(1)]
+                sums[f"{label}: {sign}"] = torch.stack(each)
+        return Part(kept, rows, sums)
+
+    def _one(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, pair: tuple[int, int]) -> Tensor:
+        """(1, 2, H, W)."""
+        device, cache = self.work.network.device, self.caches[label]
+        if not explainer.portable:
+            return explainer.answer(*(explainer.observe(faces[photo].to(device)) for photo in pair)).maps
+        for photo in pair:
+            if photo not in cache:
+                cache.put(photo, explainer.observe(faces[photo].to(device)))
+        return explainer.answer(*(cache.get(photo) for photo in pair)).maps
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Measure:
+    """Curves over the chosen pairs, for every map and every control."""
+
+    work: Work
+    decided: Decided
+    maps: Shards
+    name: str = "measure"
+    unit: str = "pair"
+
+    @property
+    def count(self) -> int:
+        return len(self.decided.scores)
+
+    @cached_property
+    def partners(self) -> dict[int, int] | None:
+        """For each measured pair the next with the same part and another person; None where one has none."""
+        found: dict[int, int] = {}
+        items = self.maps.measured()
+        for sign in (1, -1):
+            mine = items[self.decided.signs[items] == sign].tolist()
+            others = next_other(len(mine), [person(self.work, i) for i in mine] if self.work.knows_people else None)
+            if others is None and mine:
+                return None
+            found |= {item: mine[other] for item, other in zip(mine, others or [], strict=True)}
+        return found
+
+    @cached_property
+    def mean_maps(self) -> dict[str, dict[int, Tensor]]:
+        """By explainer and sign."""
+        items, size = self.maps.measured(), self.work.network.spec.height_width
+        found: dict[str, dict[int, Tensor]] = {}
+        for label in self.work.labels:
+            found[label] = {}
+            for sign in (1, -1):
+                count = int((self.decided.signs[items] == sign).sum())
+                if count > 1 and (total := self.maps.total(f"{label}: {sign}")) is not None:
+                    found[label][sign] = torch.stack([mean_of(side, count, size) for side in total])
+        return found
+
+    def photos(self, items: range) -> Sequence[int]:
+        return _photos(self.work, self.decided, items)
+
+    def step(self, items: range, faces: Faces) -> Part:
+        known = set(self.maps.store.get(self.maps.key(items[0] // self.maps.size), ["items"])["items"].tolist())
+        kept = [item for item in _kept(self.work, self.decided, items, faces) if item in known]
+        if not kept:
+            return Part([])
+        network, same = self.work.network, self.work.data.same
+        assert same is not None
+        first, second = (stacked(faces, [pair[s] for pair in _of(self.work, kept)], network.device) for s in (0, 1))
+        who = pair_subject(
+            network,
+            first,
+            second,
+            same[kept],
+            self.decided.protocol,
+            self.work.config.part,  # type: ignore[arg-type]
+            identities=[person(self.work, item) for item in kept],
+            items=kept,
+            seed=self.work.config.seed,
+            batch_size=self.work.config.micro_batch,
+        )
+        rows: dict[str, Tensor] = {}
+        common: dict[str, dict[str, PairCurve | None]] = {name: {} for name in self.work.metrics}
+        for label in self.work.labels:
+            rows |= self._measured(replace(who, reference=self._reference(kept, label)), kept, label, common)
+        return Part(kept, rows)
+
+    def _measured(
+        self, who: PairSubject, items: Sequence[int], label: str, common: dict[str, dict[str, PairCurve | None]]
+    ) -> dict[str, Tensor]:
+        """Rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN without such a control."""
+        found = {}
+        maps = self.maps.of(items, f"{label}: maps")
+        for name in self.work.metrics:
+            scheme: Scheme = "deletion" if name == "deletion" else "insertion"
+            curve = measured(who, scheme, maps, known=common[name])
+            common[name] = {control: curve.controls[control] for control in COMMON}
+            each = (curve, *(curve.controls[control] for control in CONTROLS))
+            table = [_numbers(one, like=curve) for one in each]
+            found[f"{label}: {name}"] = torch.from_numpy(np.stack(table, 1))
+        return found
+
+    def _reference(self, items: Sequence[int], label: str) -> PairReference:
+        others = None
+        if self.partners is not None:
+            others = self.maps.of([self.partners[item] for item in items], f"{label}: maps")
+        return PairReference(self.mean_maps[label], others)
+
+
+def _numbers(curve: PairCurve | None, like: PairCurve) -> NDArray[np.float64]:
+    """(n, steps + 1, 2); NaN for none."""
+    if curve is None:
+        return np.full((*like.correct.shape, 2), np.nan)
+    return np.stack([curve.correct, curve.cosines], 2)
+
+
+def person(work: Work, pair: int) -> str:
+    """Who is in the probe of a pair; where the data set does not say, every pair is somebody of its own."""
+    assert work.data.index is not None
+    return work.person(int(work.data.index[pair, 0])) if work.knows_people else str(pair)
+
+
+def _of(work: Work, items: Sequence[int]) -> list[tuple[int, int]]:
+    assert work.data.index is not None
+    return [(int(i), int(j)) for i, j in work.data.index[list(items)]]
+
+
+def _photos(work: Work, decided: Decided, items: range) -> list[int]:
+    chosen = [item for item in items if decided.chosen[item]]
+    return sorted({photo for pair in _of(work, chosen) for photo in pair}) if chosen else []
+
+
+def _kept(work: Work, decided: Decided, items: range, faces: Faces) -> list[int]:
+    chosen = [item for item in items if decided.chosen[item]]
+    pairs = zip(chosen, _of(work, chosen), strict=True) if chosen else ()
+    return [item for item, pair in pairs if pair[0] in faces and pair[1] in faces]

@@ -1,0 +1,147 @@
+"""What a run found: numbers of all items put together, in a table, a report, plots and a row for each item."""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from facexai import io
+from facexai.evaluate.manifest import manifest_of
+from facexai.evaluate.work import Work
+from facexai.metrics import Curve, Drop, PairCurve, Statistic, Table
+from facexai.metrics.shape import Narrowness, Overlap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a run found.
+
+    Attributes:
+        table: a row for each explainer, then the controls that do not depend on it.
+        measured: explainer -> metric -> the object that :mod:`facexai.metrics` gives for data in memory.
+        report: everything that is written to ``results.json``.
+        mean_maps: name -> (H, W): the mean of all maps of an explainer, each scaled to [0, 1].
+        folder: of the run.
+    """
+
+    table: Table
+    measured: Mapping[str, Mapping[str, Any]]
+    report: Mapping[str, Any]
+    mean_maps: Mapping[str, Tensor]
+    folder: Path
+
+    def __len__(self) -> int:
+        return int(self.report["counts"]["measured"])
+
+    def __repr__(self) -> str:
+        counts, unit = self.report["counts"], self.report["unit"]
+        lost = f", {counts['unreadable']} photos could not be read" if counts["unreadable"] else ""
+        return f"{counts['measured']} of {counts['items']} {unit}s measured{lost}"
+
+    def __str__(self) -> str:
+        return f"{self.table}\n{self!r}"
+
+    def plot(self) -> Figure:
+        """The main columns of the table with their intervals, controls in grey."""
+        return self.table.plot()
+
+    def _repr_html_(self) -> str:
+        from facexai.results.notebook import drawn
+
+        return drawn(self, self, self.plot)
+
+
+def written(
+    work: Work,
+    folder: Path,
+    table: Table,
+    measured: Mapping[str, Mapping[str, Any]],
+    maps: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    counts: dict[str, int],
+    failed: Mapping[int, str],
+) -> Results:
+    """What was found, written: ``results.json``, ``.txt`` and ``.png``, a row for each item, what could not be read."""
+    manifest = {name: value for name, value in manifest_of(work).items() if name != "shard"}
+    details = {
+        label: {metric: one.rows() for metric, one in found.items() if hasattr(one, "rows")}
+        for label, found in measured.items()
+    }
+    counts = {**counts, "unreadable": len(failed)}
+    report = {**about, "counts": counts, "run": manifest, "table": list(table.rows), "details": details}
+    made = Results(table, measured, report, maps, folder)
+    lost = [[work.data.names[photo], failed[photo]] for photo in sorted(failed)]
+    _write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
+    _write_csv(folder / "items.csv", *_items(work, measured))
+    io.write_whole(folder / "results.txt", lambda file: file.write(f"{made}\n".encode()))
+    _draw(made)
+    io.write_json(folder / "results.json", report)  # last: where it stands, the run is over
+    return made
+
+
+def _items(work: Work, measured: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], Iterable[list[Any]]]:
+    """A row for each item: photos, people, and the main number of every metric."""
+    columns = {f"{label}: {metric}": _main(one) for label, found in measured.items() for metric, one in found.items()}
+    items = next(iter(columns.values())).items.tolist()
+    numbers = [statistic.values for statistic in columns.values()]
+
+    def rows() -> Iterable[list[Any]]:
+        for row, item in enumerate(items):
+            yield [*_photos(work, item), *(f"{values[row]:.6g}" for values in numbers)]
+
+    head = ["image", "identity"] if work.data.index is None else ["first", "second", "same"]
+    return [*head, *columns], rows()
+
+
+def _photos(work: Work, item: int) -> list[Any]:
+    names = work.data.names
+    if work.data.index is None or work.data.same is None:
+        photo = work.probes[item]
+        return [names[photo], work.person(photo) if work.knows_people else ""]
+    first, second = work.data.index[item].tolist()
+    return [names[first], names[second], int(work.data.same[item])]
+
+
+def _main(one: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
+    if isinstance(one, Drop):
+        return one.probability
+    if isinstance(one, Narrowness):
+        return one.half_mass
+    return one.after if isinstance(one, Overlap) else one.area
+
+
+def _write_csv(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:
+    def write(file: Any) -> None:
+        text = text_io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="", write_through=True)
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(head)
+        table.writerows(rows)
+        text.detach()
+
+    io.write_whole(path, write)
+
+
+def _draw(made: Results) -> None:
+    """The plots, where there is something to draw with."""
+    try:
+        from facexai import plots
+
+        if made.table.panels:
+            plots.save(made.plot(), made.folder / "results.png")
+        if made.mean_maps:
+            stacked = torch.stack(list(made.mean_maps.values()))
+            drawn = plots.overlays(stacked, None, list(made.mean_maps), label="mean of all maps, each scaled to [0, 1]")
+            plots.save(drawn, made.folder / "mean_maps.png")
+    except ImportError:  # the extra ``plot``; numbers are what a run is for
+        return

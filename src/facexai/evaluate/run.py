@@ -1,0 +1,98 @@
+"""Running a measurement over a data set: in this process, on several ranks, or on Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from facexai.evaluate import found
+from facexai.evaluate.config import Config
+from facexai.evaluate.engine import Engine, Rank, ranks
+from facexai.evaluate.manifest import claim, manifest_of
+from facexai.evaluate.pairs import Pairs
+from facexai.evaluate.people import People
+from facexai.evaluate.results import Results
+from facexai.evaluate.work import Work, prepared
+from facexai.models import FaceModel
+
+EngineName = Literal["auto", "process", "torchrun", "ray"]
+ENGINES: tuple[EngineName, ...] = ("auto", "process", "torchrun", "ray")
+
+
+def run(
+    config: Config,
+    out: str | Path,
+    *,
+    model: FaceModel | None = None,
+    base: str | Path = ".",
+    engine: EngineName = "auto",
+    readers: int = 2,
+    actors: int = 2,
+    device: str | None = None,
+    threads: int | None = None,
+    patience: float = 1800.0,
+    progress: bool = False,
+) -> Results | None:
+    """Explain and measure a data set; start it again after a break, and it goes on where it was.
+
+    Every number is kept per item, batches are fixed by the list of items, and randomness depends on the item: engines,
+    numbers of workers and breaks change no bit of the results, on one kind of device and number of threads.
+
+    Args:
+        config: what is measured.
+        out: folder of the run. Shards are committed there by renaming whole files; a break loses the shard in flight.
+        model: instead of the configuration's; for ``"ray"`` it must pickle.
+        base: folder that paths in the configuration are relative to.
+        engine: ``"process"``: this one; ``"torchrun"``: the ranks that torchrun started divide the shards, without a
+            process group; ``"ray"``: actors (extra ``ray``). ``"auto"``: torchrun if it started us, else this process.
+        readers: threads per worker that read photos ahead.
+        actors: workers of Ray, each with a GPU where there are any.
+        device: such as ``"cuda"``; None: a GPU where there is one and the model is named in the configuration, for a
+            rank its own; a ``model`` stays where it is.
+        threads: torch threads of each worker; None: as they are.
+        patience: seconds to wait for other ranks while no shard comes.
+        progress: show progress bars with rate and time left.
+
+    Returns:
+        :class:`Results`; None on ranks other than the first. Written into ``out``: ``results.json``, ``results.txt``,
+        ``items.csv`` (a row for each item), ``unreadable.csv`` (photos that could not be read, and why), plots, and
+        timings in files of their own.
+
+    Raises:
+        FileNotFoundError, ValueError: no such data, nothing that can be measured, unknown names or options, a folder
+            that holds another run, a damaged shard.
+        OSError: the folder cannot be written, or the disk is full. What is committed stays.
+        TimeoutError: other ranks have stopped.
+        ImportError: Ray is missing (extra ``ray``).
+
+    Source: ours.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"expected engine one of {list(ENGINES)}, got {engine!r}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rank, world, local = ranks() if engine in ("auto", "torchrun") else (0, 1, 0)
+    folder = Path(out)
+    if device is None and model is None and torch.cuda.is_available():
+        device = f"cuda:{local}"
+    work = prepared(config, Path(base), folder, model, device)
+    claim(folder, manifest_of(work), first=rank == 0, patience=patience)
+    if engine == "ray":
+        from facexai.evaluate.on_ray import Actors
+
+        with Actors(work, Path(base), model, actors, readers, threads, progress) as crew:
+            return completed(work, crew, rank)
+    return completed(work, Rank(work, rank, world, readers, patience, progress and rank == 0), rank)
+
+
+def completed(work: Work, engine: Engine, rank: int) -> Results | None:
+    """Complete one stage after the other; the first rank puts the results together."""
+    made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
+    for number, shards in enumerate(made.stages()):
+        engine.complete(number, shards)
+    if rank != 0:
+        return None
+    folder = work.store.folder.parent
+    return found.of_people(made, folder) if isinstance(made, People) else found.of_pairs(made, folder)

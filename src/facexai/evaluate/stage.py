@@ -1,0 +1,191 @@
+"""What a stage of a run is: items that are worked on in fixed small batches, committed in shards of whole batches.
+
+A run is a few stages after another: what a stage needs of the whole data set is added up from the shards of the stage
+before it. Batches are fixed by the list of items, and every number is kept per item; so who worked on which shard, and
+how large shards are, changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facexai.store import Store
+
+Faces = Mapping[int, Tensor]
+
+_SUM = "sum of "
+_HELD = 4  # shards whose tensors are kept for the next question
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a stage made of some items.
+
+    Attributes:
+        items: (n,) those that could be worked on.
+        rows: {name: (n, ...)}.
+        sums: {name: (...)}, whole numbers, which add without rounding.
+    """
+
+    items: Sequence[int]
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """Work on items, a small batch at a time."""
+
+    @property
+    def name(self) -> str:
+        """In the names of its shards."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What an item is: ``"photo"`` or ``"pair"``."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Number of items."""
+        ...
+
+    def photos(self, items: range) -> Sequence[int]:
+        """Numbers of the photos that these items need."""
+        ...
+
+    def step(self, items: range, faces: Faces) -> Part:
+        """Work on a batch; ``faces`` lacks photos that could not be read."""
+        ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """The shards of a stage in a store.
+
+    Attributes:
+        store: where they are.
+        stage: whose.
+        batch: items that are worked on together.
+        size: items of a shard, whole batches.
+    """
+
+    store: Store
+    stage: Stage
+    batch: int
+    size: int
+
+    def __post_init__(self) -> None:
+        self.__dict__["_held"] = OrderedDict()
+
+    def __len__(self) -> int:
+        return -(-self.stage.count // self.size)
+
+    def key(self, shard: int) -> str:
+        """Of a shard in the store."""
+        return f"{self.stage.name}-{shard:07d}"
+
+    def items(self, shard: int) -> range:
+        """The items of a shard."""
+        return range(shard * self.size, min((shard + 1) * self.size, self.stage.count))
+
+    def batches(self, shard: int) -> list[range]:
+        """The items of a shard in batches."""
+        items = self.items(shard)
+        return [items[at : at + self.batch] for at in range(0, len(items), self.batch)]
+
+    def missing(self) -> list[int]:
+        """Shards that are not committed."""
+        return [shard for shard in range(len(self)) if self.key(shard) not in self.store]
+
+    def commit(self, shard: int, parts: Sequence[Part], failed: Mapping[int, str]) -> None:
+        """Write what was made of a shard.
+
+        Raises:
+            OSError: the disk is full or not writable; says what to do.
+        """
+        names = next((list(part.rows) for part in parts if part.items), [])
+        tensors = {name: torch.cat([part.rows[name] for part in parts if part.items]) for name in names}
+        tensors["items"] = torch.tensor([item for part in parts for item in part.items], dtype=torch.int64)
+        for part in parts:
+            for name, value in part.sums.items():
+                tensors[_SUM + name] = tensors.get(_SUM + name, torch.zeros_like(value)) + value
+        try:
+            self.store.put(self.key(shard), tensors, {"failed": {str(k): failed[k] for k in sorted(failed)}})
+        except OSError as error:
+            raise OSError(
+                f"cannot write {self.key(shard)} ({error.strerror or error}); what is committed stays: make room and "
+                "start the same run again"
+            ) from error
+
+    # ---- what all of them say together ----------------------------------------------------------------------------
+
+    def failed(self) -> dict[int, str]:
+        """Photos that could not be read, and why."""
+        told = (self.store.told(self.key(shard))["failed"] for shard in range(len(self)))
+        return {int(number): why for part in told for number, why in part.items()}
+
+    def measured(self) -> NDArray[np.int64]:
+        """The items that could be worked on, in order."""
+        return np.concatenate([self._items(shard) for shard in range(len(self))])
+
+    def rows(self, name: str) -> Tensor:
+        """A row for each of :meth:`measured`."""
+        parts = (self.store.get(self.key(s), [name])[name] for s in range(len(self)) if len(self._items(s)))
+        return torch.cat(list(parts))
+
+    def has(self, name: str) -> bool:
+        """Whether the items that could be worked on have such a row."""
+        for shard in range(len(self)):
+            if len(self._items(shard)):
+                return name in self.store.names(self.key(shard))
+        return False
+
+    def total(self, name: str) -> Tensor | None:
+        """The sum over all items; None where no shard has one."""
+        found: Tensor | None = None
+        for shard in range(len(self)):
+            held = self._get(shard, keep=False)
+            if (part := held.get(_SUM + name)) is not None:
+                found = part if found is None else found + part
+        return found
+
+    def of(self, items: Sequence[int], name: str) -> Tensor:
+        """The rows of these items, which were all measured."""
+        parts = []
+        for item in items:
+            held = self._get(item // self.size)
+            row = int(np.searchsorted(held["items"].numpy(), item))
+            parts.append(held[name][row])
+        return torch.stack(parts)
+
+    def _items(self, shard: int) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self.store.get(self.key(shard), ["items"])["items"].numpy()
+        return found
+
+    def _get(self, shard: int, *, keep: bool = True) -> dict[str, Tensor]:
+        held: OrderedDict[int, dict[str, Tensor]] = self.__dict__["_held"]
+        if shard in held:
+            held.move_to_end(shard)
+            return held[shard]
+        found = self.store.get(self.key(shard))
+        if keep:
+            held[shard] = found
+            if len(held) > _HELD:
+                held.popitem(last=False)
+        return found
+
+
+def stacked(faces: Faces, numbers: Sequence[int], device: Any) -> Tensor:
+    """(n, 3, H, W) of these photos, on the network's device."""
+    return torch.cat([faces[number] for number in numbers]).to(device)
