@@ -33,18 +33,26 @@ def _text(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _table(columns: list[str], rows: list[dict]) -> list[str]:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(_text(row.get(column)) for column in columns) + " |" for row in rows]
+
+
 def _tables() -> None:
     """The tables of docs/benchmarks.md, from the committed results, so that they cannot drift apart."""
     here = Path(__file__).parent
     (here / "_tables").mkdir(exist_ok=True)
+    across: list[dict] = []
     for result in sorted((here.parent / "benchmarks" / "results").glob("*.json")):
         content = json.loads(result.read_text())
         rows, columns = content["rows"], content.get("columns") or list(content["rows"][0])
-        lines = [*(f"- {sentence}" for sentence in content.get("sentences", ())), ""]
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        for row in rows:
-            lines.append("| " + " | ".join(_text(row[column]) for column in columns) + " |")
+        lines = [*(f"- {sentence}" for sentence in content.get("sentences", ())), "", *_table(columns, rows)]
         (here / "_tables" / f"{result.stem}.md").write_text("\n".join(lines) + "\n")
+        if result.stem.startswith("verification_"):
+            across += [row for row in rows if row["map"] == "FGGB" and "patch" not in row["question"]]
+    controls = ("", ", random", ", centre", ", mean-map", ", other-pair")
+    columns = ["network", "question", *(f"{scheme}{of}" for scheme in ("deletion", "insertion") for of in controls)]
+    (here / "_tables" / "verification_fggb.md").write_text("\n".join(_table(columns, across)) + "\n")
 
 
 _tables()

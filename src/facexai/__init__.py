@@ -10,7 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facexai import baselines, explainers, functional, images, io, metrics, models, perturb, plots, results, zoo
+    from facexai import (
+        baselines,
+        evaluate,
+        explainers,
+        functional,
+        images,
+        io,
+        metrics,
+        models,
+        perturb,
+        plots,
+        results,
+        zoo,
+    )
     from facexai._messages import FaceXAIWarning
     from facexai.explainers import (
         CAM,
@@ -63,6 +76,7 @@ _NAMES = {
 }
 _MODULES = (
     "baselines",
+    "evaluate",
     "explainers",
     "functional",
     "images",
@@ -98,6 +112,7 @@ __all__ = [
     "ScoreCAM",
     "baselines",
     "doctor",
+    "evaluate",
     "explain_pairs",
     "explainers",
     "functional",

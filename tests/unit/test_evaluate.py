@@ -23,7 +23,10 @@ from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.people import next_other
 from facexai.evaluate.prefetch import ahead
 
-pytestmark = pytest.mark.filterwarnings("ignore:a map of pair .* has one sign")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:a map of pair .* has one sign"),
+    pytest.mark.filterwarnings("ignore:. rivals asked for, this classifier has"),
+]
 PEOPLE, EACH, ENROLLED = 4, 5, 2
 
 
@@ -142,6 +145,38 @@ def test_a_run_about_pairs_says_what_the_metrics_say(root, model, tmp_path, part
 
 
 @pytest.mark.filterwarnings("ignore:the left-out photos")
+def test_what_is_observed_once_serves_sdd_and_its_base(root, model, tmp_path, monkeypatch):
+    seen, observe = [], HiResCAM.observe
+
+    def counted(self, faces):
+        seen.append(len(faces))
+        return observe(self, faces)
+
+    monkeypatch.setattr(HiResCAM, "observe", counted)
+    entries = ("hirescam", {"method": "sdd", "rivals": 2}, {"method": "sdd", "rivals": 1})
+    config = Config("faces", explainers=entries, metrics=("narrowness",), enrol=ENROLLED, scale=9.0)
+    made = evaluate.run(config, tmp_path / "out", model=model, base=root)
+    assert sum(seen) == 12
+    assert set(made.measured) == {"hirescam", "sdd, rivals=2", "sdd, rivals=1"}
+    assert made.report["counts"]["measured"] == 12
+
+
+def test_a_worker_observes_every_face_once(root, model, tmp_path, monkeypatch):
+    seen, observe = [], FGGB.observe
+
+    def counted(self, faces):
+        seen.append(len(faces))
+        return observe(self, faces)
+
+    monkeypatch.setattr(FGGB, "observe", counted)
+    monkeypatch.setattr("facexai.evaluate.pairs._MEMORY", 1)  # all but the latest go to disk
+    config = Config("pairs.csv", explainers=("fggb",), metrics=("deletion",), micro_batch=4, shard=1)
+    made = evaluate.run(config, tmp_path / "out", model=model, base=root)
+    assert made.report["counts"]["measured"] == 32
+    assert seen == [1] * 16
+    assert not list((tmp_path / "out").glob("evidence*"))
+
+
 def test_a_network_with_classes_of_its_own_needs_no_gallery(root, model, tmp_path):
     own = ownmodel.make_small()
     logits = type(own)(own.net, own.spec, output="logits", names=[f"p{k}" for k in range(12)])
@@ -299,6 +334,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(root, tm
     assert kills == 10 or done.returncode == 1, done.stderr
     assert kills >= 8, (kills, seen, done.stderr)
     assert seen == sorted(seen)
+    assert not list((out / "shards").glob(".*"))
     assert files(out) == expected
 
 

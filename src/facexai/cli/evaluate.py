@@ -81,6 +81,7 @@ def _number(text: str) -> float | str:
 
 def run(options: argparse.Namespace) -> int:
     from facexai import evaluate, io
+    from facexai.evaluate.engine import ranks
 
     io.output_folder(options.out)
     base = Path() if options.config is None else options.config.parent
@@ -98,7 +99,8 @@ def run(options: argparse.Namespace) -> int:
     if made is None:  # another rank than the first
         return 0
     show(made.report, f"{made}\n-> {options.out / 'results.json'}", as_json=options.json)
-    return 1 if made.report["counts"]["unreadable"] else 0
+    alone = ranks()[1] == 1  # torchrun takes any other code than 0 for a rank that failed
+    return 1 if made.report["counts"]["unreadable"] and alone else 0
 
 
 def _config(options: argparse.Namespace, base: Path) -> Config:

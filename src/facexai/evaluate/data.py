@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io as text_io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from facexai import images, metrics
 from facexai.images.files import decode
 from facexai.images.pairs import relative, text_of
 
-Source = Path | bytes
+Source = str | bytes
 
 
 @final
@@ -27,7 +28,7 @@ class DataSet:
     """Photos, and which of them are measured.
 
     Attributes:
-        sources: files, or encoded pictures from a packed file.
+        sources: paths, or encoded pictures from a packed file; millions of them as text take a third of the memory.
         names: of the photos, below the folder that they are in.
         identities: the person in each photo, or None where the data set does not say.
         index: (P, 2) photos of each pair, for pairs.
@@ -47,16 +48,25 @@ class DataSet:
             FileNotFoundError, ValueError: it is gone, or not readable.
         """
         source = self.sources[number]
-        if isinstance(source, Path):
+        if isinstance(source, str):
             return images.load(source)
         return decode(text_io.BytesIO(source), self.names[number])[None]
+
+    def first_pairs(self, count: int | None) -> DataSet:
+        """The first so many pairs, with their photos only."""
+        if self.index is None or self.same is None or count is None:
+            return self
+        used, index = np.unique(self.index[:count], return_inverse=True)
+        sources, names = ([part[photo] for photo in used.tolist()] for part in (self.sources, self.names))
+        people = None if self.identities is None else [self.identities[photo] for photo in used.tolist()]
+        return DataSet(sources, names, people, index.reshape(-1, 2), self.same[:count])
 
     @property
     def digest(self) -> str:
         """SHA-256 of the list: names, people, sizes of files, pairs."""
         found = hashlib.sha256()
         for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
-            size = source.stat().st_size if isinstance(source, Path) else len(source)
+            size = os.stat(source).st_size if isinstance(source, str) else len(source)
             who = "" if self.identities is None else self.identities[number]
             found.update(f"{name}\t{who}\t{size}\n".encode("utf-8", "surrogateescape"))
         if self.index is not None and self.same is not None:
@@ -79,21 +89,24 @@ def opened(path: Path, root: Path | None) -> DataSet:
     if path.suffix.lower() == ".csv" and (rows := _listed(path)) is not None:
         return _table(path, root, rows)
     pairs = metrics.read_pairs(path, root)
-    photos: Sequence[Source] = pairs.images
+    photos: Sequence[Path | bytes] = pairs.images
     names = [relative(image, i, root) for i, image in enumerate(photos)]
     people = [name.rsplit("/", 1)[0] for name in names] if all("/" in name for name in names) else None
-    return DataSet(photos, names, people, pairs.index, pairs.same)
+    sources = [image if isinstance(image, bytes) else str(image) for image in photos]
+    return DataSet(sources, names, people, pairs.index, pairs.same)
 
 
 def _folder(path: Path) -> DataSet:
     people = {p.name: images.photo_files(p) for p in sorted(path.iterdir()) if p.is_dir() and p.name[0] != "."}
     files = [(name, photo) for name, photos in people.items() for photo in photos]
     if files:
-        return DataSet([p for _, p in files], [f"{name}/{p.name}" for name, p in files], [name for name, _ in files])
+        return DataSet(
+            [str(p) for _, p in files], [f"{name}/{p.name}" for name, p in files], [name for name, _ in files]
+        )
     photos = images.photo_files(path)
     if not photos:
         raise ValueError(f"{path} holds no photos; expected NAME/*.jpg (or png, webp, bmp), or photos")
-    return DataSet(photos, [p.name for p in photos], None)
+    return DataSet([str(p) for p in photos], [p.name for p in photos], None)
 
 
 def _listed(path: Path) -> list[dict[str, str]] | None:
@@ -124,4 +137,4 @@ def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:
     if len(set(files)) < len(files):
         raise ValueError(f"{path.name} names a photo twice")
     people = [row["identity"] for row in rows] if "identity" in rows[0] else None
-    return DataSet(files, [relative(file, i, root) for i, file in enumerate(files)], people)
+    return DataSet([str(file) for file in files], [relative(file, i, root) for i, file in enumerate(files)], people)

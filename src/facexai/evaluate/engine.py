@@ -47,7 +47,7 @@ class Rank:
     rank: int = 0
     world: int = 1
     readers: int = 2
-    patience: float = 1800.0
+    patience: float = 21_600.0
     progress: bool = False
 
     def complete(self, number: int, shards: Shards) -> None:
@@ -61,10 +61,11 @@ class Rank:
         self._wait(shards)
 
     def _wait(self, shards: Shards) -> None:
-        seen, since = len(shards), time.monotonic()
-        while missing := shards.missing():
-            if len(missing) != seen:
-                seen, since = len(missing), time.monotonic()
+        missing, since = shards.missing(), time.monotonic()
+        while missing:
+            if len(left := shards.missing(missing)) != len(missing):
+                missing, since = left, time.monotonic()
+                continue
             if time.monotonic() - since > self.patience:
                 raise TimeoutError(
                     f"{len(missing)} shards of other ranks are missing, none came for {self.patience:g} s; start the "
@@ -87,7 +88,7 @@ def worked(
     def read(asked: tuple[int, range]) -> dict[int, Tensor | str]:
         return {photo: _face(work, photo) for photo in shards.stage.photos(asked[1])}
 
-    batches = [(shard, items) for shard in mine for items in shards.batches(shard)]
+    batches = ((shard, items) for shard in mine for items in shards.batches(shard))
     parts: list[Part] = []
     failed: dict[int, str] = {}
     start = time.perf_counter()
@@ -108,7 +109,7 @@ def _face(work: Work, photo: int) -> Tensor | str:
         return work.face(photo)
     except (ValueError, OSError) as error:
         source = work.data.sources[photo]
-        return told(error).replace(str(source), source.name) if isinstance(source, Path) else told(error)
+        return told(error).replace(source, Path(source).name) if isinstance(source, str) else told(error)
 
 
 def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: float) -> None:

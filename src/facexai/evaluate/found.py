@@ -92,7 +92,10 @@ def of_pairs(run: Pairs, folder: Path) -> Results:
         for side, one in enumerate(both)
     }
     scores = decided.scores
-    about = {"threshold": decided.threshold, "accepted": float(np.nanmean(scores >= decided.threshold))}
+    about = {
+        "threshold": decided.threshold,
+        "accepted": float(np.mean(scores[np.isfinite(scores)] >= decided.threshold)),
+    }
     counts = {"items": len(scores), "chosen": int(decided.chosen.sum()), "measured": len(items)}
     failed = run.embedded.failed() | run.maps.failed() | run.numbers.failed()
     table = pair_table(measured, recipe)  # type: ignore[arg-type]

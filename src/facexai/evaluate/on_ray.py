@@ -13,6 +13,7 @@ import torch
 from facexai._messages import require
 from facexai.evaluate.config import Config
 from facexai.evaluate.engine import note_time, progress_bar, worked
+from facexai.evaluate.manifest import claim, manifest_of
 from facexai.evaluate.pairs import Pairs
 from facexai.evaluate.people import People
 from facexai.evaluate.stage import Shards
@@ -29,6 +30,7 @@ class Worker:
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() and model is None else None
         work = prepared(config, base, folder, model, device)
+        claim(folder, manifest_of(work), first=False, patience=60.0)  # a factory may make another network every time
         made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
         self.work, self.readers, self.stages = work, readers, made.stages()
         self.number, self.shards = 0, next(self.stages)

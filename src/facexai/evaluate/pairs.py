@@ -54,7 +54,7 @@ class Pairs:
         yield self.embedded
         self.decided = decided(self.work, self.embedded)
         explainers = pair_explainers(self.work.explainers, self.work.network, self.decided.threshold)
-        folder = self.work.store.folder.parent / "evidence" / str(self.rank)
+        folder = self.work.store.folder.parent / f"evidence-{self.rank}"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
         try:
             caches = {}
@@ -127,7 +127,6 @@ def decided(work: Work, embedded: Shards) -> Decided:
     config, index, same = work.config, work.data.index, work.data.same
     assert index is not None
     assert same is not None
-    index, same = index[: config.limit], same[: config.limit]
     _, how = resolve(config.protocol, config.part)  # type: ignore[arg-type]
     read = embedded.measured()
     place = np.full(len(work.data.names), -1)
@@ -246,7 +245,7 @@ class _Measure:
         return _photos(self.work, self.decided, items)
 
     def step(self, items: range, faces: Faces) -> Part:
-        known = set(self.maps.store.get(self.maps.key(items[0] // self.maps.size), ["items"])["items"].tolist())
+        known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
         kept = [item for item in _kept(self.work, self.decided, items, faces) if item in known]
         if not kept:
             return Part([])

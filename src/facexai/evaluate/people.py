@@ -16,6 +16,7 @@ from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.methods import class_explainers
 from facexai.evaluate.stage import Faces, Part, Shards, stacked
 from facexai.evaluate.work import Work
+from facexai.explainers import SDD
 from facexai.metrics import curves, drop
 from facexai.metrics.shape import class_overlap, narrowness
 from facexai.metrics.subject import CONTROLS, Reference, Subject, subject
@@ -120,9 +121,11 @@ class _Maps:
         network, asked = self.work.network, self.work.metrics
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
         rows: dict[str, Tensor] = {}
-        sums, targets = {}, None
+        sums: dict[str, Tensor] = {}
+        seen: dict[str, Any] = {}
+        targets = None
         for label, explainer in self.explainers.items():
-            why = explainer(images) if targets is None else explainer(images, targets.tolist())
+            why = _explained(explainer, images, targets, seen)
             if targets is None:
                 targets = why.targets
                 rows |= {"targets": targets.cpu(), "scores": why.scores.detach().double().cpu()}
@@ -135,6 +138,20 @@ class _Maps:
                 overlap = class_overlap(why, self.work.config.area)
                 rows[f"{label}: overlap"] = _columns(overlap.before.values, overlap.after.values)
         return Part(kept, rows, sums)
+
+
+def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dict[str, Any]) -> Saliency:
+    """The maps of a batch; what is observed once serves SDD and its base."""
+    asked = None if targets is None else targets.tolist()
+    watcher = explainer.base if isinstance(explainer, SDD) else explainer
+    if not hasattr(watcher, "observe"):
+        why: Saliency = explainer(images, asked)
+        return why
+    recipe = repr(watcher)
+    if recipe not in seen:
+        seen[recipe] = watcher.observe(images)
+    why = explainer.answer(seen[recipe], asked)
+    return why
 
 
 def _columns(*values: NDArray[np.float64]) -> Tensor:
@@ -184,7 +201,7 @@ class _Measure:
         return [self.work.probes[item] for item in items]
 
     def step(self, items: range, faces: Faces) -> Part:
-        known = set(self.maps.store.get(self.maps.key(items[0] // self.maps.size), ["items"])["items"].tolist())
+        known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
         kept = [item for item in items if item in known and self.work.probes[item] in faces]
         if not kept or not self.asked:
             return Part([])
@@ -206,7 +223,7 @@ class _Measure:
                     batch_size=config.micro_batch,
                 )
             else:
-                who = replace(who, maps=maps.maps.to(images.device), reference=reference)
+                who = replace(who, maps=maps.maps, reference=reference)
             for name, made in self._measured(who, common).items():
                 rows[f"{label}: {name}"] = made
         return Part(kept, rows)
@@ -233,7 +250,9 @@ class _Measure:
 
     def _saliency(self, items: Sequence[int], label: str) -> Saliency:
         cells, targets, scores = (self.maps.of(items, name) for name in (f"{label}: cells", "targets", "scores"))
-        return Saliency(cells, self.work.network.spec.height_width, targets, scores)
+        network = self.work.network
+        cells, targets, scores = (part.to(network.device) for part in (cells, targets, scores))
+        return Saliency(cells, network.spec.height_width, targets, scores)
 
     def _reference(self, items: Sequence[int], label: str) -> Reference:
         others = None

@@ -32,7 +32,7 @@ def run(
     actors: int = 2,
     device: str | None = None,
     threads: int | None = None,
-    patience: float = 1800.0,
+    patience: float = 21_600.0,
     progress: bool = False,
 ) -> Results | None:
     """Explain and measure a data set; start it again after a break, and it goes on where it was.
@@ -94,5 +94,7 @@ def completed(work: Work, engine: Engine, rank: int) -> Results | None:
         engine.complete(number, shards)
     if rank != 0:
         return None
+    for left in work.store.folder.glob(".*.safetensors.*"):  # of a worker that was killed while it wrote
+        left.unlink(missing_ok=True)
     folder = work.store.folder.parent
     return found.of_people(made, folder) if isinstance(made, People) else found.of_pairs(made, folder)

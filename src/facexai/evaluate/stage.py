@@ -87,6 +87,7 @@ class Shards:
 
     def __post_init__(self) -> None:
         self.__dict__["_held"] = OrderedDict()
+        self.__dict__["_items"] = {}
 
     def __len__(self) -> int:
         return -(-self.stage.count // self.size)
@@ -104,9 +105,10 @@ class Shards:
         items = self.items(shard)
         return [items[at : at + self.batch] for at in range(0, len(items), self.batch)]
 
-    def missing(self) -> list[int]:
-        """Shards that are not committed."""
-        return [shard for shard in range(len(self)) if self.key(shard) not in self.store]
+    def missing(self, among: Sequence[int] | None = None) -> list[int]:
+        """Shards that are not committed, of all or of some."""
+        asked = range(len(self)) if among is None else among
+        return [shard for shard in asked if self.key(shard) not in self.store]
 
     def commit(self, shard: int, parts: Sequence[Part], failed: Mapping[int, str]) -> None:
         """Write what was made of a shard.
@@ -137,17 +139,17 @@ class Shards:
 
     def measured(self) -> NDArray[np.int64]:
         """The items that could be worked on, in order."""
-        return np.concatenate([self._items(shard) for shard in range(len(self))])
+        return np.concatenate([self.items_of(shard) for shard in range(len(self))])
 
     def rows(self, name: str) -> Tensor:
         """A row for each of :meth:`measured`."""
-        parts = (self.store.get(self.key(s), [name])[name] for s in range(len(self)) if len(self._items(s)))
+        parts = (self.store.get(self.key(s), [name])[name] for s in range(len(self)) if len(self.items_of(s)))
         return torch.cat(list(parts))
 
     def has(self, name: str) -> bool:
         """Whether the items that could be worked on have such a row."""
         for shard in range(len(self)):
-            if len(self._items(shard)):
+            if len(self.items_of(shard)):
                 return name in self.store.names(self.key(shard))
         return False
 
@@ -169,9 +171,12 @@ class Shards:
             parts.append(held[name][row])
         return torch.stack(parts)
 
-    def _items(self, shard: int) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = self.store.get(self.key(shard), ["items"])["items"].numpy()
-        return found
+    def items_of(self, shard: int) -> NDArray[np.int64]:
+        """Those of a committed shard that could be worked on."""
+        known: dict[int, NDArray[np.int64]] = self.__dict__["_items"]
+        if shard not in known:
+            known[shard] = self.store.get(self.key(shard), ["items"])["items"].numpy()
+        return known[shard]
 
     def _get(self, shard: int, *, keep: bool = True) -> dict[str, Tensor]:
         held: OrderedDict[int, dict[str, Tensor]] = self.__dict__["_held"]

@@ -122,7 +122,7 @@ def _divided(
 ) -> tuple[DataSet, Sequence[int], Sequence[int]]:
     """All photos, those to measure, those to enrol."""
     if data.index is not None:
-        return data, (), ()
+        return data.first_pairs(config.limit), (), ()
     photos = range(len(data.names))
     if network.gives_logits:
         if config.gallery is not None:
