@@ -89,8 +89,8 @@ def rows_of(found: evaluate.Results, model: FaceModel, network: str, head: str, 
         row: dict[str, Any] = {"network": network, "head": head, "map": label, "cells": cells}
         for scheme in SCHEMES:
             drop: Drop = measured[scheme]
-            low, high = drop.interval or (None, None)
-            row |= {scheme: drop.drop, f"{scheme}, 95 %": f"{low:.1f} to {high:.1f}", f"{scheme} changes": drop.changed}
+            told = None if drop.interval is None else "{:.1f} to {:.1f}".format(*drop.interval)
+            row |= {scheme: drop.drop, f"{scheme}, 95 %": told, f"{scheme} changes": drop.changed}
             for name in CONTROLS:
                 control = drop.controls[name]
                 row |= {f"{scheme}, {name}": control.drop, f"{scheme} changes, {name}": control.changed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,7 +14,9 @@ from facexai._messages import near_matches
 Made = TypeVar("Made")
 
 
-def read(path: Path, kind: type[Made], needs: Sequence[str], example: str) -> Made:
+def read(
+    path: Path, kind: type[Made], needs: Sequence[str], example: str, instead: Mapping[str, Any] | None = None
+) -> Made:
     """A TOML file as a dataclass; lists become tuples.
 
     Args:
@@ -22,6 +24,7 @@ def read(path: Path, kind: type[Made], needs: Sequence[str], example: str) -> Ma
         kind: the dataclass.
         needs: keys that the file must have.
         example: the shortest file that works, for messages.
+        instead: values that take the place of the file's.
 
     Raises:
         FileNotFoundError: no such file.
@@ -33,8 +36,8 @@ def read(path: Path, kind: type[Made], needs: Sequence[str], example: str) -> Ma
         content = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is no TOML file: {error}") from None
-    made = checked(content, kind, path.name)
-    missing = [name for name in needs if name not in content]
+    made = checked(content, kind, path.name) | dict(instead or {})
+    missing = [name for name in needs if name not in made]
     if missing:
         raise ValueError(f"{path.name} lacks {missing[0]!r}; it needs at least\n{example}")
     return kind(**made)

@@ -94,3 +94,18 @@ def test_pairs_may_be_rows_of_a_tensor_and_memory_that_suffices_needs_no_disk(mo
     one = explainer.observe(faces(model, 1)).nbytes
     chain = torch.tensor([(k, k + 1) for k in range(0, 4, 2)])
     assert len(list(explain_pairs(explainer, faces(model, 4), chain, memory=4 * one))) == 2
+
+
+def test_what_goes_to_disk_leaves_the_memory_and_what_does_not_fit_is_forgotten(model, tmp_path):
+    from facexai.store import Store
+
+    explainer = CorrRISE(model, count=20)
+    evidence = [explainer.observe(face[None]) for face in faces(model, 5)]
+    each = evidence[0].nbytes
+    kept = Kept(each, Store(tmp_path), disk=2 * each)
+    for number, one in enumerate(evidence):
+        kept.put(number, one)
+    assert [number in kept for number in range(5)] == [True, True, False, False, True]
+    assert all(part.untyped_storage().nbytes() == 0 for one in kept.away.values() for part in one.parts.values())
+    again = kept.get(1)
+    assert all(torch.equal(again.parts[name], part) for name, part in evidence[1].parts.items())

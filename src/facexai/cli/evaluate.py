@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,9 @@ def add(commands: Any) -> None:
     )
     evaluate.add_argument("--actors", type=int, default=2, metavar="N", help="workers of Ray; default: 2")
     evaluate.add_argument("--threads", type=int, metavar="N", help="torch threads of each worker; default: as they are")
+    evaluate.add_argument(
+        "--patience", type=float, default=21_600.0, metavar="S", help="seconds to wait for other ranks; default: 21600"
+    )
     evaluate.add_argument("--device", help="such as cuda:1; default: a GPU where there is one")
     evaluate.add_argument("--json", action="store_true", help="print results.json instead of a table")
     evaluate.set_defaults(run=run)
@@ -94,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
         actors=options.actors,
         device=options.device,
         threads=options.threads,
+        patience=options.patience,
         progress=sys.stderr.isatty(),
     )
     if made is None:  # another rank than the first
@@ -112,7 +116,7 @@ def _config(options: argparse.Namespace, base: Path) -> Config:
     said |= {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
     said |= {name: str(Path(said[name]).absolute()) for name in ("data", "images", "gallery") if name in said}
     if options.config is not None:
-        return replace(evaluate.read(options.config), **said)
+        return evaluate.read(options.config, **said)
     if "data" not in said:
         raise ValueError("expected a CONFIG or --data")
     return evaluate.Config(**said)

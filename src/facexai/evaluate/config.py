@@ -33,7 +33,7 @@ class Config:
         gallery: folder ``NAME/*.jpg`` of enrolled people; default: the first ``enrol`` photos of everybody in ``data``.
         enrol: photos of each person that are enrolled; the others are measured.
         scale, center: of the gallery, as for :meth:`facexai.FaceModel.gallery`.
-        area, fill: of deletion and retention.
+        area, fill: of deletion and retention; the fill of ``deletion-curve`` and the area of ``overlap``, too.
         steps: of curves over classes.
         protocol, part, threshold: of curves over pairs; threshold: instead of the protocol's rule.
         seed: of everything random.
@@ -81,11 +81,11 @@ class Config:
         return {name: value for name, value in made.items() if name != "shard"}
 
 
-def read(path: str | Path) -> Config:
-    """The configuration in a TOML file.
+def read(path: str | Path, **instead: Any) -> Config:
+    """The configuration in a TOML file, with what is said instead of it.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no TOML, an unknown key, no ``data``, or a value of another type.
     """
-    return configs.read(Path(path), Config, ("data",), _EXAMPLE)
+    return configs.read(Path(path), Config, ("data",), _EXAMPLE, instead)

@@ -91,9 +91,16 @@ def opened(path: Path, root: Path | None) -> DataSet:
     pairs = metrics.read_pairs(path, root)
     photos: Sequence[Path | bytes] = pairs.images
     names = [relative(image, i, root) for i, image in enumerate(photos)]
-    people = [name.rsplit("/", 1)[0] for name in names] if all("/" in name for name in names) else None
+    people = _folders(names, pairs.index, pairs.same)
     sources = [image if isinstance(image, bytes) else str(image) for image in photos]
     return DataSet(sources, names, people, pairs.index, pairs.same)
+
+
+def _folders(names: Sequence[str], index: NDArray[np.int64], same: NDArray[np.bool_]) -> list[str] | None:
+    """The folder of each photo, where folders are people: where they agree with what the pairs say."""
+    found = [name.rpartition("/")[0] for name in names]
+    agreed = all((found[i] == found[j]) == label for (i, j), label in zip(index.tolist(), same.tolist(), strict=True))
+    return found if agreed and len(set(found)) > 1 else None
 
 
 def _folder(path: Path) -> DataSet:
@@ -119,11 +126,14 @@ def _listed(path: Path) -> list[dict[str, str]] | None:
         return None
     table.fieldnames = columns
     rows = []
-    for row in table:
-        cells = [row[name] for name in columns]
-        if None in row or any(cell is None for cell in cells) or not row["image"].strip():
-            raise ValueError(f"{path.name}, line {table.line_num}: expected {len(columns)} cells, the image among them")
-        rows.append({name: row[name].strip() for name in columns})
+    try:
+        for row in table:
+            cells = [row[name] for name in columns]
+            if None in row or any(cell is None for cell in cells) or not row["image"].strip():
+                raise ValueError(f"expected {len(columns)} cells, the image among them")
+            rows.append({name: row[name].strip() for name in columns})
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path.name}, line {table.line_num}: {error}") from None
     return rows
 
 

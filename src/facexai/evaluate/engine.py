@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from facexai._messages import told
 from facexai.evaluate.prefetch import ahead
-from facexai.evaluate.stage import Part, Shards
+from facexai.evaluate.stage import Faces, Part, Shards, Stage, joined
 from facexai.evaluate.work import Work
 
 _POLL = 0.2
@@ -58,7 +59,9 @@ class Rank:
         with progress_bar(shards, total, total - left, self.progress) as bar:
             for shard, seconds in worked(self.work, shards, mine, self.readers, bar.update):
                 note_time(self.work.store.folder.parent, self.rank, shards, shard, seconds)
-        self._wait(shards)
+            if shards.missing():
+                bar.set_postfix_str("waiting for other ranks")
+                self._wait(shards)
 
     def _wait(self, shards: Shards) -> None:
         missing, since = shards.missing(), time.monotonic()
@@ -95,7 +98,7 @@ def worked(
     for (shard, items), found in ahead(read, batches, readers):
         failed |= {photo: face for photo, face in found.items() if isinstance(face, str)}
         faces = {photo: face for photo, face in found.items() if not isinstance(face, str)}
-        parts.append(shards.stage.step(items, faces))
+        parts.append(_stepped(shards.stage, items, faces, failed))
         tick(len(items))
         if items.stop == shards.items(shard).stop:
             shards.commit(shard, parts, failed)
@@ -103,11 +106,31 @@ def worked(
             parts, failed, start = [], {}, time.perf_counter()
 
 
+def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -> Part:
+    """A batch; where the network refuses it, photo by photo, and those that it refuses alone are recorded."""
+    try:
+        return stage.step(items, faces)
+    except ValueError:
+        if stage.unit != "photo" or len(items) == 1:
+            raise
+        parts: list[Part] = []
+        refused: dict[int, str] = {}
+        for item in items:
+            try:
+                parts.append(stage.step(range(item, item + 1), faces))
+            except ValueError as error:
+                refused |= dict.fromkeys(stage.photos(range(item, item + 1)), told(error))
+        if not any(part.items for part in parts):  # not one bad photo, but something that is wrong with all of them
+            raise
+        failed |= refused
+        return joined(parts)
+
+
 def _face(work: Work, photo: int) -> Tensor | str:
     """A face, or why there is none."""
     try:
         return work.face(photo)
-    except (ValueError, OSError) as error:
+    except (ValueError, FileNotFoundError, PermissionError) as error:  # others are of the machine and may pass
         source = work.data.sources[photo]
         return told(error).replace(source, Path(source).name) if isinstance(source, str) else told(error)
 
@@ -116,7 +139,7 @@ def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: floa
     """Timings stand in files of their own: results do not depend on them."""
     row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
     line = json.dumps(row)
-    with (folder / f"timings-{rank}.jsonl").open("a") as file:
+    with contextlib.suppress(OSError), (folder / f"timings-{rank}.jsonl").open("a") as file:
         file.write(line + "\n")
 
 

@@ -27,11 +27,10 @@ def summed(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if len(cells) == 0:
         return torch.zeros(cells.shape[1:], dtype=torch.int64)
-    cells = at_least_float32(cells).double()
-    maps = upsample(cells, size)
-    low, high = (extreme((-2, -1), keepdim=True) for extreme in (maps.amin, maps.amax))
-    flat = (minmax(maps) == 0).flatten(1).all(1)[:, None, None]
-    scaled = torch.where(flat, torch.zeros_like(cells), (cells - low) / torch.where(flat, 1.0, high - low))
+    maps = upsample(at_least_float32(cells), size)
+    flat = (minmax(maps) == 0).flatten(1).all(1)[:, None, None]  # constant, but for rounding of the maps' own type
+    low, high = (extreme((-2, -1), keepdim=True).double() for extreme in (maps.amin, maps.amax))
+    scaled = torch.where(flat, 0.0, (cells.double() - low) / torch.where(flat, 1.0, high - low))
     return (scaled * _UNIT).round().to(torch.int64).sum(0).cpu()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 
 import facexai
@@ -25,6 +25,7 @@ def manifest_of(work: Work) -> dict[str, Any]:
     made: dict[str, Any] = {"format": _FORMAT, "task": work.task}
     made |= {f"config {name}": value for name, value in _choices(work).items()}
     versions = {"facexai": facexai.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    versions["pillow"] = PIL.__version__  # decodes the photos
     made |= {f"version of {name}": str(value).partition("+")[0] for name, value in versions.items()}
     made |= {"model": repr(work.network), "fingerprint": work.network.fingerprint}
     made |= {"photos": len(work.data.names), "data": work.data.digest, "shard": work.config.shard}
@@ -38,7 +39,7 @@ def _choices(work: Work) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "model"}  # it is told apart by its fingerprint
 
 
-def claim(folder: Path, manifest: Mapping[str, Any], *, first: bool, patience: float) -> None:
+def claim(folder: Path, manifest: dict[str, Any], *, first: bool, patience: float) -> dict[str, Any]:
     """Make the folder this run's, or continue in it.
 
     Args:
@@ -46,6 +47,9 @@ def claim(folder: Path, manifest: Mapping[str, Any], *, first: bool, patience: f
         manifest: of this run.
         first: whether this worker writes it; the others wait for it.
         patience: seconds to wait.
+
+    Returns:
+        the manifest.
 
     Raises:
         ValueError: the folder holds another run.
@@ -66,7 +70,7 @@ def claim(folder: Path, manifest: Mapping[str, Any], *, first: bool, patience: f
             raise TimeoutError(f"no {FILE} in {folder} after {patience:g} s; has the first worker stopped?")
         time.sleep(_POLL)
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); choose another folder, or delete this one") from error
     if found != manifest:
@@ -74,3 +78,4 @@ def claim(folder: Path, manifest: Mapping[str, Any], *, first: bool, patience: f
         odd = [k for k in {**known, **manifest} if known.get(k) != manifest.get(k)]
         told = "; ".join(f"{k.removeprefix('config ')} was {known.get(k)!r}, is {manifest.get(k)!r}" for k in odd[:3])
         raise ValueError(f"{folder} holds another run ({told}); choose another folder, or delete this one")
+    return manifest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +19,36 @@ from facexai.evaluate.manifest import claim, manifest_of
 from facexai.evaluate.pairs import Pairs
 from facexai.evaluate.people import People
 from facexai.evaluate.stage import Shards
-from facexai.evaluate.work import Work, prepared
+from facexai.evaluate.work import Work, opened_work
 from facexai.models import FaceModel
+
+_START = 600.0  # seconds that actors may take to start
 
 
 class Worker:
     """What an actor is: it follows the stages of the run and works on the shards that it is told."""
 
     def __init__(
-        self, config: Config, base: Path, folder: Path, model: FaceModel | None, rank: int, readers: int, threads: int
+        self,
+        config: Config,
+        base: Path,
+        folder: Path,
+        model: FaceModel | None,
+        device: str | None,
+        rank: int,
+        readers: int,
+        threads: int,
     ) -> None:
         torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() and model is None else None
-        work = prepared(config, base, folder, model, device)
+        work = opened_work(config, base, folder, model, device)
         claim(folder, manifest_of(work), first=False, patience=60.0)  # a factory may make another network every time
         made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
         self.work, self.readers, self.stages = work, readers, made.stages()
         self.number, self.shards = 0, next(self.stages)
+
+    def ready(self) -> bool:
+        """Whether the actor has started."""
+        return True
 
     def do(self, number: int, shard: int) -> tuple[int, float]:
         """Work on a shard of a stage, all stages before which are complete."""
@@ -43,7 +58,7 @@ class Worker:
 
     def end(self) -> None:
         """Remove what the worker kept for itself."""
-        self.stages.close()  # type: ignore[attr-defined]
+        self.stages.close()
 
 
 @final
@@ -53,7 +68,7 @@ class Actors:
 
     Attributes:
         work: of the run, as the driver sees it.
-        base, model, readers, threads: as for :func:`facexai.evaluate.run`.
+        base, model, device, readers, threads: as for :func:`facexai.evaluate.run`.
         count: of actors.
         progress: show a progress bar.
     """
@@ -61,24 +76,39 @@ class Actors:
     work: Work
     base: Path
     model: FaceModel | None
+    device: str | None
     count: int
     readers: int
-    threads: int | None
+    threads: int
     progress: bool
 
     def __enter__(self) -> Actors:
-        if self.count < 1:
-            raise ValueError(f"expected at least one actor, got {self.count}")
         self.ray: Any = require("ray", extra="ray", purpose="running on actors")
         self.started = not self.ray.is_initialized()
-        if self.started:
-            self.ray.init(num_cpus=self.count, include_dashboard=False, log_to_driver=False, logging_level="error")
-        gpus = int(self.ray.cluster_resources().get("GPU", 0))
-        kind = self.ray.remote(Worker).options(num_cpus=1, num_gpus=min(1.0, gpus / self.count))
-        given = (self.work.config, self.base.absolute(), self.work.store.folder.parent.absolute(), self.model)
-        threads = torch.get_num_threads() if self.threads is None else self.threads
-        self.actors = [kind.remote(*given, rank, self.readers, threads) for rank in range(self.count)]
+        self.actors: list[Any] = []
+        try:
+            if self.started:
+                own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self.count, "include_dashboard": False}
+                self.ray.init(log_to_driver=False, logging_level="error", **own)
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
+
+    def _start(self) -> None:
+        gpus = int(self.ray.cluster_resources().get("GPU", 0))
+        share = 1 / math.ceil(self.count / gpus) if gpus else 0  # whole actors fit on every GPU
+        device = ("cuda" if gpus else None) if self.device in (None, "cuda", "cuda:0") else self.device
+        kind = self.ray.remote(Worker).options(num_cpus=1, num_gpus=share)
+        given = (self.work.config, self.base.absolute(), self.work.store.folder.parent.absolute(), self.model, device)
+        self.actors = [kind.remote(*given, rank, self.readers, self.threads) for rank in range(self.count)]
+        asked = [actor.ready.remote() for actor in self.actors]
+        done, late = self.ray.wait(asked, num_returns=self.count, timeout=_START)
+        if late:
+            raise OSError(f"{len(late)} of {self.count} actors did not start; are there as many free CPUs and GPUs?")
+        for one in done:
+            self._result(one)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -108,13 +138,13 @@ class Actors:
                     bar.update(len(shards.items(shard)))
                     free.append(rank)
 
-    def _result(self, done: Any) -> tuple[int, float]:
+    def _result(self, done: Any) -> Any:
         try:
-            found: tuple[int, float] = self.ray.get(done)
+            return self.ray.get(done)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error  # what happened, not where Ray was
         except self.ray.exceptions.RayActorError as error:
-            raise OSError(
-                f"an actor stopped ({str(error).splitlines()[0]}); start the same run again: what is committed stays"
-            ) from error
-        return found
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, Exception):
+                raise cause from error
+            raise OSError("an actor of Ray stopped; start the same run again: what is committed stays") from error

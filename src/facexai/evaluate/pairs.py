@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from facexai.evaluate.stage import Faces, Part, Shards, stacked
 from facexai.evaluate.work import Work
 from facexai.explainers.kept import Kept
 from facexai.explainers.pairs import Pairwise
+from facexai.functional import upsample
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Protocol, resolve
-from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject
+from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject, signs_of, wanted
 from facexai.results import PairSaliency
 from facexai.store import Store
 
@@ -32,6 +33,8 @@ MAPS = ("own", *CONTROLS)
 """Second axis of the rows of curves."""
 
 _MEMORY = 2**30  # bytes of evidence of faces that a worker holds
+_DISK = 2**34  # and keeps on disk; of more it is observed again when it is needed
+_ADVICE = "make room and start the same run again: what is committed stays"
 
 
 @final
@@ -42,13 +45,16 @@ class Pairs:
     Attributes:
         work: configuration, data, network and store.
         rank: number of the worker; evidence that does not fit into memory goes to a folder of its own.
+        decided: threshold and choice of pairs.
+        embedded, maps, numbers: the shards of the stages.
+        mean_maps: by explainer and sign.
     """
 
     work: Work
     rank: int = 0
     decided: Decided = field(init=False)
 
-    def stages(self) -> Iterator[Shards]:
+    def stages(self) -> Generator[Shards]:
         """Each must be committed before the next is asked for."""
         self.embedded = self.work.shards(_Embed(self.work))
         yield self.embedded
@@ -60,12 +66,15 @@ class Pairs:
             caches = {}
             for k, name in enumerate(explainers):
                 (folder / str(k)).mkdir(parents=True)
-                caches[name] = Kept(_MEMORY // len(explainers), Store(folder / str(k)))
+                bounds = {"memory": _MEMORY // len(explainers), "disk": _DISK // len(explainers)}
+                caches[name] = Kept(store=Store(folder / str(k)), advice=_ADVICE, **bounds)
             self.maps = self.work.shards(_Maps(self.work, self.decided, explainers, caches))
             yield self.maps
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self.numbers = self.work.shards(_Measure(self.work, self.decided, self.maps))
+        measure = _Measure(self.work, self.decided, self.maps)
+        self.mean_maps = measure.mean_maps
+        self.numbers = self.work.shards(measure)
         yield self.numbers
 
 
@@ -103,19 +112,24 @@ class Decided:
         threshold: from which a pair is accepted.
         chosen: (P,) whether the protocol is about the pair.
         signs: (P,) 1 where the similar part of the map is judged, -1 where the dissimilar one is.
-        protocol: with the threshold found.
+        asked: the protocol.
     """
 
     scores: NDArray[np.float64]
     threshold: float
     chosen: NDArray[np.bool_]
     signs: NDArray[np.int64]
-    protocol: Protocol
+    asked: Protocol
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol of pairs that are chosen already, with the threshold that was found."""
+        return replace(self.asked, pairs="all", threshold=self.threshold)
 
     @property
     def sides(self) -> int:
         """How many images of a pair are changed."""
-        return 2 if self.protocol.perturb == "both" else 1
+        return 2 if self.asked.perturb == "both" else 1
 
 
 def decided(work: Work, embedded: Shards) -> Decided:
@@ -136,18 +150,15 @@ def decided(work: Work, embedded: Shards) -> Decided:
     if not readable.any():
         raise ValueError(f"no pair has two photos that could be read, such as {work.why(embedded)}")
     units = torch.nn.functional.normalize(embedded.rows("units").double())
-    cosines = (units[first] * units[second]).sum(1).numpy()
+    cosines = (units[first] * units[second]).sum(1).clamp(-1, 1).numpy()
     scores = np.where(readable, cosines, np.nan)
     rule = how.threshold if config.threshold is None else config.threshold
     limit = metrics.threshold(scores[readable], same[readable], rule)
-    accepted = cosines >= limit
-    wanted = {"genuine": same, "impostor": ~same, "accepted": accepted, "rejected": ~accepted}
-    chosen = readable & wanted.get(how.pairs, np.ones_like(same))
+    chosen = readable & wanted(how, same, cosines >= limit)
     if not chosen.any():
         raise ValueError(f"the protocol is about {how.pairs} pairs and none is one (threshold {limit:.3f})")
-    part = {"similar": np.ones(len(same), np.int64), "dissimilar": np.full(len(same), -1)}
-    signs = part.get(config.part, np.where(same, 1, -1))
-    return Decided(scores, limit, chosen, signs, replace(how, pairs="all", threshold=limit))
+    signs = signs_of(config.part, same)  # type: ignore[arg-type]
+    return Decided(scores, limit, chosen, signs, replace(how, threshold=rule))
 
 
 @final
@@ -177,27 +188,28 @@ class _Maps:
         if not kept:
             return Part([])
         size, sides = self.work.network.spec.height_width, self.decided.sides
-        rows, sums = {}, {}
+        rows, sums, recipes = {}, {}, {}
         for label, explainer in self.explainers.items():
             made = [self._one(label, explainer, faces, pair) for pair in _of(self.work, kept)]
-            maps = torch.cat(made)[:, :sides].float().cpu()
-            rows[f"{label}: maps"] = maps
+            recipes[label] = made[0].recipe
+            cells = torch.cat([why.cells for why in made])[:, :sides].detach().float().cpu()
+            rows[f"{label}: cells"] = cells
             for sign in (1, -1):
                 mine = torch.from_numpy(self.decided.signs[kept] == sign)
-                turned = sign * maps[mine]
-                each = [summed(side, size) for side in turned.unbind(1)]
-                sums[f"{label}: {sign}"] = torch.stack(each)
-        return Part(kept, rows, sums)
+                sums[f"{label}: {sign}"] = torch.stack([summed(side, size) for side in (sign * cells[mine]).unbind(1)])
+        return Part(kept, rows, sums, recipes)
 
-    def _one(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, pair: tuple[int, int]) -> Tensor:
-        """(1, 2, H, W)."""
-        device, cache = self.work.network.device, self.caches[label]
-        if not explainer.portable:
-            return explainer.answer(*(explainer.observe(faces[photo].to(device)) for photo in pair)).maps
-        for photo in pair:
-            if photo not in cache:
-                cache.put(photo, explainer.observe(faces[photo].to(device)))
-        return explainer.answer(*(cache.get(photo) for photo in pair)).maps
+    def _one(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, pair: tuple[int, int]) -> PairSaliency:
+        return explainer.answer(*(self._evidence(label, explainer, faces, photo) for photo in pair))
+
+    def _evidence(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, photo: int) -> Any:
+        cache = self.caches[label]
+        if explainer.portable and photo in cache:
+            return cache.get(photo)
+        made = explainer.observe(faces[photo].to(self.work.network.device))
+        if explainer.portable:
+            cache.put(photo, made)
+        return made
 
 
 @final
@@ -275,7 +287,7 @@ class _Measure:
     ) -> dict[str, Tensor]:
         """Rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN without such a control."""
         found = {}
-        maps = self.maps.of(items, f"{label}: maps")
+        maps = self._maps(items, label)
         for name in self.work.metrics:
             scheme: Scheme = "deletion" if name == "deletion" else "insertion"
             curve = measured(who, scheme, maps, known=common[name])
@@ -288,8 +300,14 @@ class _Measure:
     def _reference(self, items: Sequence[int], label: str) -> PairReference:
         others = None
         if self.partners is not None:
-            others = self.maps.of([self.partners[item] for item in items], f"{label}: maps")
+            others = self._maps([self.partners[item] for item in items], label)
         return PairReference(self.mean_maps[label], others)
+
+    def _maps(self, items: Sequence[int], label: str) -> Tensor:
+        """(n, S, H, W), signed."""
+        cells = self.maps.of(items, f"{label}: cells")
+        maps = upsample(cells.flatten(0, 1), self.work.network.spec.height_width)
+        return maps.view(*cells.shape[:2], *maps.shape[1:]).to(self.work.network.device)
 
 
 def _numbers(curve: PairCurve | None, like: PairCurve) -> NDArray[np.float64]:

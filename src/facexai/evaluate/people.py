@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai.evaluate.config import Config
 from facexai.evaluate.exact_sum import mean_of, summed
-from facexai.evaluate.methods import class_explainers
+from facexai.evaluate.methods import CLASS_METHODS, class_explainers
 from facexai.evaluate.stage import Faces, Part, Shards, stacked
 from facexai.evaluate.work import Work
 from facexai.explainers import SDD
@@ -26,8 +27,10 @@ from facexai.results import Saliency
 MAPS = ("own", *CONTROLS)
 """Second axis of the rows of deletion, retention and curves."""
 
-_CURVES = {"insertion": "insertion", "deletion-curve": "deletion"}
-_SAME_FOR_ALL = {"deletion": ("centre",), "retention": ("centre",), **dict.fromkeys(_CURVES, ("random", "centre"))}
+CURVES = {"insertion": "insertion", "deletion-curve": "deletion"}
+"""Metrics that are curves, and their schemes."""
+
+_SAME_FOR_ALL = {"deletion": ("centre",), "retention": ("centre",), **dict.fromkeys(CURVES, ("random", "centre"))}
 
 
 @final
@@ -38,15 +41,19 @@ class People:
     Attributes:
         work: configuration, data, network and store.
         classifier: the network's own classes, or the gallery once everybody is enrolled.
+        enrolled, maps, numbers: the shards of the stages; None without people to enrol, without metrics that ask.
+        mean_maps: by explainer; empty for one photo.
     """
 
     work: Work
     classifier: FaceModel | Gallery = field(init=False)
+    enrolled: Shards | None = None
+    numbers: Shards | None = None
 
     def __post_init__(self) -> None:
         self.classifier = self.work.network
 
-    def stages(self) -> Iterator[Shards]:
+    def stages(self) -> Generator[Shards]:
         """Each must be committed before the next is asked for."""
         if self.work.enrolled:
             self.enrolled = self.work.shards(_Enrol(self.work))
@@ -55,8 +62,11 @@ class People:
         explainers = class_explainers(self.work.explainers, self.classifier)
         self.maps = self.work.shards(_Maps(self.work, explainers))
         yield self.maps
-        self.numbers = self.work.shards(_Measure(self.work, self.classifier, self.maps))
-        yield self.numbers
+        measure = _Measure(self.work, self.classifier, self.maps)
+        self.mean_maps = measure.mean_maps
+        self.numbers = self.work.shards(measure) if measure.asked else None
+        if self.numbers is not None:
+            yield self.numbers
 
 
 @final
@@ -122,10 +132,14 @@ class _Maps:
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
         rows: dict[str, Tensor] = {}
         sums: dict[str, Tensor] = {}
+        recipes: dict[str, Mapping[str, Any]] = {}
         seen: dict[str, Any] = {}
         targets = None
         for label, explainer in self.explainers.items():
             why = _explained(explainer, images, targets, seen)
+            recipes[label] = why.recipe
+            if targets is not None and not torch.equal(why.targets, targets):
+                raise ValueError(f"{label!r} explains other classes than it was asked for")
             if targets is None:
                 targets = why.targets
                 rows |= {"targets": targets.cpu(), "scores": why.scores.detach().double().cpu()}
@@ -137,18 +151,21 @@ class _Maps:
             if "overlap" in asked and why.class_cells is not None:
                 overlap = class_overlap(why, self.work.config.area)
                 rows[f"{label}: overlap"] = _columns(overlap.before.values, overlap.after.values)
-        return Part(kept, rows, sums)
+        return Part(kept, rows, sums, recipes)
 
 
 def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dict[str, Any]) -> Saliency:
-    """The maps of a batch; what is observed once serves SDD and its base."""
+    """The maps of a batch; what was observed last serves SDD and its base, if they follow each other."""
     asked = None if targets is None else targets.tolist()
-    watcher = explainer.base if isinstance(explainer, SDD) else explainer
-    if not hasattr(watcher, "observe"):
-        why: Saliency = explainer(images, asked)
+    watcher: Any = explainer.base if isinstance(explainer, SDD) else explainer
+    why: Saliency
+    ours = isinstance(watcher, tuple(CLASS_METHODS.values()))
+    if not ours:  # of others nobody knows what their repr leaves out
+        why = explainer(images, asked)
         return why
     recipe = repr(watcher)
     if recipe not in seen:
+        seen.clear()  # evidence is large
         seen[recipe] = watcher.observe(images)
     why = explainer.answer(seen[recipe], asked)
     return why
@@ -196,14 +213,12 @@ class _Measure:
         return {label: mean_of(total, count, size) for label, total in sums.items() if total is not None}
 
     def photos(self, items: range) -> Sequence[int]:
-        if not self.asked:
-            return []
         return [self.work.probes[item] for item in items]
 
     def step(self, items: range, faces: Faces) -> Part:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
         kept = [item for item in items if item in known and self.work.probes[item] in faces]
-        if not kept or not self.asked:
+        if not kept:
             return Part([])
         config, network = self.work.config, self.work.network
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
@@ -235,9 +250,9 @@ class _Measure:
         regions = drop.regions_of(who, config.area, config.seed) if areas else None
         for name in self.asked:
             made: drop.Drop | curves.Curve
-            if name in _CURVES:
-                fill: Any = "blur" if name == "insertion" else config.fill
-                made = curves.measured(who, _CURVES[name], config.steps, fill, config.seed, known=common[name])
+            if name in CURVES:
+                fill = fill_of(name, config)
+                made = curves.measured(who, CURVES[name], config.steps, fill, config.seed, known=common[name])
             else:
                 assert regions is not None
                 made = drop.measured(who, name, regions, config.fill, known=common[name])  # type: ignore[arg-type]
@@ -262,6 +277,11 @@ class _Measure:
 
     def _people(self, items: Sequence[int]) -> list[str] | None:
         return [self.work.person(self.work.probes[i]) for i in items] if self.work.knows_people else None
+
+
+def fill_of(metric: str, config: Config) -> Any:
+    """What stands for missing pixels: insertion starts from a blurred image whatever deletion is filled with."""
+    return "blur" if metric == "insertion" else config.fill
 
 
 def next_other(count: int, people: Sequence[str] | None) -> list[int] | None:

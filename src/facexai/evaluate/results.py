@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from facexai import io
-from facexai.evaluate.manifest import manifest_of
 from facexai.evaluate.work import Work
 from facexai.metrics import Curve, Drop, PairCurve, Statistic, Table
 from facexai.metrics.shape import Narrowness, Overlap
@@ -64,20 +63,18 @@ class Results:
 
 def written(
     work: Work,
-    folder: Path,
     table: Table,
     measured: Mapping[str, Mapping[str, Any]],
     maps: Mapping[str, Tensor],
     about: Mapping[str, Any],
     counts: dict[str, int],
     failed: Mapping[int, str],
+    manifest: Mapping[str, Any],
 ) -> Results:
     """What was found, written: ``results.json``, ``.txt`` and ``.png``, a row for each item, what could not be read."""
-    manifest = {name: value for name, value in manifest_of(work).items() if name != "shard"}
-    details = {
-        label: {metric: one.rows() for metric, one in found.items() if hasattr(one, "rows")}
-        for label, found in measured.items()
-    }
+    folder = work.store.folder.parent
+    manifest = {name: value for name, value in manifest.items() if name != "shard"}
+    details = {label: {metric: one.rows() for metric, one in found.items()} for label, found in measured.items()}
     counts = {**counts, "unreadable": len(failed)}
     report = {**about, "counts": counts, "run": manifest, "table": list(table.rows), "details": details}
     made = Results(table, measured, report, maps, folder)

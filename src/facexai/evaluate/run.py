@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from facexai.evaluate import found
+from facexai.evaluate.check import check
 from facexai.evaluate.config import Config
 from facexai.evaluate.engine import Engine, Rank, ranks
 from facexai.evaluate.manifest import claim, manifest_of
 from facexai.evaluate.pairs import Pairs
 from facexai.evaluate.people import People
 from facexai.evaluate.results import Results
-from facexai.evaluate.work import Work, prepared
+from facexai.evaluate.work import Work, opened_work
 from facexai.models import FaceModel
 
 EngineName = Literal["auto", "process", "torchrun", "ray"]
 ENGINES: tuple[EngineName, ...] = ("auto", "process", "torchrun", "ray")
+
+_LEFT = (".manifest.json.*", ".items.csv.*", ".unreadable.csv.*", ".results.*", ".mean_maps.png.*", "shards/.*")
+"""What a worker that was killed while it wrote leaves behind."""
 
 
 def run(
@@ -46,11 +53,12 @@ def run(
         model: instead of the configuration's; for ``"ray"`` it must pickle.
         base: folder that paths in the configuration are relative to.
         engine: ``"process"``: this one; ``"torchrun"``: the ranks that torchrun started divide the shards, without a
-            process group; ``"ray"``: actors (extra ``ray``). ``"auto"``: torchrun if it started us, else this process.
+            process group; ``"ray"``: actors (extra ``ray``), of a cluster where one is named. ``"auto"``: torchrun if
+            it started us, else this process.
         readers: threads per worker that read photos ahead.
-        actors: workers of Ray, each with a GPU where there are any.
+        actors: workers of Ray; GPUs, where there are any, are divided among them.
         device: such as ``"cuda"``; None: a GPU where there is one and the model is named in the configuration, for a
-            rank its own; a ``model`` stays where it is.
+            rank its own; a ``model`` stays where it is, for Ray's actors on the GPU they have.
         threads: torch threads of each worker; None: as they are.
         patience: seconds to wait for other ranks while no shard comes.
         progress: show progress bars with rate and time left.
@@ -65,36 +73,54 @@ def run(
             that holds another run, a damaged shard.
         OSError: the folder cannot be written, or the disk is full. What is committed stays.
         TimeoutError: other ranks have stopped.
-        ImportError: Ray is missing (extra ``ray``).
+        ImportError: Ray is missing (extra ``ray``), or what an explainer needs.
 
     Source: ours.
     """
     if engine not in ENGINES:
         raise ValueError(f"expected engine one of {list(ENGINES)}, got {engine!r}")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    rank, world, local = ranks() if engine in ("auto", "torchrun") else (0, 1, 0)
-    folder = Path(out)
-    if device is None and model is None and torch.cuda.is_available():
-        device = f"cuda:{local}"
-    work = prepared(config, Path(base), folder, model, device)
-    claim(folder, manifest_of(work), first=rank == 0, patience=patience)
-    if engine == "ray":
+    for name, count in (("threads", threads), ("actors", actors)):
+        if count is not None and count < 1:
+            raise ValueError(f"expected {name} of at least 1, got {count}")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if threads is None else threads)
+        rank, world, local = ranks() if engine in ("auto", "torchrun") else (0, 1, 0)
+        folder, root = Path(out), Path(base)
+        if device is None and model is None and torch.cuda.is_available():
+            device = f"cuda:{local % torch.cuda.device_count()}"
+        work = opened_work(config, root, folder, model, device)
+        check(work, root, folder)
+        manifest = claim(folder, manifest_of(work), first=rank == 0, patience=patience)
+        if engine != "ray":
+            return completed(work, Rank(work, rank, world, readers, patience, progress and rank == 0), rank, manifest)
         from facexai.evaluate.on_ray import Actors
 
-        with Actors(work, Path(base), model, actors, readers, threads, progress) as crew:
-            return completed(work, crew, rank)
-    return completed(work, Rank(work, rank, world, readers, patience, progress and rank == 0), rank)
+        with Actors(work, root, model, device, actors, readers, torch.get_num_threads(), progress) as crew:
+            return completed(work, crew, rank, manifest)
+    finally:
+        torch.set_num_threads(before)
 
 
-def completed(work: Work, engine: Engine, rank: int) -> Results | None:
+def completed(work: Work, engine: Engine, rank: int, manifest: Mapping[str, Any]) -> Results | None:
     """Complete one stage after the other; the first rank puts the results together."""
     made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
-    for number, shards in enumerate(made.stages()):
-        engine.complete(number, shards)
+    with closing(made.stages()) as stages:
+        for number, shards in enumerate(stages):
+            engine.complete(number, shards)
     if rank != 0:
         return None
-    for left in work.store.folder.glob(".*.safetensors.*"):  # of a worker that was killed while it wrote
-        left.unlink(missing_ok=True)
     folder = work.store.folder.parent
-    return found.of_people(made, folder) if isinstance(made, People) else found.of_pairs(made, folder)
+    for pattern in _LEFT:
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
+    for left in folder.glob("evidence-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        return found.of_people(made, manifest) if isinstance(made, People) else found.of_pairs(made, manifest)
+    except OSError as error:
+        told = error.strerror or error
+        raise OSError(
+            f"cannot write the results into {folder} ({told}); make room and start the same run again: what is "
+            "committed stays"
+        ) from error

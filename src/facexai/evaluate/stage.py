@@ -34,11 +34,26 @@ class Part:
         items: (n,) those that could be worked on.
         rows: {name: (n, ...)}.
         sums: {name: (...)}, whole numbers, which add without rounding.
+        recipes: {name: every choice that changed a number}, of explainers.
     """
 
     items: Sequence[int]
     rows: Mapping[str, Tensor] = field(default_factory=dict)
     sums: Mapping[str, Tensor] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Several parts as one."""
+    made = [part for part in parts if part.items]
+    if not made:
+        return Part([])
+    sums: dict[str, Tensor] = {}
+    for part in made:
+        for name, value in part.sums.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
+    rows = {name: torch.cat([part.rows[name] for part in made]) for name in made[0].rows}
+    return Part([item for part in made for item in part.items], rows, sums, made[0].recipes)
 
 
 class Stage(Protocol):
@@ -116,14 +131,12 @@ class Shards:
         Raises:
             OSError: the disk is full or not writable; says what to do.
         """
-        names = next((list(part.rows) for part in parts if part.items), [])
-        tensors = {name: torch.cat([part.rows[name] for part in parts if part.items]) for name in names}
-        tensors["items"] = torch.tensor([item for part in parts for item in part.items], dtype=torch.int64)
-        for part in parts:
-            for name, value in part.sums.items():
-                tensors[_SUM + name] = tensors.get(_SUM + name, torch.zeros_like(value)) + value
+        whole = joined(parts)
+        tensors = {**whole.rows, "items": torch.tensor(list(whole.items), dtype=torch.int64)}
+        tensors |= {_SUM + name: value for name, value in whole.sums.items()}
+        told = {"failed": {str(k): failed[k] for k in sorted(failed)}, "recipes": dict(whole.recipes)}
         try:
-            self.store.put(self.key(shard), tensors, {"failed": {str(k): failed[k] for k in sorted(failed)}})
+            self.store.put(self.key(shard), tensors, told)
         except OSError as error:
             raise OSError(
                 f"cannot write {self.key(shard)} ({error.strerror or error}); what is committed stays: make room and "
@@ -136,6 +149,11 @@ class Shards:
         """Photos that could not be read, and why."""
         told = (self.store.told(self.key(shard))["failed"] for shard in range(len(self)))
         return {int(number): why for part in told for number, why in part.items()}
+
+    def recipes(self) -> dict[str, Any]:
+        """Of the explainers, as the first shard that has them tells."""
+        told = (self.store.told(self.key(shard))["recipes"] for shard in range(len(self)))
+        return next((found for found in told if found), {})
 
     def measured(self) -> NDArray[np.int64]:
         """The items that could be worked on, in order."""
@@ -157,8 +175,8 @@ class Shards:
         """The sum over all items; None where no shard has one."""
         found: Tensor | None = None
         for shard in range(len(self)):
-            held = self._get(shard, keep=False)
-            if (part := held.get(_SUM + name)) is not None:
+            if _SUM + name in self.store.names(self.key(shard)):
+                part = self.store.get(self.key(shard), [_SUM + name])[_SUM + name]
                 found = part if found is None else found + part
         return found
 
@@ -178,16 +196,14 @@ class Shards:
             known[shard] = self.store.get(self.key(shard), ["items"])["items"].numpy()
         return known[shard]
 
-    def _get(self, shard: int, *, keep: bool = True) -> dict[str, Tensor]:
+    def _get(self, shard: int) -> dict[str, Tensor]:
         held: OrderedDict[int, dict[str, Tensor]] = self.__dict__["_held"]
         if shard in held:
             held.move_to_end(shard)
             return held[shard]
-        found = self.store.get(self.key(shard))
-        if keep:
-            held[shard] = found
-            if len(held) > _HELD:
-                held.popitem(last=False)
+        held[shard] = found = self.store.get(self.key(shard))
+        if len(held) > _HELD:
+            held.popitem(last=False)
         return found
 
 

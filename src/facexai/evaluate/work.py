@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, final
 
-import torch
 from torch import Tensor
 
 from facexai import zoo
-from facexai._messages import near_matches
+from facexai._messages import told
 from facexai.evaluate.config import Config
 from facexai.evaluate.data import DataSet, opened
-from facexai.evaluate.methods import Entry, class_explainers, label, pair_explainers
+from facexai.evaluate.methods import Entry, label
 from facexai.evaluate.stage import Shards, Stage
 from facexai.images import fitted
-from facexai.metrics.pair_protocol import resolve
-from facexai.models import FaceModel, Gallery
-from facexai.perturb import filling
+from facexai.models import FaceModel
 from facexai.store import Store
 
-CLASS_METRICS = ("deletion", "retention", "insertion", "deletion-curve", "narrowness", "overlap")
 PAIR_METRICS = ("deletion", "insertion")
 
 
@@ -93,7 +89,7 @@ class Work:
         return next((f"{self.data.names[photo]}: {reason}" for photo, reason in shards.failed().items()), "none")
 
 
-def prepared(config: Config, base: Path, folder: Path, model: FaceModel | None, device: str | None) -> Work:
+def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | None, device: str | None) -> Work:
     """Open the data set and the network, and decide what is enrolled and measured.
 
     Args:
@@ -104,17 +100,18 @@ def prepared(config: Config, base: Path, folder: Path, model: FaceModel | None, 
         device: where to put the network; None: where it is.
 
     Raises:
-        ValueError, FileNotFoundError: nothing to measure, unknown metrics, a gallery that is not wanted or missing.
+        ValueError, FileNotFoundError: nothing to measure, a gallery that is not wanted or missing, no such device.
     """
     data = opened(base / config.data, None if config.images is None else base / config.images)
     network = zoo.by_name(config.model) if model is None else model
     if device is not None:
-        network.net.to(device)
+        try:
+            network.net.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"cannot use the device {device!r}: {told(error)}") from error
     network.outputs(network.noise(1))  # what a network returns is known after its first pass
     joined, probes, enrolled = _divided(config, data, network, base)
-    made = Work(config, joined, network, Store(folder / "shards"), probes, enrolled, data.identities is not None)
-    _check(made)
-    return made
+    return Work(config, joined, network, Store(folder / "shards"), probes, enrolled, data.identities is not None)
 
 
 def _divided(
@@ -137,39 +134,11 @@ def _divided(
     probes: list[int] = []
     seen = dict.fromkeys(data.identities, 0)
     for photo, person in enumerate(data.identities):
-        (enrolled if seen[person] < config.enrol else probes).append(photo)
+        (enrolled if person and seen[person] < config.enrol else probes).append(photo)
         seen[person] += 1
     if not probes:
         raise ValueError(f"nobody has more than the {config.enrol} photos that are enrolled; say a smaller enrol")
     return data, probes[: config.limit], enrolled
-
-
-def _check(work: Work) -> None:
-    """Refuse what would fail after hours: names and options of metrics, explainers, fills, galleries and protocols."""
-    config, network = work.config, work.network
-    known = CLASS_METRICS if work.task == "people" else PAIR_METRICS
-    for name in config.metrics:
-        if name not in known:
-            raise ValueError(f"no metric of {work.task} is called {name!r}; {near_matches(name, known)}")
-    if len(set(config.metrics)) < len(config.metrics):
-        raise ValueError(f"a metric is named twice: {list(config.metrics)}")
-    filling(network.noise(1), config.fill)  # type: ignore[arg-type]
-    if work.task == "pairs":
-        if network.gives_logits:
-            raise ValueError("pairs need embeddings, this network gives logits; choose its embedding with take=")
-        _, how = resolve(config.protocol, config.part)  # type: ignore[arg-type]
-        replace(how, threshold=how.threshold if config.threshold is None else config.threshold)
-        pair_explainers(work.explainers, network, 0.0)
-        return
-    classifier: FaceModel | Gallery = network
-    if not network.gives_logits:
-        size = network.embed(network.noise(1)).shape[1]
-        if isinstance(config.scale, str) and config.scale != "calibrated":
-            raise ValueError(f"expected scale a number or 'calibrated', got {config.scale!r}")
-        if config.center not in (None, "enrolled"):
-            raise ValueError(f"expected center 'enrolled', or none, got {config.center!r}")
-        classifier = network.gallery({"one": torch.eye(2, size)[0], "other": torch.eye(2, size)[1]})
-    class_explainers(work.explainers, classifier)
 
 
 def _with_gallery(data: DataSet, folder: Path) -> DataSet:

@@ -17,16 +17,20 @@ class Kept:
 
     Attributes:
         memory: bytes that are held; the latest used is held in any case.
-        store: where the rest goes; it grows with the number of faces.
+        store: where the rest goes.
+        disk: bytes on disk; what is over is forgotten, the caller observes again. None: as many as there are.
+        advice: what the user can do about a full disk.
     """
 
     memory: int
     store: Store
+    disk: int | None = None
+    advice: str = "name a larger one with folder=, or hold more in memory= bytes"
 
     def __post_init__(self) -> None:
         self.held: OrderedDict[int, FaceEvidence] = OrderedDict()
         self.away: dict[int, FaceEvidence] = {}
-        self.bytes = 0
+        self.bytes = self.written = 0
 
     def __contains__(self, number: int) -> bool:
         return number in self.held or number in self.away
@@ -50,11 +54,11 @@ class Kept:
         while self.bytes > self.memory and len(self.held) > 1:
             oldest, gone = self.held.popitem(last=False)
             self.bytes -= gone.nbytes
-            if oldest not in self.away:
+            if oldest not in self.away and (self.disk is None or self.written + gone.nbytes <= self.disk):
                 self._write(oldest, gone)
 
     def get(self, number: int) -> FaceEvidence:
-        """The evidence of one face that was put."""
+        """The evidence of one face that is here."""
         if number in self.held:
             self.held.move_to_end(number)
             return self.held[number]
@@ -70,6 +74,9 @@ class Kept:
         except OSError as error:
             raise OSError(
                 f"evidence of {len(self.away) + 1} faces, {evidence.nbytes / 2**20:.1f} MiB each, does not fit on the "
-                f"disk ({error}); name a larger one with folder=, or hold more in memory= bytes"
+                f"disk ({error}); {self.advice}"
             ) from None
-        self.away[number] = replace(evidence, parts={n: p[:0] for n, p in evidence.parts.items()})
+        self.written += evidence.nbytes
+        self.away[number] = replace(
+            evidence, parts={n: p.new_empty((0, *p.shape[1:])) for n, p in evidence.parts.items()}
+        )

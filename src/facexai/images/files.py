@@ -95,8 +95,12 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
         raise ValueError(f"{name} is not a picture that Pillow can read") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error}") from error
-    except _Refused:
+    except (_Refused, MemoryError):
         raise
+    except OSError as error:
+        if error.errno is not None:  # of the disk or the machine, not of the picture
+            raise
+        raise ValueError(f"{name} is damaged or truncated: {error}") from error
     except Exception as error:  # damaged files and EXIF data fail in many ways inside Pillow
         raise ValueError(f"{name} is damaged or truncated: {error}") from error
 

@@ -22,6 +22,12 @@ from facexai.results import Saliency
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHAPES = {
+    "half of the mass": "share of the picture that holds half of the map (less is narrower)",
+    "overlap after": "overlap of the regions of the top classes (less is more apart)",
+}
+"""Drawn where nothing else was measured."""
+
 Method = Callable[[Tensor], Saliency] | Saliency
 Measure = Drop | Curve | Narrowness | Overlap
 
@@ -174,7 +180,9 @@ def table_of(measured: Mapping[str, Mapping[str, Measure]], recipe: Mapping[str,
     known = {name: one for name, one in of_centre.items() if one is not None}
     if known:
         rows.append(_row("centre prior", known, control=True))
-    panels = {name: title for name, title in PANELS.items() if name in columns}
+    panels = {name: title for name, title in PANELS.items() if name in columns} or {
+        name: title for name, title in SHAPES.items() if name in columns
+    }
     return Table(tuple({**columns, **row} for row in rows), recipe, panels)
 
 
@@ -185,10 +193,8 @@ def _row(name: str, found: Mapping[str, Measure], *, control: bool) -> dict[str,
             row |= {metric: one.drop, f"{metric} interval": one.interval}
         elif isinstance(one, Curve):
             row |= {metric: one.auc, f"{metric} interval": one.interval}
-        elif isinstance(one, Narrowness):
-            row |= {"above half of the maximum": one.above_half.mean, "half of the mass": one.half_mass.mean}
         else:
-            row |= {"overlap before": one.before.mean, "overlap after": one.after.mean}
+            row |= one.columns()
     gone = found.get("deletion")
     if isinstance(gone, Drop):
         row |= {"changed": gone.changed, "score": gone.score_drop, "margin": gone.margin_drop}

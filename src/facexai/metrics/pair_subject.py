@@ -148,7 +148,7 @@ def pair_subject(
     if not np.isfinite(scores).all():
         raise ValueError("the model gives NaN or infinite embeddings for these images")
     limit = threshold(scores, labels, how.threshold)
-    chosen = np.flatnonzero(_wanted(how, labels, scores >= limit))
+    chosen = np.flatnonzero(wanted(how, labels, scores >= limit))
     if len(chosen) == 0:
         raise ValueError(
             f"the protocol is about {how.pairs} pairs and none of the {len(labels)} is one (threshold {limit:.3f})"
@@ -158,7 +158,6 @@ def pair_subject(
     fills = [filling(images, how.fill) for images in kept]
     emptied = [_units(model, images, batch_size) for images in fills]
     label = labels[chosen]
-    signs = np.where(label, 1, -1) if part == "auto" else np.full(len(chosen), 1 if part == "similar" else -1)
     return PairSubject(
         model=model,
         images=torch.stack(kept, 1),
@@ -166,7 +165,7 @@ def pair_subject(
         photos=tuple(_equal(images) for images in kept),
         units=right[rows],
         same=label,
-        signs=signs,
+        signs=signs_of(part, label),
         whole=scores[chosen],
         empty=_cosines(emptied[0], emptied[1] if how.perturb == "both" else right[rows]),
         threshold=limit,
@@ -211,7 +210,15 @@ def _equal(images: Tensor) -> tuple[int, ...]:
     return tuple(first.setdefault(digest, i) for i, digest in enumerate(digests))
 
 
-def _wanted(how: Protocol, labels: NDArray[np.bool_], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def signs_of(part: Part, labels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(P,) 1 where the similar part of a pair's map is explained, -1 where the dissimilar one is."""
+    if part == "auto":
+        return np.where(labels, 1, -1)
+    return np.full(len(labels), 1 if part == "similar" else -1)
+
+
+def wanted(how: Protocol, labels: NDArray[np.bool_], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(P,) the pairs that a protocol is about."""
     kinds = {"genuine": labels, "impostor": ~labels, "accepted": accepted, "rejected": ~accepted}
     return kinds.get(how.pairs, np.ones(len(labels), dtype=bool))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -29,8 +29,23 @@ class Narrowness:
     above_half: Statistic
     half_mass: Statistic
 
+    def columns(self) -> dict[str, Any]:
+        """Means and intervals, as columns of a table."""
+        return _columns({"above half of the maximum": self.above_half, "half of the mass": self.half_mass})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The same as the only row of a table."""
+        return [{"map": "own", **self.columns()}]
+
     def __add__(self, other: Narrowness) -> Narrowness:
         return Narrowness(self.above_half + other.above_half, self.half_mass + other.half_mass)
+
+
+def _columns(statistics: Mapping[str, Statistic]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, statistic in statistics.items():
+        made |= {name: statistic.mean, f"{name} interval": statistic.interval}
+    return made
 
 
 def narrowness(
@@ -77,6 +92,14 @@ class Overlap:
 
     before: Statistic
     after: Statistic
+
+    def columns(self) -> dict[str, Any]:
+        """Means and intervals, as columns of a table."""
+        return _columns({"overlap before": self.before, "overlap after": self.after})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The same as the only row of a table."""
+        return [{"map": "own", **self.columns()}]
 
     def __add__(self, other: Overlap) -> Overlap:
         return Overlap(self.before + other.before, self.after + other.after)

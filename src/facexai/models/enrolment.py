@@ -22,10 +22,11 @@ from facexai.models.gallery import Gallery
 
 People = Mapping[str, Tensor | str | Path | Sequence[str | Path]] | Tensor | str | Path
 
-_FEWEST_FOR_CENTER = 10
+FEWEST_FOR_CENTER = 10
 _SCALES = (1.0, 1000.0)  # where a calibrated scale is looked for
 _PERFECT = 1e-4  # a loss below this says that nothing was left to calibrate
 _CONVENTION = 64.0
+_MOST = 50_000_000  # scores that a scale is calibrated on
 
 
 @final
@@ -116,7 +117,7 @@ def calibrated(people: Sequence[Tensor]) -> float:
     """The scale of least leave-one-out negative log-likelihood on the enrolled photos.
 
     Each photo is scored against everyone's template, its own person's without it; people with one photo take part as
-    rivals only.
+    rivals only. Of very many people an even selection is asked, so that the scores fit into 400 MB.
 
     Args:
         people: for each person the embeddings (n, D) of the photos, centred if the gallery is.
@@ -134,19 +135,20 @@ def calibrated(people: Sequence[Tensor]) -> float:
     if len(people) < 2 or all(len(rows) < 2 for rows in people):
         raise ValueError("scale='calibrated' needs at least two people, and somebody with at least two photos")
     templates = F.normalize(torch.stack([rows.mean(0) for rows in people])).double()
-    cosines, own = [], []
-    for k, rows in enumerate(people):
-        if len(rows) < 2:
-            continue
-        scores = F.normalize(rows).double() @ templates.T
-        rest = F.normalize(rows.sum(0, keepdim=True) - rows).double()
-        scores[:, k] = (F.normalize(rows).double() * rest).sum(1)
-        cosines.append(scores)
-        own.extend([k] * len(rows))
-    table, truth = torch.cat(cosines), torch.tensor(own)
+    able = [k for k, rows in enumerate(people) if len(rows) > 1]
+    photos = sum(len(people[k]) for k in able)
+    able = able[:: max(1, round(photos * len(people) / _MOST))]
+    tables = []  # a person's photos against everybody's templates
+    for k in able:
+        scores = F.normalize(people[k]).double() @ templates.T
+        rest = F.normalize(people[k].sum(0, keepdim=True) - people[k]).double()
+        scores[:, k] = (F.normalize(people[k]).double() * rest).sum(1)
+        tables.append(scores)
 
     def loss(log_scale: float) -> float:
-        return float(F.cross_entropy(math.exp(log_scale) * table, truth.to(table.device)))
+        scaled = ((math.exp(log_scale) * table, k) for k, table in zip(able, tables, strict=True))
+        total = sum(float((table.logsumexp(1) - table[:, k]).sum()) for table, k in scaled)
+        return total / sum(len(table) for table in tables)
 
     low, high = _SCALES
     found = math.exp(float(minimize_scalar(loss, bounds=(math.log(low), math.log(high)), method="bounded").x))
@@ -172,9 +174,9 @@ def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor
         return center.to(rows)
     if center != "enrolled":
         raise ValueError(f"expected center 'enrolled', a tensor (D,) or None, got {center!r}")
-    if len(rows) < _FEWEST_FOR_CENTER:
+    if len(rows) < FEWEST_FOR_CENTER:
         raise ValueError(
-            f"center='enrolled' needs at least {_FEWEST_FOR_CENTER} people for a fair mean, got {len(rows)}"
+            f"center='enrolled' needs at least {FEWEST_FOR_CENTER} people for a fair mean, got {len(rows)}"
         )
     return rows.mean(0)
 
