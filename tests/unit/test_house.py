@@ -231,3 +231,28 @@ def test_the_readmes_sobering_sentence_is_measured():
         assert not any(r["beats centre"] for r in blurred)
         best = min(rows[network, "blur", f"captum {name}"]["deletion"] for name in ("Occlusion", "Lime"))
         assert best > max(r["deletion"] for r in blurred if "Occlusion" not in r["map"] and "Lime" not in r["map"])
+
+
+def test_what_is_said_about_maps_of_pairs_is_what_was_measured():
+    results = ROOT / "benchmarks" / "results"
+    said = {
+        network: json.loads((results / f"verification_{network}.json").read_text())
+        for network in ("dlib", "mobileface")
+    }
+    measures = ("deletion", "deletion cosine", "insertion", "insertion cosine")
+    beaten, over_centre = {}, []
+    for network, content in said.items():
+        for row in content["rows"]:
+            if "patch" in row["question"]:
+                assert not row["average precision beats centre"]
+                continue
+            if row["insertion beats centre"]:
+                over_centre.append((network, row["map"]))
+                levels = f"{row['insertion']:.1f} against {row['insertion, centre']:.1f}"
+                assert levels in (ROOT / "README.md").read_text()
+            if row["question"] == "epfl-inferred, similar":
+                beaten.setdefault(row["map"], []).extend(row[f"{measure} beats other-pair"] for measure in measures)
+    assert over_centre == [("dlib", "CorrRISE patches")]
+    assert {name for name, held in beaten.items() if all(held)} == {"CorrRISE patches", "CorrRISE grid"}
+    assert {name for name, held in beaten.items() if not any(held)} == {"FGGB", "xSSAB"}
+    assert sum(beaten["captum Lime"]) == 7
