@@ -128,3 +128,16 @@ def test_a_notebook_draws_a_few_of_many():
 def test_names_in_any_script_draw_without_a_warning():
     why = saliency(names=("\u5f20\u4f1f", "b", "c", "d"))
     assert plots.png(why.plot())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("shown", [True, False])
+def test_numbers_of_colour_bars_are_inside_the_picture(count, shown):
+    maps = torch.randn(count, 2, 30, 30, generator=torch.Generator().manual_seed(0)) * 0.2
+    drawn = plots.pairs(maps, torch.rand(count, 2, 3, 30, 30) if shown else None, ["pair"] * count, label="cosine")
+    drawn.canvas.draw()
+    right = drawn.bbox.width
+    axes = [one for part in drawn.subfigs for one in part.axes]
+    assert len(axes) == count * (5 if shown else 3)
+    for one in axes:
+        assert one.get_tightbbox().x1 <= right + 1

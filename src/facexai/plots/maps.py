@@ -88,6 +88,7 @@ def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: 
     """
     columns = 2 if images is None else 4
     made = figure(CELL * columns + 0.8, (CELL + 0.3) * len(maps) + 0.4)
+    made.set_layout_engine("constrained")  # "compressed" cuts off the numbers of colour bars in parts of a figure
     for row, part in enumerate(made.subfigures(len(maps), 1, squeeze=False)[:, 0]):
         grid = part.subplots(1, columns, squeeze=False)[0]
         limit = float(maps[row].abs().max()) or 1.0
