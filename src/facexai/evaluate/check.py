@@ -64,14 +64,15 @@ def _people(work: Work) -> None:
     classifier: FaceModel | Gallery = network if network.gives_logits else _stand_in(work)
     if network.gives_logits and network.logits(network.noise(1)).shape[1] < 2:
         raise ValueError("probabilities and margins need at least two classes, this network has one")
-    for label, explainer in class_explainers(work.explainers, classifier).items():
-        if isinstance(explainer, SDD) and not isinstance(explainer.rivals, int):
+    explainers = class_explainers(work.explainers, classifier)
+    sdd = {label: one for label, one in explainers.items() if isinstance(one, SDD)}
+    for label, explainer in sdd.items():
+        if not isinstance(explainer.rivals, int):
             raise ValueError(f"{label!r} names rivals, and some photo may be of one of them; give their number")
-        explainer(network.noise(1))
-    if "overlap" in config.metrics and not any(
-        isinstance(one, SDD) for one in class_explainers(work.explainers, classifier).values()
-    ):
+    if "overlap" in config.metrics and not sdd:
         raise ValueError("overlap compares class maps, which only sdd has; ask for it, or leave overlap out")
+    for explainer in explainers.values():
+        explainer(network.noise(1))
 
 
 def _stand_in(work: Work) -> Gallery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from facexai.metrics.statistic import Statistic
@@ -32,6 +32,14 @@ def control(measured: Result, name: str) -> Result | None:
         raise KeyError(f"no control {name!r}; there are {', '.join(measured.controls)}")
     found: Result | None = measured.controls[name]
     return found
+
+
+def with_known(
+    names: Sequence[str], known: Mapping[str, Result | None] | None, measure: Callable[[str], Result | None]
+) -> dict[str, Result | None]:
+    """Controls in the order of ``names``: those that are known already, the others measured."""
+    given = known or {}
+    return {name: given[name] if name in given else measure(name) for name in names}
 
 
 def rows(

@@ -163,11 +163,8 @@ def measured(
 
     maps, reasons = control_maps(who)
     maps["random"] = _noise(who, seed)
-    controls: dict[str, Curve | None] = dict(known or {})
-    for name in CONTROLS:
-        if name not in controls:
-            controls[name] = along(maps[name]) if name in maps else None
-    return replace(along(who.maps), controls={name: controls[name] for name in CONTROLS}, reasons=reasons)
+    controls = adding.with_known(CONTROLS, known, lambda name: along(maps[name]) if name in maps else None)
+    return replace(along(who.maps), controls=controls, reasons=reasons)
 
 
 def _noise(who: Subject, seed: int) -> Tensor:

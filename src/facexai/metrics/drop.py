@@ -256,12 +256,11 @@ def measured(
         gone = (region if scheme == "deletion" else ~region)[:, None]
         return _compare(who, who.run(torch.where(gone, stand_in, who.images)), recipe)
 
-    controls: dict[str, Drop | None] = dict(known or {})
-    for name in CONTROLS:
-        if name not in controls:
-            controls[name] = changed(regions.controls[name]) if name in regions.controls else None
-    ordered = {name: controls[name] for name in CONTROLS}
-    return replace(changed(regions.own), controls=ordered, reasons=regions.reasons)
+    def control(name: str) -> Drop | None:
+        return changed(regions.controls[name]) if name in regions.controls else None
+
+    controls = adding.with_known(CONTROLS, known, control)
+    return replace(changed(regions.own), controls=controls, reasons=regions.reasons)
 
 
 def _compare(who: Subject, after: Tensor, recipe: Mapping[str, Any]) -> Drop:
