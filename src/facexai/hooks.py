@@ -206,6 +206,10 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.outside: set[int] = set()
         self.now = self.peak = self.largest = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler for this, which takes longer than the rest of a first call
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from nets import FlatNet, shaken
@@ -100,3 +103,14 @@ def test_a_network_with_its_own_train_is_respected():
         assert not net.layer3.training
     assert net.layer3.training
     assert not net.bn2.training
+
+
+def test_looking_into_a_network_does_not_load_torchs_compiler():
+    """It would take longer than the rest of a first explanation."""
+    code = (
+        "import sys, torch, facexai\n"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))\n"
+        "facexai.FaceModel(net, facexai.InputSpec(8)).head\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -256,3 +256,13 @@ def test_what_is_said_about_maps_of_pairs_is_what_was_measured():
     assert {name for name, held in beaten.items() if all(held)} == {"CorrRISE patches", "CorrRISE grid"}
     assert {name for name, held in beaten.items() if not any(held)} == {"FGGB", "xSSAB"}
     assert sum(beaten["captum Lime"]) == 7
+
+
+def test_what_is_said_of_the_cost_of_runs_was_measured():
+    content = json.loads((ROOT / "benchmarks" / "results" / "throughput.json").read_text())
+    (row,), memory = content["rows"], content["memory"]
+    page = " ".join((ROOT / "docs" / "evaluate.md").read_text().split())
+    assert f"takes {row['of bare forward passes']:.2f} times the bare forward passes" in page
+    assert f"are {row['two ranks, times faster']:.2f} times as fast" in page
+    for stage in ("maps", "measure"):
+        assert memory[f"{stage}: MiB at the end"] < 1.01 * memory[f"{stage}: MiB after a tenth"]
