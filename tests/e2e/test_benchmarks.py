@@ -1,0 +1,91 @@
+"""Benchmarks that run over data sets, on toy networks: they end, go on after a break, and say what they measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NETWORK = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from nets import FlatNet, shaken
+from facexai import FaceModel
+
+def toy():
+    torch.manual_seed(0)
+    return FaceModel(shaken(FlatNet()), "arcface")
+"""
+
+
+def draw(folder: Path, people: int, photos: int) -> Path:
+    """A coarse pattern of colours for each person, and noise of its own on each photo, 160x160."""
+    for person in range(people):
+        (folder / f"p{person}").mkdir(parents=True)
+        pattern = np.random.default_rng(person).uniform(50, 205, (8, 8, 3)).repeat(20, 0).repeat(20, 1)
+        for photo in range(photos):
+            noise = np.random.default_rng((person, photo)).normal(0, 25, pattern.shape)
+            Image.fromarray((pattern + noise).clip(0, 255).astype(np.uint8)).save(
+                folder / f"p{person}" / f"{photo}.png"
+            )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The command of the study on a toy network, and where it keeps its work."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "net.py").write_text(NETWORK.format(tests=str(Path(__file__).parents[1])))
+    faces = draw(folder / "faces", 3, 12)
+    command = [sys.executable, str(BENCHMARKS / "sdd_study.py"), "--faces", str(faces), "--probes", "1"]
+    command += ["--network", f"{folder / 'net.py'}:toy", "--work", str(folder / "work"), "--threads", "1"]
+
+    def run(name: str) -> dict:
+        subprocess.run([*command, "--json", str(folder / name)], check=True, capture_output=True, text=True)
+        return json.loads((folder / name).read_text())
+
+    return run
+
+
+def test_the_sdd_study_measures_both_heads_and_goes_on_after_a_break(study):
+    found = study("first.json")
+    ours = [row for row in found["rows"] if row["network"] == "toy"]
+    heads = list(dict.fromkeys(row["head"].split(",")[0] for row in ours))
+    assert heads == ["gallery", "linear"]
+    for head in heads:
+        maps = [row["map"] for row in ours if row["head"].startswith(head)]
+        assert "SDD(CAM)" in maps
+        assert any(name.startswith("SDD(Score-CAM)") for name in maps)
+        assert {name for name in maps if not name.startswith("SDD")} == {
+            name.replace("SDD(", "").replace(")", "") for name in maps if name.startswith("SDD")
+        }
+    for row in ours:
+        assert 0 <= row["half of the mass"] <= 1
+        assert -100 <= row["deletion"] <= 100
+        assert ("overlap after" in row and row["overlap after"] is not None) == row["map"].startswith("SDD")
+    published = next(r for r in found["rows"] if r["head"] == "FaceScrub, published" and r["map"] == "SDD-CAM")
+    assert (published["deletion"], published["deletion, random"]) == (62.33, 42.50)
+    assert published["deletion changes"] == pytest.approx(0.5136)
+    assert sum("of 4 directions hold" in sentence for sentence in found["sentences"]) == len(ours) // 2
+    assert study("second.json")["rows"] == found["rows"]
+
+
+def test_memory_is_watched_while_photos_go_by(tmp_path):
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import throughput
+
+        held = throughput.memory(Namespace(items=60), tmp_path)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    assert held["items"] == 60
+    assert 50 < held["maps: MiB at the end"] < 5000
+    assert held["measure: MiB at the end"] < 1.2 * held["measure: MiB after a tenth"]
