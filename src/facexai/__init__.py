@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from facexai import (
         baselines,
+        decisions,
+        denoisers,
         evaluate,
         explainers,
         functional,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         SDD,
         XSSAB,
         CorrRISE,
+        FastDiME,
         FrequencyHeatPlot,
         GradCAM,
         GradCAMPlusPlus,
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     )
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
-    from facexai.results import FrequencyHeat, PairSaliency, Saliency, load
+    from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 
 try:
     __version__ = version("facexai")
@@ -53,6 +56,7 @@ _NAMES = {
     "CAM": "facexai.explainers",
     "CorrRISE": "facexai.explainers",
     "FGGB": "facexai.explainers",
+    "FastDiME": "facexai.explainers",
     "FrequencyHeatPlot": "facexai.explainers",
     "GradCAM": "facexai.explainers",
     "GradCAMPlusPlus": "facexai.explainers",
@@ -68,6 +72,7 @@ _NAMES = {
     "doctor": "facexai.models",
     "explain_pairs": "facexai.explainers",
     "InputSpec": "facexai.input_spec",
+    "Counterfactual": "facexai.results",
     "FrequencyHeat": "facexai.results",
     "PairSaliency": "facexai.results",
     "Saliency": "facexai.results",
@@ -76,6 +81,8 @@ _NAMES = {
 }
 _MODULES = (
     "baselines",
+    "decisions",
+    "denoisers",
     "evaluate",
     "explainers",
     "functional",
@@ -95,8 +102,10 @@ __all__ = [
     "SDD",
     "XSSAB",
     "CorrRISE",
+    "Counterfactual",
     "FaceModel",
     "FaceXAIWarning",
+    "FastDiME",
     "FrequencyHeat",
     "FrequencyHeatPlot",
     "Gallery",
@@ -111,6 +120,8 @@ __all__ = [
     "Saliency",
     "ScoreCAM",
     "baselines",
+    "decisions",
+    "denoisers",
     "doctor",
     "evaluate",
     "explain_pairs",

@@ -29,6 +29,8 @@ FLOORS = [
     "hooks",
     "results",
     "models",
+    "decisions",
+    "denoisers",
     "zoo",
     "explainers",
     "metrics",

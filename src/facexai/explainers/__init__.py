@@ -3,6 +3,7 @@
 from facexai.explainers.cam import CAM
 from facexai.explainers.classmaps import ClassMaps, Evidence
 from facexai.explainers.corrrise import CorrRISE
+from facexai.explainers.fastdime import FastDiME
 from facexai.explainers.fggb import FGGB
 from facexai.explainers.frequency import FrequencyHeatPlot
 from facexai.explainers.frequency_modes import ModeAgreement
@@ -27,6 +28,7 @@ __all__ = [
     "CorrRISE",
     "Evidence",
     "FaceEvidence",
+    "FastDiME",
     "FrequencyHeatPlot",
     "GradCAM",
     "GradCAMPlusPlus",

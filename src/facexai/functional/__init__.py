@@ -11,6 +11,7 @@ from facexai.functional.cam import (
     share,
     upsample,
 )
+from facexai.functional.diffusion import Schedule, linear_alphas, respaced, strongest, unchanged
 from facexai.functional.frequency import Bands, agreement, bands, energies, first_order, in_cells, spectra
 from facexai.functional.pairs import (
     agreeing,
@@ -29,6 +30,7 @@ from facexai.functional.verification import auc, equal_error, sweep
 
 __all__ = [
     "Bands",
+    "Schedule",
     "agreeing",
     "agreement",
     "at_least_float32",
@@ -47,16 +49,20 @@ __all__ = [
     "hirescam",
     "in_cells",
     "layercam",
+    "linear_alphas",
     "minmax",
     "ranks",
+    "respaced",
     "scorecam",
     "scorecam_weights",
     "sdd",
     "share",
     "spectra",
     "steady",
+    "strongest",
     "sweep",
     "through_length",
+    "unchanged",
     "unit_gradients",
     "upsample",
 ]

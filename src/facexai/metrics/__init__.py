@@ -3,6 +3,7 @@
 from facexai.images.pairs import Pairs, read_pairs
 from facexai.metrics.bias import bias, pair_groups, rank_correlation
 from facexai.metrics.bias_answer import Bias, Distance, Rates
+from facexai.metrics.counterfactual import CounterfactualQuality, counterfactual, cout
 from facexai.metrics.curves import Curve, deletion_curve, insertion
 from facexai.metrics.drop import Drop, deletion, prediction_change, retention
 from facexai.metrics.faithfulness import Table, faithfulness
@@ -13,7 +14,8 @@ from facexai.metrics.pair_subject import PairReference
 from facexai.metrics.pair_table import pair_faithfulness
 from facexai.metrics.sanity import randomisation, stability
 from facexai.metrics.shape import class_overlap, narrowness
-from facexai.metrics.shortcut import Difference, mad
+from facexai.metrics.shortcut import mad, shortcut_audit
+from facexai.metrics.shortcut_answer import Auroc, Difference, ShortcutAudit
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import Options, Reference, mean_map, others
 from facexai.metrics.ten_fold import TenFold, ten_fold
@@ -21,7 +23,9 @@ from facexai.metrics.verification import Roc, auc, roc, threshold
 
 __all__ = [
     "PROTOCOLS",
+    "Auroc",
     "Bias",
+    "CounterfactualQuality",
     "Curve",
     "Difference",
     "Distance",
@@ -34,6 +38,7 @@ __all__ = [
     "Rates",
     "Reference",
     "Roc",
+    "ShortcutAudit",
     "Statistic",
     "Table",
     "TenFold",
@@ -41,6 +46,8 @@ __all__ = [
     "average_precision",
     "bias",
     "class_overlap",
+    "counterfactual",
+    "cout",
     "deletion",
     "deletion_curve",
     "faithfulness",
@@ -59,6 +66,7 @@ __all__ = [
     "read_pairs",
     "retention",
     "roc",
+    "shortcut_audit",
     "stability",
     "ten_fold",
     "threshold",

@@ -1,59 +1,24 @@
-"""Does a decision hang on one attribute? The mean absolute difference between images and their counterparts."""
+"""Does a decision hang on one attribute? What it says of images and of their counterparts without the attribute."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from facexai.metrics.statistic import Statistic
+from facexai.decisions import Decision, scored
+from facexai.metrics.shortcut_answer import Difference, ShortcutAudit, difference
+from facexai.metrics.statistic import Array, Statistic
 from facexai.metrics.subject import logits_of
 from facexai.models import Classifier
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Difference:
-    """What replacing images by their counterparts does to a probability.
-
-    Attributes:
-        absolute: statistic of ``|f(x) - f(x')|``; its mean is the MAD.
-        signed: statistic of ``f(x) - f(x')``.
-    """
-
-    absolute: Statistic
-    signed: Statistic
-
-    @property
-    def mad(self) -> float:
-        """Mean absolute difference of probabilities, 0 to 1."""
-        return self.absolute.mean
-
-    @property
-    def md(self) -> float:
-        """Mean difference of probabilities, -1 to 1: positive where the counterparts lower the probability."""
-        return self.signed.mean
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of the MAD."""
-        return self.absolute.interval
-
-    @property
-    def p_value(self) -> float | None:
-        """Sign-flip permutation p-value of the signed mean difference."""
-        still = Statistic(0 * self.signed.values, self.signed.items, self.signed.identities)
-        return self.signed.p_value(still)
-
-    def __add__(self, other: Difference) -> Difference:
-        return Difference(self.absolute + other.absolute, self.signed + other.signed)
+from facexai.perturb import numbered
 
 
 def mad(
-    classifier: Classifier,
+    classifier: Classifier | Decision,
     images: Tensor,
     counterparts: Tensor,
     targets: Tensor | int | None = None,
@@ -62,33 +27,109 @@ def mad(
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> Difference:
-    """Mean absolute difference of the target's probability between images and their counterparts.
+    """Mean absolute difference of a probability between images and their counterparts.
 
     Args:
-        classifier: gives logits.
+        classifier: gives logits (softmax makes probabilities of them); or a decision of :mod:`facexai.decisions`, a
+            network with one output, any function that gives one logit per image (sigmoid).
         images: (N, 3, H, W) RGB in [0, 1].
         counterparts: (N, 3, H, W): the same images with one thing changed: a region removed, an attribute edited.
-        targets: class index, or one for each image; None: the class predicted for the image.
+        targets: class index, or one for each image; None: the class predicted for the image. A decision has none.
         identities, items, batch_size: as in :func:`facexai.metrics.deletion`.
 
     Returns:
         :class:`Difference`.
 
     Raises:
-        ValueError: shapes that differ, or an index out of range.
+        ValueError: shapes that differ, an index out of range, or targets for a decision.
 
     Source: Weng et al. 2024, arXiv:2312.14223, sec. 4 (MAD); signed difference and test are ours.
     """
-    if images.shape != counterparts.shape:
-        raise ValueError(
-            f"expected a counterpart of the same shape, got {tuple(images.shape)} and {tuple(counterparts.shape)}"
-        )
-    before, after = (logits_of(classifier, x, batch_size) for x in (images, counterparts))
-    chosen = before.argmax(1) if targets is None else torch.as_tensor(targets, device=before.device).expand(len(images))
-    if chosen.is_floating_point() or int(chosen.min()) < 0 or int(chosen.max()) >= before.shape[1]:
-        raise ValueError(f"expected class indices from 0 to {before.shape[1] - 1}, got {targets}")
-    p, q = (logits.softmax(1).gather(1, chosen[:, None])[:, 0].cpu().numpy() for logits in (before, after))
-    return Difference(
-        Statistic.of(abs(p - q), items=items, identities=identities),
-        Statistic.of(p - q, items=items, identities=identities),
-    )
+    p, q = _probabilities(classifier, [images, counterparts], targets, batch_size)
+    return difference(Statistic.of(p, items=items, identities=identities), q)
+
+
+def _is_classifier(asked: object) -> bool:
+    """Whether it has a method for logits; a network's layer of that name is none."""
+    return hasattr(asked, "logits") and not isinstance(asked.logits, nn.Module)
+
+
+def _probabilities(
+    asked: Classifier | Decision, versions: Sequence[Tensor], targets: Tensor | int | None, batch_size: int
+) -> list[Array]:
+    """The probability (N,) of the target, or of yes, for several versions of the same images, the originals first."""
+    images = versions[0]
+    for version in versions[1:]:
+        if images.shape != version.shape:
+            raise ValueError(
+                f"expected a counterpart of the same shape, got {tuple(images.shape)} and {tuple(version.shape)}"
+            )
+    if not _is_classifier(asked):
+        if targets is not None:
+            raise ValueError(f"a decision has one logit and no classes, got the class {targets}; leave it out")
+        return [scored(asked, x, batch_size).sigmoid().cpu().numpy() for x in versions]  # type: ignore[arg-type]
+    answers = [logits_of(asked, x, batch_size) for x in versions]  # type: ignore[arg-type]
+    n, classes = answers[0].shape
+    chosen = answers[0].argmax(1) if targets is None else torch.as_tensor(targets, device=answers[0].device).expand(n)
+    if chosen.is_floating_point() or int(chosen.min()) < 0 or int(chosen.max()) >= classes:
+        raise ValueError(f"expected class indices from 0 to {classes - 1}, got {targets}")
+    return [logits.softmax(1).gather(1, chosen[:, None])[:, 0].cpu().numpy() for logits in answers]
+
+
+def shortcut_audit(
+    decision: Decision | Classifier,
+    images: Tensor,
+    counterparts: Tensor,
+    *,
+    target: int | None = None,
+    labels: Any = None,
+    shortcut: Any = None,
+    no_op: Tensor | None = None,
+    identities: Sequence[str] | None = None,
+    items: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> ShortcutAudit:
+    """Does a decision hang on a shortcut, that is on an attribute that has nothing to do with the task?
+
+    Args:
+        decision: a decision, or a classifier with its ``target``; see :func:`mad`.
+        images: (N, 3, H, W) RGB in [0, 1].
+        counterparts: (N, 3, H, W): the same with the shortcut taken away where it was, and added where it was not, such
+            as counterfactuals of another network that knows the shortcut.
+        target: class index of a classifier.
+        labels: (N,) of the task, 0 or 1: the AUROC should not fall on the counterparts, whose labels are the same.
+        shortcut: (N,) 1 where the image has the shortcut, else 0: differences of both kinds apart.
+        no_op: (N, 3, H, W): counterparts of the same pipeline without guidance, ``FastDiME.no_op``. Reconstruction
+            alone moves probabilities, so a mean absolute difference means little without it.
+        identities, items, batch_size: as in :func:`facexai.metrics.deletion`.
+
+    Raises:
+        ValueError: shapes that differ, labels other than 0 and 1, a classifier without target, a target out of range.
+
+    Source: Weng et al. 2024, arXiv:2312.14223, sec. 4; the no-op control, intervals and tests are ours.
+
+    >>> images = torch.tensor([0.9, 0.8, 0.2, 0.1])[:, None, None, None].expand(4, 3, 2, 2)
+    >>> audit = shortcut_audit(lambda x: 4 * x.mean((1, 2, 3)) - 2, images, 1 - images, labels=[1, 1, 0, 0])
+    >>> audit.auroc.before, audit.auroc.after
+    (1.0, 0.0)
+    """
+    if _is_classifier(decision) and target is None:
+        raise ValueError("a classifier has several classes; say which one the audit is of, with target=")
+    versions = [images, counterparts] if no_op is None else [images, counterparts, no_op]
+
+    def of(values: Any) -> Statistic:
+        return Statistic.of(values, items=numbered(items, len(images)), identities=identities)
+
+    found = [of(p) for p in _probabilities(decision, versions, target, batch_size)]
+    kinds = [
+        None if kind is None else of(_zero_one(name, kind))
+        for name, kind in (("labels", labels), ("shortcut", shortcut))
+    ]
+    return ShortcutAudit(found[0], found[1], found[2] if no_op is not None else None, *kinds)
+
+
+def _zero_one(name: str, values: Any) -> Array:
+    row = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    if not np.isin(row, (0.0, 1.0)).all():
+        raise ValueError(f"expected {name} of 0 and 1, got other values")
+    return row

@@ -1,6 +1,7 @@
 """Drawing maps on faces. Takes tensors, gives matplotlib figures; never touches pyplot's global state."""
 
 from facexai.plots.charts import bars, rocs
+from facexai.plots.counterfactual import counterfactuals
 from facexai.plots.drawing import bar, colours, figure, html, overlay, photo, png, save
 from facexai.plots.frequency import discs, group_spectra, lines, strip
 from facexai.plots.maps import matches, overlays, pairs, rival_grid
@@ -9,6 +10,7 @@ __all__ = [
     "bar",
     "bars",
     "colours",
+    "counterfactuals",
     "discs",
     "figure",
     "group_spectra",

@@ -9,15 +9,16 @@ from typing import Any, Protocol
 import torch
 
 from facexai import io
-from facexai.results import frequency, pairs, saliency
+from facexai.results import counterfactual, frequency, pairs, saliency
 
-Answer = saliency.Saliency | pairs.PairSaliency | frequency.FrequencyHeat
+Answer = saliency.Saliency | pairs.PairSaliency | frequency.FrequencyHeat | counterfactual.Counterfactual
 
 _FORMAT = 1
 _KINDS: Mapping[str, Callable[[Mapping[str, torch.Tensor], Mapping[str, Any]], Answer]] = {
     "Saliency": saliency.loaded,
     "PairSaliency": pairs.loaded,
     "FrequencyHeat": frequency.loaded,
+    "Counterfactual": counterfactual.loaded,
 }
 
 

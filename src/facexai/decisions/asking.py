@@ -1,0 +1,106 @@
+"""What a decision is, and how any of them is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from facexai.functional import at_least_float32
+from facexai.hooks import evaluating, quiet_grad
+from facexai.models.fingerprint import fingerprint
+
+
+class Decision(Protocol):
+    """Any function of images; those of this module, an ``nn.Module`` with one output, or the user's own.
+
+    A decision that holds something for each image, such as a reference photo, also has a method
+    ``rows(index: Tensor) -> Decision``: the same decision about the images of that index.
+    """
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """One logit per image, differentiable.
+
+        Args:
+            images: (N, 3, H, W) RGB around [0, 1], which edits leave by a little.
+
+        Returns:
+            (N,) or (N, 1), positive for yes.
+        """
+        ...
+
+
+def score(decision: Decision, images: Tensor) -> Tensor:
+    """The decision's logits, checked. Keeps the grad mode; a bare ``nn.Module`` runs in eval mode.
+
+    Args:
+        decision: which.
+        images: (N, 3, H, W).
+
+    Returns:
+        (N,), float32 or float64.
+
+    Raises:
+        TypeError: the decision cannot be called, or gives no floating-point tensor.
+        ValueError: another number of logits than one per image, NaN or infinity.
+
+    >>> score(lambda images: images.mean((1, 2, 3))[:, None] - 0.5, torch.ones(2, 3, 4, 4))
+    tensor([0.5000, 0.5000])
+    """
+    if not callable(decision):
+        raise TypeError(
+            f"expected a decision that can be called with images, got {type(decision).__name__}; "
+            "decisions.of_class(classifier, target) makes one of a classifier"
+        )
+    with evaluating(decision) if isinstance(decision, nn.Module) else nullcontext():
+        values = decision(images)
+    return one_each(values, len(images))
+
+
+def scored(decision: Decision, images: Tensor, batch_size: int = 64) -> Tensor:
+    """The same without a graph, a batch at a time: (N,) float64."""
+    if batch_size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    parts = torch.split(torch.arange(len(images), device=images.device), batch_size)
+    with quiet_grad():
+        return torch.cat([score(rows(decision, part), images[part]).detach().double() for part in parts])
+
+
+def rows(decision: Decision, index: Tensor) -> Decision:
+    """The decision about some of the images, where it holds something for each; else itself.
+
+    Args:
+        decision: which.
+        index: (M,) numbers of images, or (N,) booleans.
+    """
+    select = getattr(decision, "rows", None)
+    found: Decision = decision if select is None else select(index)
+    return found
+
+
+def recipe_of(decision: object) -> Any:
+    """What results say of a decision or denoiser: its recipe; class and fingerprint of a bare network; or its name."""
+    if isinstance(decision, nn.Module):
+        return {"decision": "binary", "network": type(decision).__name__, "fingerprint": fingerprint(decision)}
+    recipe = getattr(decision, "recipe", None)
+    return dict(recipe) if isinstance(recipe, Mapping) else getattr(decision, "__qualname__", type(decision).__name__)
+
+
+def one_each(values: object, images: int) -> Tensor:
+    """What a decision gave, as (N,) finite numbers of at least float32."""
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        told = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"expected one logit per image from the decision, a floating-point tensor, got {told}")
+    if values.shape not in ((images,), (images, 1)):
+        raise ValueError(
+            f"expected one logit per image from the decision, ({images},) or ({images}, 1), got "
+            f"{tuple(values.shape)}; decisions.of_class(classifier, target) makes one of several classes"
+        )
+    values = at_least_float32(values.reshape(images))
+    if not torch.isfinite(values.detach()).all():
+        bad = (~torch.isfinite(values.detach())).nonzero()[:8, 0].tolist()
+        raise ValueError(f"the decision gave NaN or infinity for image {bad}; check weights and precision")
+    return values

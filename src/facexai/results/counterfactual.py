@@ -1,0 +1,127 @@
+"""The answer of counterfactual methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from facexai.results.notebook import drawn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_DRAWN = 8  # in a notebook
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """What each image would look like if the decision about it were another one.
+
+    Attributes:
+        images: (N, 3, H, W), the images, [0, 1].
+        counterfactuals: (N, 3, H, W), what became of them, [0, 1]; outside of the masks the very pixels of the images.
+        masks: (N, H, W), True where pixels were free to change.
+        before, after: (N,) the decision's score, a logit; positive means yes.
+        flipped: (N,) whether the decision changed, tested before pixels were brought into [0, 1].
+        scales: (N,) the guidance under which the counterfactual was made.
+        calls: (N,) forward passes of the denoiser that each image took, all guidances together.
+        path: (N, S) the score of the estimate at the start of each step, of the last pass.
+        recipe: method, decision, denoiser and every choice that changed a number.
+        seconds: of the whole run; not saved.
+    """
+
+    images: Tensor
+    counterfactuals: Tensor
+    masks: Tensor
+    before: Tensor
+    after: Tensor
+    flipped: Tensor
+    scales: Tensor
+    calls: Tensor
+    path: Tensor
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        n, _, height, width = self.images.shape
+        if self.counterfactuals.shape != self.images.shape or self.masks.shape != (n, height, width):
+            raise ValueError(
+                f"expected counterfactuals of {tuple(self.images.shape)} and masks {(n, height, width)}, got "
+                f"{tuple(self.counterfactuals.shape)} and {tuple(self.masks.shape)}"
+            )
+        rows = (self.before, self.after, self.flipped, self.scales, self.calls, self.path)
+        if any(len(row) != n for row in rows):
+            raise ValueError(f"expected {n} scores, flips, scales, calls and paths, got {[len(row) for row in rows]}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        took = "" if self.seconds is None else f", {self.seconds:.1f} s"
+        return (
+            f"Counterfactual({self.recipe.get('method', '?')}, {len(self)} images, {int(self.flipped.sum())} decisions "
+            f"changed, {float(self.masks.float().mean()) if len(self) else 0:.0%} of the pixels free{took})"
+        )
+
+    def __getitem__(self, which: slice | Tensor) -> Counterfactual:
+        """Some of them: a slice, indices or a boolean row."""
+        parts = {name: getattr(self, name)[which] for name in ARRAYS}
+        return replace(self, **parts, seconds=None)
+
+    @property
+    def differences(self) -> Tensor:
+        """(N, H, W): mean signed change of the three colours, -1 to 1."""
+        return (self.counterfactuals - self.images).mean(1)
+
+    # ---- drawing and files ------------------------------------------------------------------------------------
+
+    def plot(self) -> Figure:
+        """A row per image: image, counterfactual, what was free to change, what changed, and the score on the way.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        verdict = {True: "changed", False: "not changed"}
+        titles = [
+            (f"image: score {b:.2f}", f"guidance {s:g}: {a:.2f}, {verdict[bool(f)]}")
+            for b, a, f, s in zip(self.before, self.after, self.flipped, self.scales, strict=True)
+        ]
+        return plots.counterfactuals(self.images, self.counterfactuals, self.masks, self.path, titles)
+
+    def _repr_html_(self) -> str:
+        few = self if len(self) <= _MOST_DRAWN else self[:_MOST_DRAWN]
+        return drawn(self, few, few.plot)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as ``.npz``, without pickle: also the images, whose edits they are.
+
+        Raises:
+            ValueError: the path does not end in ``.npz``.
+            OSError: nothing was written.
+        """
+        from facexai.results.files import save_answer
+
+        save_answer(path, self, ARRAYS, {})
+
+
+ARRAYS = ("images", "counterfactuals", "masks", "before", "after", "flipped", "scales", "calls", "path")
+
+
+def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Counterfactual:
+    """From what :meth:`Counterfactual.save` wrote."""
+    held: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+    return Counterfactual(**held, recipe=dict(manifest["recipe"]))
+
+
+def joined(parts: list[Counterfactual], seconds: float) -> Counterfactual:
+    """Batches of one run as one."""
+    held: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in ARRAYS}
+    return Counterfactual(**held, recipe=parts[0].recipe, seconds=seconds)

@@ -1,0 +1,446 @@
+"""FastDiME against a literal version of the published algorithm, with replayed noise and an exact denoiser."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from facexai import FaceXAIWarning, FastDiME, load
+from facexai.denoisers import Denoiser
+from facexai.functional.diffusion import linear_alphas, respaced
+
+T, STEPS, START, WARMUP = 60, 24, 10, 4
+ALPHAS = linear_alphas(T)
+SMALL = {"respacing": STEPS, "start": START, "warmup": WARMUP, "scales": (4.0, 12.0, 20.0)}
+VARIANTS = ("fastdime", "fastdime-2", "fastdime-2+", "unmasked", "dime")
+
+
+class Gaussian:
+    """The exact estimate of the noise for images whose pixels are normal around a given image."""
+
+    def __init__(self, mean=0.2, spread=0.5, learned=False):
+        self.mean, self.spread, self.learned = mean, spread, learned
+        self.alphas_cumprod, self.size, self.seen = ALPHAS, (12, 12), []
+
+    def predict(self, x, t):
+        self.seen.append((len(x), sorted(set(t.tolist()))))
+        left = ALPHAS[t].to(x)[:, None, None, None]
+        noise = (1 - left).sqrt() * (x - left.sqrt() * self.mean) / (left * self.spread**2 + 1 - left)
+        return noise, torch.tanh(x) if self.learned else None
+
+
+HARD = torch.tensor([0.0, -3.5, 9.0, -9.0, -1.0])
+
+
+class Corner:
+    """Is the corner bright enough? The first image changes under some guidance, the third under none."""
+
+    def __init__(self, hard=HARD):
+        self.hard, self.seen = hard, []
+
+    def rows(self, index):
+        chosen = Corner(self.hard[index])
+        chosen.seen = self.seen
+        return chosen
+
+    def __call__(self, images):
+        self.seen.append(len(images))
+        bright = 9 * (images[:, :, :5, :5].mean((1, 2, 3)) - 0.55)
+        return bright - 0.3 * images[:, :, 8:, 8:].square().sum((1, 2, 3)) - self.hard
+
+
+@pytest.fixture
+def images():
+    drawn = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(4))
+    return drawn * torch.tensor([0.3, 0.6, 0.9, 1.0, 0.2])[:, None, None, None]
+
+
+def replay(seed=0):
+    stream = torch.Generator().manual_seed(seed)
+    return lambda shape: torch.randn(shape, generator=stream)
+
+
+# ---- the algorithm, word for word ---------------------------------------------------------------------------------
+
+
+class Literal:
+    """Tables of the schedule as arrays, then one statement per line of the algorithm."""
+
+    def __init__(self, denoiser, decision, noise, l1=0.05, dilation=5, threshold=0.15):
+        self.net, self.f, self.noise = denoiser, decision, noise
+        self.l1, self.dilation, self.threshold = l1, dilation, threshold
+        self.map = [round(k * (T - 1) / (STEPS - 1)) for k in range(STEPS)]
+        self.abar = np.array([float(ALPHAS[i]) for i in self.map])
+        before = np.append(1.0, self.abar[:-1])
+        self.beta = 1 - self.abar / before
+        tilde = self.beta * (1 - before) / (1 - self.abar)
+        self.log_tilde = np.log(np.append(tilde[1], tilde[1:]))
+        self.c1 = self.beta * np.sqrt(before) / (1 - self.abar)
+        self.c2 = (1 - before) * np.sqrt(1 - self.beta) / (1 - self.abar)
+
+    @staticmethod
+    def number(value, like):
+        return torch.full_like(like, value)
+
+    def q_sample(self, x, t, noise):
+        a = self.abar[t]
+        return self.number(np.sqrt(a), x) * x + self.number(np.sqrt(1 - a), x) * noise
+
+    def p(self, z, t):
+        eps, v = self.net.predict(z, torch.full((len(z),), self.map[t]))
+        a = self.abar[t]
+        x0 = self.number(np.sqrt(1 / a), z) * z - self.number(np.sqrt(1 / a - 1), z) * eps
+        x0 = x0.clamp(-1, 1)
+        mu = self.number(self.c1[t], z) * x0 + self.number(self.c2[t], z) * z
+        log_s = self.number(self.log_tilde[t], z)
+        if v is not None:
+            frac = (v + 1) / 2
+            log_s = frac * self.number(np.log(self.beta[t]), z) + (1 - frac) * log_s
+        return mu, log_s, x0
+
+    def grad(self, xh, y):
+        xh = xh.clone().requires_grad_(True)
+        loss = -(2 * y - 1) * self.f.rows(self.m)((xh + 1) / 2)
+        return torch.autograd.grad(loss.sum(), xh)[0]
+
+    def mask(self, x, xh):
+        d = ((x + 1) / 2 - (xh + 1) / 2).abs().sum(1, keepdim=True)
+        d = d / d.flatten(1).max(1)[0][:, None, None, None]
+        return (F.max_pool2d(d, self.dilation, 1, self.dilation // 2) < self.threshold).float()
+
+    def one_pass(self, x, z, y, lc, masked, fixed, nested):
+        xh, keep = x, None
+        for j, t in enumerate(range(START - 1, -1, -1)):
+            mu, log_s, x0 = self.p(z, t)
+            g = lc * self.grad(xh, y)
+            g = g + self.l1 * torch.sign(z - x)
+            n = self.noise(tuple(x.shape))
+            z = mu - torch.exp(log_s) * g + (1.0 if t > 0 else 0.0) * torch.exp(0.5 * log_s) * n
+            xh = x0
+            if nested and t > 0:
+                xh = z
+                for s in range(t - 1, -1, -1):
+                    mu, log_s, _ = self.p(xh, s)
+                    n = self.noise(tuple(x.shape))
+                    xh = mu + (1.0 if s > 0 else 0.0) * torch.exp(0.5 * log_s) * n
+            if masked and j >= WARMUP:
+                keep = self.mask(x, xh)
+            if fixed is not None:
+                keep = fixed
+            if keep is not None:
+                xh = (1 - keep) * xh + keep * x
+                z = (1 - keep) * z + keep * self.q_sample(x, t, self.noise(tuple(x.shape)))
+        if keep is not None:
+            z = (1 - keep) * z + keep * x
+        return z, keep
+
+    def run(self, images, variant, scales):
+        x = 2 * images - 1
+        y = 1 - (self.f(images) > 0).float()
+        z0 = self.q_sample(x, START, self.noise(tuple(x.shape)))
+        cf, keeps = torch.zeros_like(x), torch.zeros_like(x[:, :1])
+        done, used = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x))
+        for lc in scales:
+            m = self.m = ~done
+            masked, nested = variant in ("fastdime", "fastdime-2+"), variant == "dime"
+            out, keep = self.one_pass(x[m], z0[m], y[m], lc, masked, None, nested)
+            if "-2" in variant:
+                fixed = self.mask(x[m], out)
+                out, keep = self.one_pass(x[m], z0[m], y[m], lc, False, fixed, nested)
+            cf[m] = out
+            keeps[m] = torch.zeros_like(out[:, :1]) if keep is None else keep
+            used[m] = lc
+            done[m.nonzero()[:, 0]] = (self.f.rows(m)((out + 1) / 2) > 0).float() == y[m]
+            if done.all():
+                break
+        picture = ((cf + 1) / 2).clamp(0, 1)
+        return picture * (1 - keeps) + images * keeps, keeps, done, used
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_is_the_published_algorithm_bit_for_bit(images, variant, learned):
+    expected, keeps, done, used = Literal(Gaussian(learned=learned), Corner(), replay()).run(
+        images, variant, SMALL["scales"]
+    )
+    found = FastDiME(Corner(), Gaussian(learned=learned), variant=variant, noise=replay(), **SMALL)(images)
+    assert torch.equal(found.masks, keeps[:, 0] == 0)
+    assert torch.equal(found.flipped, done)
+    assert torch.equal(found.scales, used)
+    assert torch.equal(found.counterfactuals, expected)
+
+
+def test_the_ladder_fails_in_part_so_that_batches_shrink(images):
+    denoiser = Gaussian()
+    found = FastDiME(Corner(), denoiser, noise=replay(), **SMALL)(images)
+    sizes = list(dict.fromkeys(size for size, _ in denoiser.seen))
+    assert len(sizes) > 1
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(found.scales.unique()) == 3
+    assert 0 < found.flipped.sum() < len(images)
+    assert (found.before > 0).any()
+    assert (found.scales[~found.flipped] == SMALL["scales"][-1]).all()
+
+
+# ---- what must hold whatever the images ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outside_of_the_mask_are_the_very_pixels(images, variant):
+    found = FastDiME(Corner(), Gaussian(), variant=variant, dilation=1, threshold=0.4, **SMALL)(images)
+    kept = ~found.masks[:, None].expand_as(images)
+    assert torch.equal(found.counterfactuals[kept], images[kept])
+    assert found.counterfactuals.min() >= 0
+    assert found.counterfactuals.max() <= 1
+    assert found.masks.all() == (variant in ("unmasked", "dime"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_batch_is_a_loop_and_splits_do_not_matter(images, variant):
+    edit = FastDiME(Corner(), Gaussian(), variant=variant, **SMALL)
+    whole = edit(images)
+    for batch_size in (1, 2):
+        parts = FastDiME(Corner(), Gaussian(), variant=variant, batch_size=batch_size, **SMALL)(images)
+        assert torch.equal(parts.counterfactuals, whole.counterfactuals)
+    one = FastDiME(Corner(HARD[3:4]), Gaussian(), variant=variant, **SMALL)
+    alone = one(images[3:4], items=[3])
+    assert torch.equal(alone.counterfactuals, whole.counterfactuals[3:4])
+    assert not torch.equal(one(images[3:4], items=[0]).counterfactuals, alone.counterfactuals)
+
+
+@pytest.mark.parametrize(
+    ("variant", "per_scale"),
+    [("fastdime", 60), ("fastdime-2", 120), ("fastdime-2+", 120), ("unmasked", 60), ("dime", 1830)],
+)
+def test_forward_passes_of_the_denoiser(images, variant, per_scale):
+    long = Gaussian()
+    long.alphas_cumprod = linear_alphas(500)
+    global ALPHAS
+    kept, ALPHAS = ALPHAS, long.alphas_cumprod
+    try:
+        never = FastDiME(lambda x: x.sum((1, 2, 3)) * 1e-6 + 1, long, variant=variant, scales=(1.0, 2.0))(images[:1])
+    finally:
+        ALPHAS = kept
+    assert len(long.seen) == 2 * per_scale
+    assert never.calls.tolist() == [2 * per_scale]
+    assert not never.flipped.any()
+    steps = [number for _, (number,) in long.seen]
+    assert max(steps) == round(59 * 499 / 199)
+    assert min(steps) == 0
+
+
+def test_images_that_the_denoiser_returns_unchanged_give_an_empty_mask():
+    class White(Gaussian):
+        def predict(self, x, t):
+            return torch.full_like(x, -1e4), None  # estimates that are clamped to white
+
+    white = torch.ones(2, 3, 12, 12)
+    found = FastDiME(Corner(HARD[:2]), White(), **SMALL | {"warmup": 0})(white)
+    assert not found.masks.any()
+    assert torch.equal(found.counterfactuals, white)
+
+
+def test_a_region_bounds_every_variant(images):
+    region = torch.zeros(12, 12, dtype=torch.bool)
+    region[:6, :6] = True
+    for variant in VARIANTS:
+        found = FastDiME(Corner(), Gaussian(), variant=variant, region=region, **SMALL)(images)
+        assert not found.masks[:, ~region].any()
+        assert found.masks.any()
+    each = region.expand(5, 12, 12).clone()
+    each[0] = False
+    found = FastDiME(Corner(), Gaussian(), region=each, mask="fixed", **SMALL)(images)
+    assert torch.equal(found.masks, each)
+    assert torch.equal(found.counterfactuals[0], images[0])
+
+
+def test_the_strongest_gradient_says_what_may_change(images):
+    found = FastDiME(Corner(), Gaussian(), mask="gradient", share=0.05, dilation=1, **SMALL)(images)
+    assert found.masks.sum((1, 2)).tolist() == [round(0.05 * 144)] * 5
+    wider = FastDiME(Corner(), Gaussian(), mask="gradient", share=0.05, dilation=3, **SMALL)(images)
+    assert (wider.masks.sum((1, 2)) > found.masks.sum((1, 2))).all()
+
+
+def test_no_op_has_no_guidance(images):
+    edit = FastDiME(Corner(), Gaussian(), **SMALL)
+    control = edit.no_op(images)
+    assert control.scales.tolist() == [0.0] * 5
+    assert control.calls.tolist() == [START] * 5
+    pushed = FastDiME(Corner(), Gaussian(), **SMALL | {"scales": (9.0,)})(images)
+    wanted = torch.where(pushed.before > 0, -1, 1)
+    assert ((pushed.after - control.after) * wanted > 0).all()
+
+
+def test_options_change_what_they_say(images):
+    base = FastDiME(Corner(), Gaussian(), noise=replay(), **SMALL)(images)
+    for change in (
+        {"gradient_at": "current"},
+        {"l1_on": "x0"},
+        {"rescaled": True},
+        {"l1": 0.5},
+        {"perceptual": lambda a, b: 9 * (a - b).square().mean((1, 2, 3))},
+    ):
+        other = FastDiME(Corner(), Gaussian(), noise=replay(), **SMALL | change)(images)
+        assert not torch.equal(base.counterfactuals, other.counterfactuals), change
+    seeds = [FastDiME(Corner(), Gaussian(), seed=seed, **SMALL)(images).counterfactuals for seed in (0, 0, 1)]
+    assert torch.equal(seeds[0], seeds[1])
+    assert not torch.equal(seeds[0], seeds[2])
+
+
+def test_the_decisions_gradient_is_taken_once_per_step(images):
+    decision = Corner()
+    FastDiME(decision, Gaussian(), **SMALL | {"scales": (0.0,)})(images)
+    assert len(decision.seen) == 1 + START + 1 + 1  # before, steps, flipped?, after
+
+
+def test_it_works_in_inference_mode_and_leaves_a_network_alone(images):
+    net = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Flatten(), torch.nn.Linear(432, 1)).train()
+    with torch.inference_mode():
+        found = FastDiME(net, Gaussian(), **SMALL)(images)
+    assert net[0].training
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert torch.isfinite(found.after).all()
+
+
+def test_files_and_words(images, tmp_path):
+    found = FastDiME(Corner(), Gaussian(), **SMALL)(images)
+    found.save(tmp_path / "why.npz")
+    again = load(tmp_path / "why.npz")
+    for name in ("images", "counterfactuals", "masks", "before", "after", "flipped", "scales", "calls", "path"):
+        assert torch.equal(getattr(again, name), getattr(found, name))
+    assert again.recipe == found.recipe
+    assert "decisions changed" in repr(found)
+    assert len(found[:2]) == 2
+    assert found.path.shape == (5, START)
+    assert found.differences.shape == (5, 12, 12)
+
+
+def test_pictures(images):
+    pytest.importorskip("matplotlib")
+    found = FastDiME(Corner(), Gaussian(), **SMALL)(images)
+    assert len(found.plot().axes) >= 5 * 5
+    assert "<img" in found._repr_html_()
+
+
+# ---- what users get wrong ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variant": "fastdime2"}, "did you mean 'fastdime-2'"),
+        ({"scales": ()}, "expected scales"),
+        ({"scales": (-1.0,)}, "expected scales"),
+        ({"start": STEPS}, "below respacing=24"),
+        ({"respacing": 61}, "those that the denoiser has"),
+        ({"dilation": 4}, "odd dilation"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"warmup": -1}, "warmup"),
+        ({"mask": "fixed"}, "needs region="),
+        ({"mask": "gradient", "variant": "dime"}, "goes with variant='fastdime'"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_options_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        FastDiME(Corner(), Gaussian(), **SMALL | change)
+
+
+def test_what_is_no_denoiser_and_no_decision():
+    with pytest.raises(TypeError, match="from_callable"):
+        FastDiME(Corner(), torch.nn.Identity())
+    with pytest.raises(TypeError, match="can be called"):
+        FastDiME(None, Gaussian())
+    assert isinstance(Gaussian(), Denoiser)
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        (lambda x: x.detach().mean((1, 2, 3)), "no gradient reaches"),
+        (lambda x: torch.ones(len(x), requires_grad=True) * 2, "no gradient reaches"),
+        (lambda x: x.mean((1, 2, 3)) * float("nan"), "NaN|finite"),
+        (lambda x: x.mean((2, 3)), "one logit|\\(5,\\)"),
+    ],
+)
+def test_decisions_that_cannot_guide(images, decision, message):
+    with pytest.raises(ValueError, match=message):
+        FastDiME(decision, Gaussian(), **SMALL)(images)
+
+
+def test_denoisers_that_go_wrong(images):
+    class Wrong(Gaussian):
+        def __init__(self, change, after):
+            super().__init__()
+            self.change, self.after = change, after
+
+        def predict(self, x, t):
+            noise, _ = super().predict(x, t)
+            return (self.change(noise), None) if len(self.seen) > self.after else (noise, None)
+
+    with pytest.raises(ValueError, match=f"NaN or infinity as noise at step {START - 4}"):
+        FastDiME(Corner(), Wrong(lambda n: n / 0 * 0, 3), **SMALL)(images)
+    with pytest.raises(ValueError, match="shape"):
+        FastDiME(Corner(), Wrong(lambda n: n[:, :1], 0), **SMALL)(images)
+
+
+def test_images_and_noise_that_do_not_fit(images):
+    edit = FastDiME(Corner(), Gaussian(), **SMALL)
+    with pytest.raises(ValueError, match="12"):
+        edit(images[..., :8, :8])
+    with pytest.raises((ValueError, TypeError)):
+        edit(images * 255)
+    with pytest.raises(ValueError, match="region"):
+        FastDiME(Corner(), Gaussian(), region=torch.ones(3, 3, dtype=torch.bool), **SMALL)(images)
+    with pytest.raises(ValueError, match="expected noise of shape"):
+        FastDiME(Corner(), Gaussian(), noise=lambda shape: torch.zeros(2), **SMALL)(images)
+    with pytest.raises(ValueError, match="one item number for each"):
+        edit(images, items=[1])
+
+
+def test_pictures_that_lose_what_the_edit_won_are_told(images):
+    class Bright(Gaussian):
+        def predict(self, x, t):
+            noise, _ = super().predict(x, t)
+            return noise, torch.ones_like(noise)  # wide steps leave [0, 1]
+
+    def over(x):
+        return 100 * (x.amax((1, 2, 3)) - 1.001)
+
+    with pytest.warns(FaceXAIWarning, match=r"\.flipped tells of the edit"):
+        FastDiME(over, Bright(), **SMALL | {"scales": (300.0,)})(images)
+
+
+# ---- the schedule --------------------------------------------------------------------------------------------------
+
+
+def test_the_published_setting_keeps_two_fifths_of_the_variance():
+    schedule = respaced(linear_alphas(500), 200)
+    assert float(schedule.alphas_cumprod[60]) == pytest.approx(0.392, abs=1e-3)
+    assert len(schedule) == 200
+
+
+def test_posterior_is_bayes():
+    """Combining the forward step with the prior at the step before gives the same mean and variance."""
+    schedule = respaced(linear_alphas(50), 50)
+    left = schedule.alphas_cumprod
+    for step in (1, 20, 49):
+        before, now = float(left[step - 1]), float(left[step])
+        alpha = now / before
+        precision = 1 / (1 - before) + alpha / (1 - alpha)
+        clean, noisy = (torch.tensor([[[[value]]]], dtype=torch.float64) for value in (0.3, -0.7))
+        mean = (math.sqrt(before) * 0.3 / (1 - before) + math.sqrt(alpha) * -0.7 / (1 - alpha)) / precision
+        assert float(schedule.posterior(clean, noisy, step)) == pytest.approx(mean, rel=1e-9)
+        assert float(schedule.log_variance(step, None, clean)) == pytest.approx(-math.log(precision), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "alphas", [torch.tensor([0.5, 0.9]), torch.tensor([1.0, 0.5]), torch.ones(2, 2), torch.rand(0)]
+)
+def test_schedules_that_cannot_be(alphas):
+    with pytest.raises(ValueError, match="alphas_cumprod"):
+        respaced(alphas, 2)
