@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, near_matches, require
 from facexai.explainers.classmaps import saliency
-from facexai.explainers.targets import Targets, indices
 from facexai.functional import at_least_float32
 from facexai.hooks import evaluating
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
+from facexai.models.targets import Targets, indices
 from facexai.results import Saliency
 
 METHODS = (

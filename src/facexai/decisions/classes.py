@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._messages import near_matches
 from facexai.decisions.asking import one_each, recipe_of
 from facexai.decisions.shared import Size, Told, check, features, network, size_of
 from facexai.hooks import evaluating, quiet_grad
 from facexai.input_spec import InputSpec
 from facexai.models import Gallery, WhiteBox
+from facexai.models.targets import index
 
 
 @final
@@ -127,23 +127,8 @@ def of_class(
         classes = classifier.score(model.features(model.outputs(model.noise(1)))).shape[1]
     if classes < 2:
         raise ValueError("expected at least two classes, got one; decisions.binary(net) takes a network of one logit")
-    own = _class(target, classifier.names, classes)
-    other = None if rival is None else _class(rival, classifier.names, classes)
+    own = index(target, classifier.names, classes)
+    other = None if rival is None else index(rival, classifier.names, classes)
     if own == other:
         raise ValueError(f"expected a rival other than the target, got {rival!r} for both")
     return OfClass(classifier, own, other, size)
-
-
-def _class(which: int | str, names: tuple[str, ...] | None, classes: int) -> int:
-    """A class index from an index or a name."""
-    if isinstance(which, str):
-        if names is None:
-            raise ValueError(f"this classifier has no names, so {which!r} is unknown; give an index below {classes}")
-        if which not in names:
-            raise ValueError(f"no class is called {which!r}; {near_matches(which, names)}")
-        return names.index(which)
-    if isinstance(which, bool) or not isinstance(which, int):
-        raise TypeError(f"expected a class index or a name, got {which!r}")
-    if not 0 <= which < classes:
-        raise ValueError(f"expected a class index from 0 to {classes - 1}, got {which}")
-    return which

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, saliency
-from facexai.explainers.targets import Targets
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, quiet_grad
 from facexai.models import FaceModel, WhiteBox
 from facexai.models.heads import completeness_limit
+from facexai.models.targets import Targets
 from facexai.results import Saliency
 
 _FEW_CELLS = 6

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol, final
 import torch
 from torch import Tensor
 
-from facexai.explainers.targets import Targets, indices
 from facexai.functional import upsample
 from facexai.models import Gallery, WhiteBox
+from facexai.models.targets import Targets, indices
 from facexai.results import Saliency
 
 Similarity = Literal["dot", "cosine"]

@@ -24,9 +24,9 @@ from facexai.explainers.pairs import (
     sides,
     units_of,
 )
-from facexai.explainers.targets import Targets
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery, WhiteBox
+from facexai.models.targets import Targets
 from facexai.perturb import black_patches, grid_masks
 from facexai.results import PairSaliency, Saliency
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from facexai.explainers.classmaps import check_explainable
 from facexai.explainers.pairs import by_image, check_model, explain_pair
-from facexai.explainers.targets import Targets
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
 from facexai.models.options import bound, check_device
+from facexai.models.targets import Targets
 
 
 def of_pairs(model: object) -> bool:

@@ -20,12 +20,12 @@ from facexai.explainers.first_order import Graph, first_order, graph_of
 from facexai.explainers.frequency_modes import Mode, ModeAgreement, compared
 from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
-from facexai.explainers.targets import Targets
 from facexai.functional import Bands, at_least_float32
 from facexai.functional.frequency import Limit
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
 from facexai.models.blackbox import BlackBox
+from facexai.models.targets import Targets
 from facexai.results import FrequencyHeat
 from facexai.results.frequency import face_width
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from facexai import functional
 from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import ClassMaps, asked, explain, saliency
-from facexai.explainers.targets import Targets, index, ranking
 from facexai.functional.sdd import Amplify, Divergence, Scale
 from facexai.models import WhiteBox
+from facexai.models.targets import Targets, index, ranking
 from facexai.results import Saliency
 
 
