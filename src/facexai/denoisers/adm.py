@@ -14,7 +14,7 @@ from facexai.denoisers.adm_blocks import GROUPS, Attention, Down, Residual, Stag
 from facexai.denoisers.callables import CallableDenoiser, from_callable
 from facexai.functional.diffusion import linear_alphas
 from facexai.hooks import quiet_grad
-from facexai.models.checkpoints import _existing, _places, _read
+from facexai.models.checkpoints import places_in
 
 NoiseSchedule = Literal["linear", "cosine"]
 
@@ -243,7 +243,7 @@ def _alphas(schedule: str, steps: int) -> Tensor:
 def _fill(net: ADM, path: Path) -> None:
     """Put a file's weights into a network on the meta device: all of them, or none."""
     wanted = net.state_dict()
-    places = _places(_read(_existing(path)), path)
+    places = places_in(path)
     agree = {key: sum(name in wanted for name in tensors) for key, tensors in places.items()}
     best = [key for key in places if agree[key] == max(agree.values())]
     if len(best) > 1:

@@ -74,7 +74,8 @@ class FastDiME:
         perceptual: another pull: a function of edited images and images, both (N, 3, H, W) in [0, 1], that gives one
             loss per image (N,). The paper uses 30 times the distance in a layer of VGG-19.
         noise: ``shape -> Tensor`` replaces the random draws: the start noise; then for each step that of the
-            posterior, also at the last step, and after it that outside of the mask, where there is one.
+            posterior, also at the last step, and after it that outside of the mask, where there is one. All images are
+            one batch then.
         seed: of the draws; an image's depend on the seed and its item alone.
         region: (H, W) or (N, H, W) boolean: only there pixels may change.
         mask: ``"difference"``: pixels that hardly differ from the image stay (FastDiME); ``"gradient"``: only those

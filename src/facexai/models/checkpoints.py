@@ -106,8 +106,8 @@ def load_weights(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}; of a FaceModel it is model.net")
-    file = _existing(Path(path))
-    places = _places(_read(file), file)
+    file = Path(path)
+    places = places_in(file)
     wanted = {name: t for name, t in net.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     chains = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
     fits = {place: _fit(wanted, tensors, chains) for place, tensors in places.items()}
@@ -133,6 +133,15 @@ def load_weights(
 
 
 # ---- the file ---------------------------------------------------------------------------------------------------
+
+
+def places_in(file: Path) -> dict[str, dict[str, Tensor]]:
+    """Every dictionary of tensors in a file of weights, by the keys that lead to it; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_weights`.
+    """
+    return _places(_read(_existing(file)), file)
 
 
 def _existing(path: Path) -> Path:
