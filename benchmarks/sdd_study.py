@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from common import arguments, faces, networks, people, report
 from layers import candidates
 
-from facexai import FaceModel, HeadDoesNotFold, evaluate, images
+from facexai import FaceModel, HeadDoesNotFold, evaluate, images, io
 from facexai.evaluate import Config
 from facexai.metrics import Drop
 
@@ -151,27 +152,44 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
     return said
 
 
-def studied(network: str, model: FaceModel, options: Any, work: Path) -> list[dict[str, Any]]:
-    """Both heads of a network."""
-    photos, rows = people(options.faces), []
-    common = {"metrics": ("deletion", "retention", "narrowness", "overlap"), "align": "never"}
+METRICS: dict[str, Any] = {"metrics": ("deletion", "retention", "narrowness", "overlap"), "align": "never"}
+
+
+def gallery(network: str, model: FaceModel, options: Any, work: Path) -> list[dict[str, Any]]:
+    """Enrolled people, with a calibrated scale."""
     entries = explainers(model, model, options.scorecam)
-    few = prepared(photos, model, 8 + options.probes, work / network / "faces")
-    config = Config(str(few.absolute()), explainers=named(entries), **common)
+    few = prepared(people(options.faces), model, 8 + options.probes, work / network / "faces")
+    config = Config(str(few.absolute()), explainers=named(entries), **METRICS)
     found = evaluate.run(config, work / network / "gallery", model=model, progress=True)
-    scale = found.report["classifier"]["scale"]
-    rows += rows_of(found, model, network, f"gallery, scale {scale:.1f}", entries)
-    everything = prepared(photos, model, None, work / network / "all")
+    return rows_of(found, model, network, f"gallery, scale {found.report['classifier']['scale']:.1f}", entries)
+
+
+def linear(network: str, model: FaceModel, options: Any, work: Path) -> list[dict[str, Any]]:
+    """A linear layer trained by the paper's recipe, on the photos that it was not trained on."""
+    everything = prepared(people(options.faces), model, None, work / network / "all")
     recipe = finetune_classifier.Recipe(model=network, align="never")
     usable, pixels = finetune_classifier.read(everything, model.spec, "never")
     trained = work / network / "trained"
     head = finetune_classifier.train(model, pixels, finetune_classifier.split(usable, 0), trained, recipe)
     entries = explainers(model, head, options.scorecam)
     test = str((trained / "test.csv").absolute())
-    config = Config(test, images=str(everything.absolute()), explainers=named(entries), **common)
+    config = Config(test, images=str(everything.absolute()), explainers=named(entries), **METRICS)
     found = evaluate.run(config, work / network / "classifier", model=head, progress=True)
-    rows += rows_of(found, head, network, f"linear, accuracy {found.report['classifier']['identified']:.3f}", entries)
-    return rows
+    accuracy = found.report["classifier"]["identified"]
+    return rows_of(found, head, network, f"linear, accuracy {accuracy:.3f}", entries)
+
+
+HEADS = {"gallery": gallery, "linear": linear}
+
+
+def kept_rows(options: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of other networks and heads that an earlier run with the same settings wrote."""
+    if options.json is None or not options.json.is_file():
+        return []
+    content = json.loads(options.json.read_text())
+    if {name: content.get(name) for name in settings} != settings:
+        raise SystemExit(f"{options.json.name} holds rows with other settings; choose another --json")
+    return [row for row in content["rows"] if "published" not in row["head"]]
 
 
 def named(entries: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -191,16 +209,24 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--probes", type=int, default=3, help="photos of each person for the gallery; default: 3")
     parser.add_argument("--no-scorecam", dest="scorecam", action="store_false", help="leave out what takes longest")
+    parser.add_argument(
+        "--head", action="append", choices=HEADS, help="measure this head; may be repeated; default: both"
+    )
     parser.add_argument("--work", type=Path, help="folder where the study goes on after a break")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
+    settings = {"probes_per_person": options.probes, "scorecam": options.scorecam}
+    rows, heads = kept_rows(options, settings), options.head or list(HEADS)
     with tempfile.TemporaryDirectory() as temporary:
         for network, model in networks(options).items():
-            rows += studied(network, model, options, options.work or Path(temporary))
+            for head in heads:
+                rows = [r for r in rows if r["network"] != network or not r["head"].startswith(head)]
+                rows += HEADS[head](network, model, options, options.work or Path(temporary))
+                if options.json is not None:  # a break costs the head that is being measured
+                    io.write_json(options.json, json.loads(json.dumps({**settings, "rows": rows})))
     said = sentences(rows)
     rows = [{**dict.fromkeys(COLUMNS), **row} for row in [*paper_rows(), *rows]]
-    report(options, rows, "scipy", columns=COLUMNS, sentences=said, probes_per_person=options.probes)
+    report(options, rows, "scipy", columns=COLUMNS, sentences=said, **settings)
 
 
 if __name__ == "__main__":

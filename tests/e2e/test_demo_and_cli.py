@@ -466,6 +466,7 @@ def test_morphs_are_told_from_bona_fide_pairs_of_a_folder(zoo_installed, shared,
         "docs/pairs.md",
         "docs/frequency.md",
         "docs/evaluate.md",
+        "docs/counterfactuals.md",
     ],
 )
 def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from facexai._messages import FaceXAIWarning, told
-from facexai.cli import audit, compare, demo, doctor, evaluate, explain, frequency, models, verify
+from facexai.cli import audit, compare, counterfactual, demo, doctor, evaluate, explain, frequency, models, verify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"facexai {facexai.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (demo, explain, compare, verify, frequency, audit, evaluate, doctor, models):
+    for command in (demo, explain, compare, verify, frequency, counterfactual, audit, evaluate, doctor, models):
         command.add(commands)
     return parser

@@ -1,0 +1,135 @@
+"""``facexai counterfactual``: what would have to change in a face for a decision to be another one?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facexai.cli.shared import model, out_arguments, photo_arguments, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facexai.decisions import Decision
+    from facexai.denoisers import Denoiser
+    from facexai.results import Counterfactual
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    edit = commands.add_parser(
+        "counterfactual", help="what would have to change in a face for a decision to be another one?"
+    )
+    edit.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos")
+    edit.add_argument(
+        "--denoiser", required=True, help="folder of a diffusers UNet2DModel and its scheduler, or module:function"
+    )
+    edit.add_argument("--decision", help="module:function that returns a decision, one logit per image")
+    edit.add_argument("--reference", type=Path, help="instead of --decision: a photo that the others match, or not")
+    edit.add_argument("--threshold", type=float, help="of --reference: cosine from which a pair is accepted")
+    edit.add_argument("--model", default="dlib-resnet29", help="of --reference: as in 'facexai compare'")
+    edit.add_argument(
+        "--variant", default="fastdime", help="fastdime (default), fastdime-2, fastdime-2+, unmasked, dime"
+    )
+    edit.add_argument("--scales", default="8,10,15", help="guidance, tried one after the other; default: 8,10,15")
+    edit.add_argument("--respacing", type=int, default=200, help="steps of the denoiser that are taken; default: 200")
+    edit.add_argument("--start", type=int, default=60, help="step to start from; default: 60")
+    edit.add_argument("--seed", type=int, default=0, help="of the random draws; default: 0")
+    edit.add_argument("--no-op", action="store_true", help="also without guidance: what the denoiser alone changes")
+    photo_arguments(edit)
+    out_arguments(edit, "counterfactual.png, .npz and .json", "counterfactual.json", "a table")
+    edit.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from facexai import FastDiME, io, plots
+
+    folder = io.output_folder(options.out)
+    faces, names, denoiser, decision = _given(options)
+    explainer = FastDiME(
+        decision,
+        denoiser,
+        variant=options.variant,
+        scales=_numbers(options.scales),
+        respacing=options.respacing,
+        start=options.start,
+        seed=options.seed,
+        progress=not options.json,
+    )
+    found = explainer(faces)
+    folder.mkdir(parents=True, exist_ok=True)
+    found.save(folder / "counterfactual.npz")
+    plots.save(found.plot(), folder / "counterfactual.png")
+    report = _report(found, names)
+    if options.no_op:
+        report["no_op"] = _report(explainer.no_op(faces), names)["images"]
+    io.write_json(folder / "counterfactual.json", report)
+    show(report, _table(report), as_json=options.json)
+    return 0
+
+
+def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], Denoiser, Decision]:
+    """What the user named."""
+    import torch
+
+    from facexai import InputSpec, decisions, denoisers, images
+    from facexai.models.source import call_factory
+
+    if (options.decision is None) == (options.reference is None):
+        raise ValueError("expected either --decision or --reference: what shall change?")
+    if options.reference is not None and options.threshold is None:
+        raise ValueError("--reference needs --threshold, the cosine from which a pair is accepted")
+    named = ":" in options.denoiser and not Path(options.denoiser).exists()
+    denoiser = call_factory(options.denoiser) if named else denoisers.from_diffusers(options.denoiser)
+    if not isinstance(denoiser, denoisers.Denoiser):
+        raise TypeError(f"{options.denoiser} returned a {type(denoiser).__name__}, expected a denoiser")
+    if denoiser.size is None:
+        raise ValueError(f"{options.denoiser} does not say which size of images it takes; give it one")
+    spec = InputSpec(denoiser.size)
+    how = {"when": options.align, "face": options.face}
+    faces = torch.cat([images.fitted(images.load(path), spec, **how).image for path in options.images])
+    names = [path.name for path in options.images]
+    if options.decision is not None:
+        found = call_factory(options.decision)
+        if not callable(found):
+            raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
+        return faces, names, denoiser, found
+    network = model(options.model)
+    reference = images.fitted(images.load(options.reference), network.spec, **how).image
+    decision = decisions.verification(network, reference.to(network.device), options.threshold)
+    return faces.to(network.device), names, denoiser, decision
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"expected --scales such as 8,10,15, got {text!r}") from None
+
+
+def _report(found: Counterfactual, names: list[str]) -> dict[str, Any]:
+    """Names only, no folders."""
+    rows = [
+        {
+            "image": name,
+            "before": round(float(found.before[n]), 4),
+            "after": round(float(found.after[n]), 4),
+            "changed": bool(found.flipped[n]),
+            "guidance": float(found.scales[n]),
+            "free": round(float(found.masks[n].float().mean()), 4),
+            "l1": round(float((found.counterfactuals[n] - found.images[n]).abs().mean()), 5),
+            "passes": int(found.calls[n]),
+        }
+        for n, name in enumerate(names)
+    ]
+    return {"images": rows, "recipe": dict(found.recipe), "files": ["counterfactual.png", "counterfactual.npz"]}
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = [
+        f"{row['image']}: {row['before']:.2f} -> {row['after']:.2f}, {'changed' if row['changed'] else 'NOT changed'} "
+        f"(guidance {row['guidance']:g}, {row['free']:.0%} of the pixels free)"
+        for row in report["images"]
+    ]
+    return "\n".join([*lines, "-> counterfactual.png"])
