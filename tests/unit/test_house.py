@@ -287,14 +287,24 @@ def test_what_is_said_of_sdd_is_what_was_measured():
                 for scheme, more in (("deletion", True), ("retention", False)):
                     for what in (scheme, f"{scheme} changes"):
                         assert (own[what] > own[f"{what}, random"]) == more
-                assert (own["deletion"] > plain["deletion"]) == (base == "HiResCAM" and network != "facenet")
+                gain = own["deletion"] - plain["deletion"]
+                if base == "HiResCAM" and network == "facenet":
+                    assert abs(gain) < 0.5
+                else:
+                    assert (gain > 0) == (base == "HiResCAM")
                 if head.startswith("gallery"):
                     assert f"{own['deletion']:.1f} against {plain['deletion']:.1f}" in page
-            assert rows["SDD(CAM)"]["deletion"] < rows["CAM"]["deletion"]
+            assert ("CAM" in rows) == (network != "facenet" or head.startswith("gallery"))
+            if "CAM" in rows:
+                assert rows["SDD(CAM)"]["deletion"] < rows["CAM"]["deletion"]
             for row in rows.values():
                 assert row["retention"] > row["retention, centre"]
-                if network != "dlib" and row["map"].endswith(layer) and row["map"].startswith("SDD"):
-                    assert row["deletion, p centre"] > 0.05
+                if row["map"].endswith(layer) and row["map"].startswith("SDD"):
+                    beats = row["deletion, p centre"] < 0.05
+                    only = network == "facenet" and head.startswith("linear") and "HiResCAM" in row["map"]
+                    assert beats == (network == "dlib" or only)
+                    if only:
+                        assert f"({row['deletion']:.1f} against {row['deletion, centre']:.1f})" in page
                 if row["map"].startswith("SDD("):
                     inner, _, where = row["map"].removeprefix("SDD(").partition(")")
                     share = row["half of the mass"] / rows[f"{inner}{where}"]["half of the mass"]
@@ -303,5 +313,5 @@ def test_what_is_said_of_sdd_is_what_was_measured():
                         assert row["overlap after"] < row["overlap before"]
             if network == "mobileface" and head.startswith("gallery"):
                 wider = rows[f"SDD(HiResCAM), {layer}"]
-                assert f"({wider['overlap before']:.2f} before, {wider['overlap after']:.2f} after)" in page
+                assert f"gallery: {wider['overlap before']:.2f} before, {wider['overlap after']:.2f} after)" in page
     assert f"takes {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the area" in page
