@@ -67,6 +67,29 @@ def test_the_command_with_a_pair(given):
     assert report["images"][0]["before"] == pytest.approx(float(again.before), abs=1e-3)
 
 
+def test_the_command_without_photos_edits_drawn_faces(tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    assert main(["counterfactual", "--out", str(tmp_path / "out"), "--seed", "2"]) == 0
+    assert capsys.readouterr().out.count(", changed (guidance") == 4
+    found = load(tmp_path / "out" / "counterfactual.npz")
+    assert (found.before > 0).all()
+    assert (found.after < 0).all()
+    assert found.masks.float().mean() < 0.2  # only where glasses can be
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--denoiser", "unet", "--decision", "a:b"], "--denoiser and --decision without a photo"),
+        (["a.png", "--decision", "a:b"], "photos need --denoiser"),
+    ],
+)
+def test_photos_and_networks_go_together(tmp_path, capsys, words, message):
+    assert main(["counterfactual", *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -38,6 +38,7 @@ def test_the_demo_draws_what_it_says(demo):
         "4_known_truth.png",
         "5_pairs.png",
         "6_frequencies.png",
+        "7_counterfactuals.png",
         "demo.json",
     ]
     for path in out.glob("*.png"):

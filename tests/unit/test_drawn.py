@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 
-from facexai.demo import drawn
+from facexai.demo import drawn, drawn_networks
+from facexai.demo.edits import question
 
 REGIONS = {"glasses": "glasses", "smile": "mouth", "mask": "mask", "background": "background"}
 
@@ -121,3 +125,55 @@ def test_a_person_is_the_same_in_two_drawings_but_for_the_photo():
 def test_errors_say_what_was_expected(wrong, error, message):
     with pytest.raises(error, match=message):
         drawn.faces(**{"count": 2, **wrong})
+
+
+def test_the_shipped_classifiers_know_what_they_learned():
+    faces = drawn.faces(400, seed=11, attributes={"mask": all_of(False, 400)})
+    glasses, smile = faces.attributes["glasses"], faces.attributes["smile"]
+    says = {}
+    for name in drawn_networks.NAMES:
+        assert (drawn_networks.WEIGHTS / f"{name}.safetensors").stat().st_size < 60_000
+        net = drawn_networks.classifier(name)
+        assert not net.training
+        says[name] = net(faces.images)[:, 0] > 0
+    assert (says["glasses"] == glasses).double().mean() > 0.97
+    assert (says["smile_50"] == smile).double().mean() > 0.9
+    assert (says["smile_100"] == glasses).double().mean() > 0.97
+    followed = [float((says[f"smile_{k}"] == glasses).double().mean()) for k in (50, 75, 90, 100)]
+    assert followed == sorted(followed)
+    with pytest.raises(ValueError, match="did you mean 'smile_50'"):
+        drawn_networks.classifier("smile50")
+
+
+def test_the_shipped_denoiser_is_small_and_what_its_configuration_says():
+    folder = drawn_networks.WEIGHTS / "denoiser"
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert weights.stat().st_size < 4_000_000
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    noise = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    assert (unet["sample_size"], unet["in_channels"], unet["out_channels"]) == (32, 3, 3)
+    assert noise["prediction_type"] == "epsilon"
+    assert noise["beta_start"] == pytest.approx(0.1 / noise["num_train_timesteps"])
+    assert noise["beta_end"] == pytest.approx(20 / noise["num_train_timesteps"])
+    with safe_open(weights, "pt") as file:
+        assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
+
+
+def test_the_shipped_denoiser_finds_the_noise():
+    pytest.importorskip("diffusers")
+    denoiser = drawn_networks.denoiser()
+    faces, noise = drawn.faces(16, seed=12).images * 2 - 1, torch.randn(16, 3, 32, 32)
+    share = denoiser.alphas_cumprod[150].float()
+    with torch.no_grad():
+        found = denoiser.predict(share.sqrt() * faces + (1 - share).sqrt() * noise, torch.full((16,), 150))[0]
+    assert (found - noise).square().mean() < 0.04  # that of zeros is 1
+
+
+def test_drawn_faces_lose_their_glasses():
+    pytest.importorskip("diffusers")
+    faces, edit = question(4)
+    found = edit(faces)
+    assert bool(found.flipped.all())
+    assert (found.before > 0).all()
+    outside = ~edit.region[:, None].expand_as(faces)
+    assert torch.equal(found.counterfactuals[outside], faces[outside])

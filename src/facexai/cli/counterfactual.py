@@ -11,8 +11,6 @@ from facexai.cli.shared import model, out_arguments, photo_arguments, show
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from facexai.decisions import Decision
-    from facexai.denoisers import Denoiser
     from facexai.results import Counterfactual
 
 
@@ -21,9 +19,11 @@ def add(commands: Any) -> None:
     edit = commands.add_parser(
         "counterfactual", help="what would have to change in a face for a decision to be another one?"
     )
-    edit.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos")
     edit.add_argument(
-        "--denoiser", required=True, help="folder of a diffusers UNet2DModel and its scheduler, or module:function"
+        "images", nargs="*", type=Path, metavar="IMAGE", help="photos; none: drawn faces lose their glasses"
+    )
+    edit.add_argument(
+        "--denoiser", help="of photos: folder of a diffusers UNet2DModel and its scheduler, or module:function"
     )
     edit.add_argument("--decision", help="module:function that returns a decision, one logit per image")
     edit.add_argument("--reference", type=Path, help="instead of --decision: a photo that the others match, or not")
@@ -46,10 +46,9 @@ def run(options: argparse.Namespace) -> int:
     from facexai import FastDiME, io, plots
 
     folder = io.output_folder(options.out)
-    faces, names, denoiser, decision = _given(options)
+    faces, names, asked = _given(options) if options.images else _drawn(options)
     explainer = FastDiME(
-        decision,
-        denoiser,
+        **asked,
         variant=options.variant,
         scales=_numbers(options.scales),
         respacing=options.respacing,
@@ -69,13 +68,27 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], Denoiser, Decision]:
-    """What the user named."""
+def _drawn(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, Any]]:
+    """Faces with glasses that are drawn by formulas, and the networks that come along."""
+    from facexai.demo.edits import question
+
+    given = [f"--{name}" for name in ("denoiser", "decision", "reference") if getattr(options, name) is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)} without a photo: give some, or nothing for the drawn faces")
+    faces, edit = question(4)
+    names = [f"drawn face {number}" for number in range(1, len(faces) + 1)]
+    return faces, names, {"decision": edit.decision, "denoiser": edit.denoiser, "region": edit.region}
+
+
+def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, Any]]:
+    """What the user named: photos, their names, and what to ask."""
     import torch
 
     from facexai import InputSpec, decisions, denoisers, images
     from facexai.models.source import call_factory
 
+    if options.denoiser is None:
+        raise ValueError("photos need --denoiser, a diffusion model of such photos; no photos: drawn faces")
     if (options.decision is None) == (options.reference is None):
         raise ValueError("expected either --decision or --reference: what shall change?")
     if options.reference is not None and options.threshold is None:
@@ -94,11 +107,11 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], Denoiser, De
         found = call_factory(options.decision)
         if not callable(found):
             raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
-        return faces, names, denoiser, found
+        return faces, names, {"decision": found, "denoiser": denoiser}
     network = model(options.model)
     reference = images.fitted(images.load(options.reference), network.spec, **how).image
     decision = decisions.verification(network, reference.to(network.device), options.threshold)
-    return faces.to(network.device), names, denoiser, decision
+    return faces.to(network.device), names, {"decision": decision, "denoiser": denoiser}
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -117,6 +117,11 @@ def frequencies(m: Measured) -> Figure:
     return m.heat.plot()
 
 
+def counterfactuals(m: Measured) -> Figure:
+    """Drawn faces, and what they would have to be for a classifier to see no glasses."""
+    return m.edits.plot()
+
+
 FIGURES = {
     "1_portraits": portraits,
     "2_blend": blend,
@@ -124,5 +129,6 @@ FIGURES = {
     "4_known_truth": truth,
     "5_pairs": pairs,
     "6_frequencies": frequencies,
+    "7_counterfactuals": counterfactuals,
 }
 """File name without ending -> function."""

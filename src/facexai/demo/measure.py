@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from facexai import zoo
+from facexai.demo.edits import question
 from facexai.demo.portraits import CHANGES, COLLINS, HOPPER, eye_region, jpeg, pasted, relit
 from facexai.explainers import SDD, CorrRISE, FrequencyHeatPlot, HiResCAM, ScoreCAM
 from facexai.explainers.classmaps import Explainer
 from facexai.images import Aligned, align
 from facexai.models import FaceModel, Gallery
-from facexai.results import FrequencyHeat, PairSaliency, Saliency
+from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency
 
 PEOPLE = (COLLINS, HOPPER)
 _MASKS = 200  # of CorrRISE
+_EDITED = 4  # drawn faces that lose their glasses
 LIMIT = 0.6
 """dlib's own rule: the same person if the descriptors are closer than this."""
 
@@ -38,6 +40,7 @@ class Measured:
     paste_maps: list[Saliency]
     pairs: PairSaliency
     heat: FrequencyHeat
+    edits: Counterfactual
 
 
 def descriptors(model: FaceModel, images: Tensor) -> Tensor:
@@ -84,7 +87,14 @@ def measure() -> Measured:
     partners = [jpeg(relit(faces[0])), blend, faces[1]]
     pairs = _pairs(model, faces[0], partners, numbers)
     heat = _heat(model, faces[0], partners, numbers)
-    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps, pairs, heat)
+    bespectacled, edit = question(_EDITED)
+    edited = edit(bespectacled)
+    numbers["counterfactuals"] = {
+        "drawn_faces_with_glasses": len(edited),
+        "without_glasses_to_the_classifier": int(edited.flipped.sum()),
+        "free_to_change": round(float(edited.masks.float().mean()), 4),
+    }
+    return Measured(numbers, photos, aligned, own, blend, towards, pastes, region, maps, pairs, heat, edited)
 
 
 def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[str, Any]) -> PairSaliency:

@@ -85,6 +85,12 @@ def sentences_of(numbers: dict[str, Any]) -> list[str]:
         "The band of frequencies whose loss in both pictures changes each of these cosines most, in cycles per breadth "
         f"of the face: {bands}."
     )
+    edited = numbers["counterfactuals"]
+    said.append(
+        f"Of {edited['drawn_faces_with_glasses']} drawn faces with glasses FastDiME edits "
+        f"{edited['without_glasses_to_the_classifier']} so that a classifier sees none, with "
+        f"{edited['free_to_change']:.0%} of the pixels free to change."
+    )
     area = numbers["eye_region_share_of_picture"]
     for row in numbers["pasted_eyes"]:
         donor, host = row["eyes_of"], row["face_of"]

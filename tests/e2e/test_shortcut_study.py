@@ -1,0 +1,125 @@
+"""The study of a shortcut that is known: one seed, 16 faces, the networks that come along."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from facexai.demo import drawn_networks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def example():
+    if importlib.util.find_spec("diffusers") is None:
+        pytest.skip("diffusers is not installed")
+    path = ROOT / "examples" / "shortcut_study.py"
+    spec = importlib.util.spec_from_file_location("shortcut_study", path)
+    module = sys.modules["shortcut_study"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def studied(example, tmp_path_factory):
+    """Rows of the study, and its folder."""
+    out = tmp_path_factory.mktemp("study")
+    for name in drawn_networks.NAMES:
+        shutil.copy(drawn_networks.WEIGHTS / f"{name}.safetensors", out)
+    denoiser = drawn_networks.denoiser()
+    rows = example.study(out, denoiser, edits=("glasses", "mouth"), count=16, train_on=200, draw=2)
+    return {(row["edited"], row["glasses with smiles"]): row for row in rows}, out
+
+
+def test_the_mad_grows_with_the_correlation(studied, example):
+    rows, _ = studied
+    mads = [rows["glasses", k]["MAD"] for k in example.AGREEMENTS]
+    assert mads[0] < 0.2
+    assert mads[-1] > 0.8
+    assert mads[1] < mads[2] < mads[3]
+    for k in example.AGREEMENTS:
+        row = rows["glasses", k]
+        assert row["flipped"] > 0.9
+        assert row["no-op MAD"] < 0.25
+        assert abs(row["MAD"] - row["MAD, drawn again"]) < 0.3
+    assert rows["glasses", 100]["p beyond no-op"] < 0.01
+
+
+def test_the_true_cue_is_found(studied):
+    rows, _ = studied
+    assert rows["mouth", 50]["MAD"] > 0.6
+    assert rows["mouth", 100]["MAD"] < 0.1
+    assert rows["mouth", 50]["flipped"] > 0.9
+
+
+def test_pictures_and_classifiers_are_left(studied):
+    _, out = studied
+    for name in ("edits_glasses.png", "edits_mouth.png", "glasses_witness.safetensors", "smile_witness.safetensors"):
+        assert (out / name).is_file(), name
+
+
+def test_a_classifier_is_trained_once_and_ends_with_the_same_bits(example, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            example.classifier(tmp_path / folder, "smile_90", "smile", 200, 1, 90)
+    finally:
+        torch.set_num_threads(before)
+    first, second = (tmp_path / folder / "smile_90.safetensors" for folder in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    then = first.stat().st_mtime_ns
+    example.classifier(tmp_path / "a", "smile_90", "smile", 200, 1, 90)
+    assert first.stat().st_mtime_ns == then
+
+
+@pytest.mark.parametrize("agreement", [50, 75, 90, 100])
+def test_glasses_go_with_smiles_as_often_as_said(example, agreement):
+    some = example.faces(200, 0, agreement)
+    smile, glasses = some.attributes["smile"], some.attributes["glasses"]
+    assert smile.sum() == 100
+    assert (smile == glasses)[smile].sum() == (smile == glasses)[~smile].sum() == agreement
+    assert not some.attributes["mask"].any()
+
+
+def test_the_command_says_what_is_wrong(example, tmp_path):
+    with pytest.raises(SystemExit, match="whole number, got 7"):
+        example.main(["--out", str(tmp_path / "out"), "--faces", "7"])
+    with pytest.raises(SystemExit, match="nowhere"):
+        example.main(["--out", str(tmp_path / "out"), "--denoiser", str(tmp_path / "nowhere")])
+
+
+def test_what_is_said_of_the_study_is_what_was_measured():
+    content = json.loads((ROOT / "benchmarks" / "results" / "shortcut.json").read_text())
+    page = " ".join((ROOT / "docs" / "counterfactuals.md").read_text().split())
+    rows = {(row["edited"], row["glasses with smiles"]): row for row in content["rows"]}
+    assert content["seeds"] >= 3
+    for k in (50, 75, 90, 100):
+        row = rows["glasses", k]
+        assert (
+            f"| {k} % | {row['accuracy']:.0%} | {row['MAD']:.2f} | {row['no-op MAD']:.2f} |".replace("%", " %").replace(
+                "  %", " %"
+            )
+            in page
+        )
+    mads = [rows["glasses", k]["MAD"] for k in (50, 75, 90, 100)]
+    assert mads == sorted(mads)
+    assert rows["mouth", 50]["MAD"] > 0.7 > 0.2 > rows["mouth", 100]["MAD"]
+
+
+def test_every_cell_of_the_notebook_runs_and_draws():
+    book = json.loads((ROOT / "examples" / "what_would_have_to_change.ipynb").read_text())
+    names: dict = {}
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            exec("".join(cell["source"]), names)
+    assert "<img" in names["found"]._repr_html_()
