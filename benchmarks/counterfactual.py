@@ -15,8 +15,8 @@ PASSES = {"fastdime": 1, "fastdime-2": 2, "fastdime-2+": 2, "unmasked": 1, "dime
 STEPS = 60
 
 
-def bare(edit: FastDiME, images: torch.Tensor) -> Callable[[], None]:
-    """The same calls of the same networks for one scale, and nothing else."""
+def bare(edit: FastDiME, unet: torch.nn.Module, net: torch.nn.Module, images: torch.Tensor) -> Callable[[], None]:
+    """The same calls of the networks themselves for one scale, and nothing else."""
     nested = edit.variant == "dime"
     gradients = STEPS * PASSES[edit.variant]
     passes = STEPS * (STEPS + 1) // 2 if nested else gradients
@@ -25,13 +25,13 @@ def bare(edit: FastDiME, images: torch.Tensor) -> Callable[[], None]:
     def run() -> None:
         with torch.no_grad():
             for _ in range(passes):
-                edit.denoiser.predict(images, number)
+                unet(images, number, return_dict=False)
         for _ in range(gradients):
             leaf = images.clone().requires_grad_(True)
-            torch.autograd.grad(edit.decision(leaf).sum(), leaf)
+            torch.autograd.grad(net(leaf).sum(), leaf)
         with torch.no_grad():
             for _ in range(3):  # before, changed?, after
-                edit.decision(images)
+                net(images)
 
     return run
 
@@ -39,10 +39,10 @@ def bare(edit: FastDiME, images: torch.Tensor) -> Callable[[], None]:
 def measured(variant: str, batch: int, rounds: int) -> dict[str, Any]:
     """One scale on a batch of drawn faces with glasses: ours and the bare calls take turns."""
     faces = drawn.faces(batch, seed=1, attributes={"glasses": torch.ones(batch, dtype=torch.bool)}).images
-    decision = decisions.binary(drawn_networks.classifier("glasses"))
-    edit = FastDiME(decision, drawn_networks.denoiser(), variant=variant, scales=(8.0,), batch_size=batch)
+    net, denoiser = drawn_networks.classifier("glasses"), drawn_networks.denoiser()
+    edit = FastDiME(decisions.binary(net), denoiser, variant=variant, scales=(8.0,), batch_size=batch)
     found = edit(faces)
-    seconds = interleaved({"ours": lambda: edit(faces), "bare": bare(edit, faces)}, rounds=rounds)
+    seconds = interleaved({"ours": lambda: edit(faces), "bare": bare(edit, denoiser.unet, net, faces)}, rounds=rounds)
     return {
         "variant": variant,
         "batch": batch,
@@ -55,7 +55,7 @@ def measured(variant: str, batch: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], faces=False)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -64,7 +64,7 @@ def main() -> None:
         for variant in PASSES:
             if variant == "dime" and batch > 1:
                 continue
-            rows.append(measured(variant, batch, 1 if variant == "dime" else options.rounds))
+            rows.append(measured(variant, batch, 2 if variant == "dime" else options.rounds))
             print(rows[-1], flush=True)
     one = next(row["seconds per image"] for row in rows if row["variant"] == "fastdime" and row["batch"] == 1)
     for row in rows:

@@ -23,10 +23,16 @@ MEANS = (
     "MAD",
     "no-op MAD",
     "MAD, drawn again",
+    "with minus without",
     "flipped",
     "flips confirmed",
     "pixels free",
 )
+
+
+def mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -37,7 +43,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mads = [row["MAD"] for row in some]
         made.append(
             dict(zip(KEYS, key, strict=True))
-            | {name: statistics.mean(row[name] for row in some) for name in MEANS}
+            | {name: mean([row[name] for row in some]) for name in MEANS}
             | {"MAD, seeds": f"{min(mads):.3f} to {max(mads):.3f}"}
             | {"largest p beyond no-op": max(row["p beyond no-op"] for row in some)}
         )

@@ -81,9 +81,14 @@ def train_classifier(
     return net
 
 
+def weights_file(out: Path, name: str, count: int, seed: int) -> Path:
+    """Where a classifier is kept; the name says what it learned from."""
+    return out / f"{name}_{count}_faces_seed_{seed}.safetensors"
+
+
 def classifier(out: Path, name: str, attribute: str, count: int, seed: int, agreement: int = 50) -> decisions.Decision:
     """The decision of the classifier in that folder, trained and written there first where there is none."""
-    path = out / f"{name}.safetensors"
+    path = weights_file(out, name, count, seed)
     if not path.is_file():
         some = faces(count, seed, agreement)
         net = train_classifier(some.images, some.attributes[attribute], seed)
@@ -144,7 +149,7 @@ def study(
         worth = counterfactual(found, held_out=witness, decision=guide)
         print(f"seed {seed}, edits of {name}:\n{worth}\n", flush=True)
         if draw:
-            plots.save(found[:: count // draw].plot(), out / f"edits_{name.replace(', ', '_')}.png")
+            plots.save(found[:: -(-count // draw)].plot(), out / f"edits_{name.replace(', ', '_')}.png")
         truth = other(look, base + LOOK, attribute)
         for agreement, task in tasks.items():
             audit = shortcut_audit(
@@ -156,6 +161,7 @@ def study(
                 shortcut=look.attributes["glasses"],
             )
             assert audit.no_op is not None
+            directed = audit.directed.mean if audit.directed is not None and attribute == "glasses" else None
             rows.append(
                 {
                     "seed": seed,
@@ -167,6 +173,7 @@ def study(
                     "MAD, 95 %": audit.mad.interval,
                     "no-op MAD": audit.no_op.mad,
                     "p beyond no-op": audit.beyond_no_op_p_value,
+                    "with minus without": directed,
                     "MAD, drawn again": mad(task, look.images, truth).mad,
                     "flipped": worth.flip_rate,
                     "flips confirmed": worth.held_out_rate,

@@ -247,3 +247,19 @@ def peak_bytes(run: Callable[[], object]) -> tuple[int, int]:
     with live:
         run()
     return live.peak, live.largest
+
+
+def as_weights(x: Tensor, net: nn.Module) -> Tensor:
+    """Images in the precision of a network's weights.
+
+    Raises:
+        ValueError: the network is on another device.
+    """
+    weight = next((p for p in net.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return x
+    if weight.device != x.device:
+        raise ValueError(
+            f"images are on {x.device}, the network on {weight.device}; move the network with .to({str(x.device)!r})"
+        )
+    return x.to(weight.dtype)

@@ -63,7 +63,7 @@ def test_the_command_with_a_pair(given):
     assert report["recipe"]["decision"]["threshold"] == 0.5
     model = make_small()
     pair = decisions.verification(model, images.load(given / "b.png"), 0.5)
-    again = FastDiME(pair, gaussian(), respacing=20, start=6)(images.load(given / "a.png"))
+    again = FastDiME(pair, gaussian(), respacing=20, start=6, warmup=3)(images.load(given / "a.png"))
     assert report["images"][0]["before"] == pytest.approx(float(again.before), abs=1e-3)
 
 
@@ -117,5 +117,5 @@ def test_what_cannot_be_is_one_line(given, capsys, change, message):
 
 def test_denoisers_have_a_size_of_their_own():
     with pytest.raises(ValueError, match="20"):
-        FastDiME(lambda x: x.mean((1, 2, 3)), gaussian(), respacing=20, start=6)(torch.rand(1, 3, 32, 32))
+        FastDiME(lambda x: x.mean((1, 2, 3)), gaussian(), respacing=20, start=6, warmup=3)(torch.rand(1, 3, 32, 32))
     assert InputSpec(gaussian().size).size == (20, 20)

@@ -312,6 +312,8 @@ def test_an_audit_by_hand(study):
     np.testing.assert_allclose(audit.by_shortcut[1].signed.values, (p - q)[[0, 2]], rtol=1e-6)
     np.testing.assert_allclose(audit.by_shortcut[0].signed.values, (p - q)[[1, 3]], rtol=1e-6)
     assert audit.by_shortcut[1].md > 0 > audit.by_shortcut[0].md
+    np.testing.assert_allclose(audit.directed.values, (p - q) * [1, -1, 1, -1], rtol=1e-6)
+    assert "with minus without" in audit.text()
     # 2 and -2 are of no, 3 and -1 of yes; the counterparts have -2, 2 and -1, 3
     assert (audit.auroc.before, audit.auroc.after) == (0.75, 0.75)
     assert audit.auroc.interval[0] <= 0 <= audit.auroc.interval[1]
@@ -337,6 +339,7 @@ def test_an_audit_without_anything_else(study):
     assert audit.mad.mad == 0
     assert (audit.no_op, audit.beyond_no_op, audit.beyond_no_op_p_value, audit.auroc) == (None, None, None, None)
     assert audit.by_shortcut == {}
+    assert audit.directed is None
     assert len(audit.text().splitlines()) == 3
     same = metrics.shortcut_audit(mark, images, images, no_op=images, labels=[1] * 4, shortcut=[1] * 4)
     assert same.beyond_no_op_p_value == 1
@@ -388,3 +391,16 @@ def test_audits_that_are_refused(study, options, message):
     given = {"counterparts": study[1], **options}
     with pytest.raises(ValueError, match=message):
         metrics.shortcut_audit(mark, study[0], given.pop("counterparts"), **given)
+
+
+def test_aurocs_do_not_saturate():
+    images = torch.linspace(0.4, 0.9, 8)[:, None, None, None].expand(8, 3, 2, 2)
+    labels = [0] * 4 + [1] * 4
+    audit = metrics.shortcut_audit(lambda x: 400 * x.mean((1, 2, 3)), images, images.flip(0), labels=labels)
+    assert (audit.auroc.before, audit.auroc.after) == (1.0, 0.0)
+
+
+def test_pixels_beyond_one_are_refused():
+    images = torch.rand(2, 3, 4, 4)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        metrics.mad(lambda x: x.mean((1, 2, 3)), images * 255, images * 200)

@@ -319,3 +319,21 @@ def test_a_decision_tells_its_recipe(model, classes, faces):
     assert other.recipe != made[3].recipe
     assert decisions.recipe_of(net) == made[0].recipe
     assert decisions.recipe_of(slope) == "slope"
+
+
+@pytest.mark.parametrize(("weights", "images"), [(torch.float32, torch.float64), (torch.float16, torch.float32)])
+def test_images_take_the_precision_of_the_weights(weights, images):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 1)).to(weights)
+    x = torch.rand(2, 3, 4, 4, dtype=images)
+    for decision in (net, decisions.binary(net)):
+        found = decisions.score(decision, x.requires_grad_(True))
+        assert found.dtype == torch.float32
+        assert torch.autograd.grad(found.sum(), x)[0].dtype == images
+
+
+def test_references_of_other_photos_are_refused():
+    images = torch.rand(5, 3, 20, 20)
+    pairs = decisions.verification(FaceModel(shaken(GapNet()), InputSpec(20)), images, 0.5)
+    assert pairs.held == 5
+    with pytest.raises(ValueError, match="each of 5 images, got 3"):
+        decisions.scored(pairs, images[2:])

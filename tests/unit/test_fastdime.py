@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from facexai import FaceXAIWarning, FastDiME, load
+from facexai import FaceXAIWarning, FastDiME, decisions, denoisers, load
 from facexai.denoisers import Denoiser
 from facexai.functional.diffusion import linear_alphas, respaced
 
@@ -444,3 +444,63 @@ def test_posterior_is_bayes():
 def test_schedules_that_cannot_be(alphas):
     with pytest.raises(ValueError, match="alphas_cumprod"):
         respaced(alphas, 2)
+
+
+def test_a_decision_about_other_photos_is_refused():
+    class Pairs:
+        held = 3
+
+        def __call__(self, x):
+            return 20 * x.mean((1, 2, 3))
+
+        def rows(self, index):
+            return self
+
+    den = denoisers.from_callable(lambda x, t: 0 * x, linear_alphas(50))
+    with pytest.raises(ValueError, match="one reference for each of 3 images, got 2"):
+        FastDiME(Pairs(), den, respacing=20, start=10, warmup=5)(torch.rand(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"warmup": 10}, ValueError, "warmup below start=10"),
+        ({"l1": float("nan")}, ValueError, "l1 from 0"),
+        ({"start": 10.0}, TypeError, "start as an integer"),
+        ({"scales": 8.0}, ValueError, "expected scales such as"),
+    ],
+)
+def test_numbers_that_would_mislead_are_refused(wrong, error, message):
+    den = denoisers.from_callable(lambda x, t: 0 * x, linear_alphas(50))
+    with pytest.raises(error, match=message):
+        FastDiME(lambda x: x.mean((1, 2, 3)), den, **{"respacing": 20, "start": 10, "warmup": 5, **wrong})
+
+
+def test_draws_do_not_depend_on_the_default_dtype():
+    den = denoisers.from_callable(lambda x, t: 0 * x, linear_alphas(50))
+    edit = FastDiME(lambda x: 20 * (x.mean((1, 2, 3)) - 0.5), den, respacing=20, start=10, warmup=5)
+    images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    first = edit(images).counterfactuals
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(edit(images).counterfactuals, first)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_checkpointed_networks_are_left_as_they_were():
+    class Checkpointed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Tanh())
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.part, x, use_reentrant=False).mean((1, 2, 3))[:, None]
+
+    net = Checkpointed().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    den = denoisers.from_callable(lambda x, t: 0 * x, linear_alphas(50))
+    for decision in (net, decisions.binary(net)):
+        FastDiME(decision, den, respacing=20, start=10, warmup=5)(torch.rand(2, 3, 8, 8))
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

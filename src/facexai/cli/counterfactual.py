@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from facexai.results import Counterfactual
 
 
+_MOST_DRAWN = 12  # drawing takes longer than editing
+
+
 def add(commands: Any) -> None:
     """The command's arguments."""
     edit = commands.add_parser(
@@ -35,6 +38,7 @@ def add(commands: Any) -> None:
     edit.add_argument("--scales", default="8,10,15", help="guidance, tried one after the other; default: 8,10,15")
     edit.add_argument("--respacing", type=int, default=200, help="steps of the denoiser that are taken; default: 200")
     edit.add_argument("--start", type=int, default=60, help="step to start from; default: 60")
+    edit.add_argument("--warmup", type=int, help="steps before the mask applies; default: half of --start")
     edit.add_argument("--seed", type=int, default=0, help="of the random draws; default: 0")
     edit.add_argument("--no-op", action="store_true", help="also without guidance: what the denoiser alone changes")
     photo_arguments(edit)
@@ -53,17 +57,20 @@ def run(options: argparse.Namespace) -> int:
         scales=_numbers(options.scales),
         respacing=options.respacing,
         start=options.start,
+        warmup=options.start // 2 if options.warmup is None else options.warmup,
         seed=options.seed,
         progress=not options.json,
     )
     found = explainer(faces)
     folder.mkdir(parents=True, exist_ok=True)
-    found.save(folder / "counterfactual.npz")
-    plots.save(found.plot(), folder / "counterfactual.png")
     report = _report(found, names)
     if options.no_op:
         report["no_op"] = _report(explainer.no_op(faces), names)["images"]
+    found.save(folder / "counterfactual.npz")
     io.write_json(folder / "counterfactual.json", report)
+    plots.save(found[:_MOST_DRAWN].plot(), folder / "counterfactual.png")
+    if len(found) > _MOST_DRAWN and not options.json:
+        print(f"counterfactual.png shows the first {_MOST_DRAWN} of {len(found)} images")
     show(report, _table(report), as_json=options.json)
     return 0
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from facexai.functional import at_least_float32
-from facexai.hooks import evaluating, quiet_grad
+from facexai.hooks import as_weights, evaluating, quiet_grad
 from facexai.models.fingerprint import fingerprint
 
 
@@ -55,15 +55,35 @@ def score(decision: Decision, images: Tensor) -> Tensor:
             f"expected a decision that can be called with images, got {type(decision).__name__}; "
             "decisions.of_class(classifier, target) makes one of a classifier"
         )
-    with evaluating(decision) if isinstance(decision, nn.Module) else nullcontext():
-        values = decision(images)
-    return one_each(values, len(images))
+    if isinstance(decision, nn.Module):
+        with evaluating(decision):
+            return one_each(decision(as_weights(images, decision)), len(images))
+    return one_each(decision(images), len(images))
+
+
+@contextmanager
+def steady(decision: Decision) -> Iterator[None]:
+    """The decision's network in eval mode, also while gradients flow: a checkpointed network runs again for them."""
+    net = decision if isinstance(decision, nn.Module) else getattr(decision, "module", None)
+    with evaluating(net) if isinstance(net, nn.Module) else nullcontext():
+        yield
+
+
+def check_count(decision: Decision, images: int) -> None:
+    """Refuse a decision that holds something for each of another number of images."""
+    held = getattr(decision, "held", None)
+    if held not in (None, images):
+        raise ValueError(
+            f"the decision holds one reference for each of {held} images, got {images}; decision.rows(index) is the "
+            "decision about some of them"
+        )
 
 
 def scored(decision: Decision, images: Tensor, batch_size: int = 64) -> Tensor:
     """The same without a graph, a batch at a time: (N,) float64."""
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    check_count(decision, len(images))
     parts = torch.split(torch.arange(len(images), device=images.device), batch_size)
     with quiet_grad():
         return torch.cat([score(rows(decision, part), images[part]).detach().double() for part in parts])

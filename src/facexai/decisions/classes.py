@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from facexai.decisions.asking import one_each, recipe_of
 from facexai.decisions.shared import Size, Told, check, features, network, size_of
-from facexai.hooks import evaluating, quiet_grad
+from facexai.hooks import as_weights, evaluating, quiet_grad
 from facexai.input_spec import InputSpec
 from facexai.models import Gallery, WhiteBox
 from facexai.models.targets import index
@@ -26,6 +26,11 @@ class Binary(Told):
     net: nn.Module
 
     @property
+    def module(self) -> nn.Module:
+        """The network."""
+        return self.net
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         """Class and fingerprint of the network."""
         return dict(recipe_of(self.net))
@@ -34,7 +39,7 @@ class Binary(Told):
         """(N, 3, H, W) -> (N,)."""
         InputSpec(size_of(images)).check(images, in_range=False)
         with evaluating(self.net):
-            return one_each(self.net(images), len(images))
+            return one_each(self.net(as_weights(images, self.net)), len(images))
 
 
 def binary(net: nn.Module) -> Binary:
@@ -67,6 +72,11 @@ class OfClass(Told):
     target: int
     rival: int | None
     size: Size
+
+    @property
+    def module(self) -> nn.Module:
+        """The network."""
+        return self.classifier.model.net
 
     @property
     def recipe(self) -> Mapping[str, Any]:

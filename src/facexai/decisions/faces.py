@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from facexai.decisions.shared import Size, Told, check, features, fitted, network
 from facexai.functional import at_least_float32
@@ -36,6 +36,16 @@ class Verification(Told):
         held = hashlib.sha256(self.references.cpu().double().numpy().tobytes()).hexdigest()[:16]
         told = {"decision": "verification", **network(self.model), "references": held}
         return {**told, "threshold": self.threshold, "gain": self.gain, "size": self.size}
+
+    @property
+    def module(self) -> nn.Module:
+        """The network."""
+        return self.model.net
+
+    @property
+    def held(self) -> int | None:
+        """How many images it is about; None: any."""
+        return None if len(self.references) == 1 else len(self.references)
 
     def rows(self, index: Tensor) -> Verification:
         """The same about the images of that index: (M,) numbers, or (N,) booleans."""

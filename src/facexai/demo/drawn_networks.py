@@ -13,7 +13,7 @@ from facexai._messages import near_matches
 from facexai.models import load_weights
 
 if TYPE_CHECKING:
-    from facexai.denoisers import Denoiser
+    from facexai.denoisers.diffusers import DiffusersDenoiser
 
 WEIGHTS = Path(__file__).with_name("drawn_weights")
 NAMES = ("glasses", "smile", "smile_50", "smile_75", "smile_90", "smile_100")
@@ -69,7 +69,7 @@ def classifier(name: str) -> DrawnClassifier:
     return net
 
 
-def denoiser() -> Denoiser:
+def denoiser() -> DiffusersDenoiser:
     """A diffusion model of drawn faces, trained by ``examples/train_denoiser.py``; needs the extra ``diffusion``."""
     from facexai import denoisers
 

@@ -21,6 +21,6 @@ def question(count: int) -> tuple[torch.Tensor, FastDiME]:
     Needs the extra ``diffusion``.
     """
     bare = torch.zeros(count, dtype=torch.bool)
-    faces = drawn.faces(count, seed=1, attributes={"glasses": ~bare, "mask": bare})
+    faces = drawn.faces(count, seed=3, attributes={"glasses": ~bare, "mask": bare})
     decision = decisions.binary(drawn_networks.classifier("glasses"))
     return faces.images, FastDiME(decision, drawn_networks.denoiser(), region=faces.regions["glasses"])

@@ -8,7 +8,8 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from facexai.denoisers.checks import Size, as_weights, calm, check_images, levels, parts, sides
+from facexai.denoisers.checks import Size, calm, check_images, levels, parts, sides
+from facexai.hooks import as_weights
 from facexai.models.fingerprint import fingerprint
 
 

@@ -70,23 +70,6 @@ def calm(function: object) -> Iterator[None]:
         yield
 
 
-def as_weights(x: Tensor, net: nn.Module) -> Tensor:
-    """Images in the precision of a network's weights.
-
-    Raises:
-        ValueError: the network is on another device.
-    """
-    weight = next((p for p in net.parameters() if p.is_floating_point()), None)
-    if weight is None:
-        return x
-    if weight.device != x.device:
-        raise ValueError(
-            f"images are on {x.device}, the denoiser's network on {weight.device}; move the network with "
-            f".to({str(x.device)!r})"
-        )
-    return x.to(weight.dtype)
-
-
 def parts(output: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """What a network estimates, and its variance values or None, in float32 or better.
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from facexai._messages import require
-from facexai.denoisers.checks import Size, as_weights, calm, check_images, levels, parts, sides
+from facexai.denoisers.checks import Size, calm, check_images, levels, parts, sides
+from facexai.hooks import as_weights
 from facexai.models.fingerprint import fingerprint
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
@@ -20,6 +21,7 @@ Variance = Literal["small", "large", "learned"]
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SHOWN = 4  # names in an error
+_MOST_STEPS = 100_000  # that a scheduler may have
 
 
 @final
@@ -157,7 +159,7 @@ def _prediction(scheduler: Any) -> Prediction:
 
 
 def _variance(scheduler: Any, channels: int) -> Variance:
-    asked = _setting(scheduler, "variance_type") or ""
+    asked = str(_setting(scheduler, "variance_type") or "")
     if asked == "learned":
         raise ValueError(
             "the scheduler has variance_type='learned', a variance without bounds; expected 'learned_range', or a fixed"
@@ -195,7 +197,7 @@ def _existing(folder: Path) -> Path:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(file)!r} cannot be read ({error}): truncated? copy or download it again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(file)!r} holds no settings; copy or download it again")
@@ -216,7 +218,13 @@ def _scheduler(library: Any, folder: Path) -> Any:
     kind = getattr(library, name, None)
     if not isinstance(kind, type) or not issubclass(kind, library.SchedulerMixin):
         raise ValueError(f"{str(file)!r} names {name!r}, no scheduler of this diffusers; give scheduler=")
-    return kind.from_config(config)  # type: ignore[attr-defined]
+    steps = config.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 2 <= steps <= _MOST_STEPS:
+        raise ValueError(f"{str(file)!r} has num_train_timesteps={steps!r:.40}, expected 2 to {_MOST_STEPS:,}")
+    try:
+        return kind.from_config(config)  # type: ignore[attr-defined]
+    except Exception as error:  # of many types, whatever a wrong setting provokes
+        raise ValueError(f"{str(file)!r} describes no {name} ({error}); give scheduler=") from None
 
 
 def _network(library: Any, folder: Path) -> Any:
@@ -255,7 +263,14 @@ def _network(library: Any, folder: Path) -> Any:
 
 def _check_weights(folder: Path) -> None:
     """Refuse a folder without weights that can be read without running code."""
-    if (folder / _WEIGHTS).is_file() or (folder / f"{_WEIGHTS}.index.json").is_file():
+    if (folder / _WEIGHTS).is_file():
+        return
+    index = folder / f"{_WEIGHTS}.index.json"
+    if index.is_file():
+        places = _read_json(index).get("weight_map")
+        names = set(map(str, places.values())) if isinstance(places, dict) else {str(places)}
+        if odd := sorted(name for name in names if not name.endswith(".safetensors") or Path(name).name != name):
+            raise ValueError(f"{str(index)!r} names {odd[0]!r:.80}, expected .safetensors files in the same folder")
         return
     pickles = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth", ".ckpt"))
     if pickles:

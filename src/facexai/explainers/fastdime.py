@@ -150,7 +150,11 @@ class FastDiME:
                 f"expected a denoiser, got {type(self.denoiser).__name__}; wrap it: facexai.denoisers.from_callable, "
                 "from_diffusers or load_adm"
             )
-        if not len(self.scales) or not all(0 <= scale < float("inf") for scale in self.scales):
+        if (
+            not isinstance(self.scales, Sequence)
+            or not len(self.scales)
+            or not all(0 <= scale < float("inf") for scale in self.scales)
+        ):
             raise ValueError(f"expected scales such as (8, 10, 15), none negative, got {self.scales!r}")
         if self.mask != "difference" and self.variant != "fastdime":
             raise ValueError(f"mask={self.mask!r} goes with variant='fastdime', got {self.variant!r}")
@@ -159,14 +163,22 @@ class FastDiME:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
+        for name in ("respacing", "start", "warmup", "dilation", "batch_size"):
+            if not isinstance(getattr(self, name), int):
+                raise TypeError(f"expected {name} as an integer, got {getattr(self, name)!r}")
         length = len(respaced(self.denoiser.alphas_cumprod, self.respacing))
         if not 1 <= self.start < length:
             raise ValueError(
                 f"expected start from 1 to {length - 1}, below respacing={self.respacing}, got {self.start}"
             )
-        if self.warmup < 0 or self.l1 < 0 or self.batch_size < 1:
+        if self.warmup < 0 or not 0 <= self.l1 < float("inf") or self.batch_size < 1:
             raise ValueError(
                 f"expected warmup and l1 from 0 and batch_size from 1, got {self.warmup}, {self.l1}, {self.batch_size}"
+            )
+        if any(_PASSES[self.variant]) and self.mask != "fixed" and self.warmup >= self.start:
+            raise ValueError(
+                f"expected warmup below start={self.start}, or the mask never applies, got {self.warmup}; without a "
+                "mask it is variant='unmasked'"
             )
         if self.dilation < 1 or self.dilation % 2 == 0:
             raise ValueError(f"expected an odd dilation, got {self.dilation}")
@@ -192,7 +204,12 @@ class FastDiME:
         began, at_once = time.perf_counter(), len(images) if self.noise is not None else self.batch_size
         passes = len(_PASSES[self.variant]) * (self.start * (self.start + 1) // 2 if self._nested else self.start)
         batches = -(-len(images) // at_once)
-        with quiet_grad(), tqdm(total=batches * passes, desc="FastDiME", disable=not self.progress) as bar:
+        decisions.check_count(self.decision, len(images))
+        with (
+            quiet_grad(),
+            decisions.steady(self.decision),
+            tqdm(total=batches * passes, desc="FastDiME", disable=not self.progress) as bar,
+        ):
             made = []
             for at in range(0, len(images), at_once):
                 part = slice(at, at + at_once)
@@ -218,6 +235,12 @@ class FastDiME:
         if self.region is None:
             return torch.zeros(n, 1, height, width, dtype=torch.bool, device=images.device)
         region = self.region
+        if not isinstance(region, Tensor):
+            raise TypeError(
+                f"expected region as a boolean tensor, got {type(region).__name__}; torch.as_tensor makes one"
+            )
+        if not region.any():
+            raise ValueError("region is False everywhere: no pixel may change")
         if region.dtype != torch.bool or tuple(region.shape) not in ((height, width), (n, height, width)):
             raise ValueError(
                 f"expected region as boolean {(height, width)} or {(n, height, width)}, got {region.dtype} "
@@ -238,14 +261,14 @@ class FastDiME:
         wanted = before <= 0
         edited, keep, path = x.clone(), outside.clone(), x.new_zeros(len(x), self.start)
         flipped, used = torch.zeros_like(wanted), x.new_zeros(len(x))
-        calls = torch.zeros(len(x), dtype=torch.int64)
+        calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for scale in self.scales:
             rows = (~flipped).nonzero()[:, 0]
             decision = decisions.rows(self.decision, everywhere[rows])
             push = torch.where(wanted[rows], scale, -scale).to(x)
             last = self._passes(how, decision, x[rows], noisy[rows], push, draws, rows, outside[rows], bar)
             edited[rows], keep[rows], path[rows] = last.images, last.keep, last.path.to(path)
-            calls[rows.cpu()] += last.calls
+            calls[rows] += last.calls
             used[rows] = scale
             flipped[rows] = (decisions.score(decision, (last.images + 1) / 2) > 0) == wanted[rows]
             if flipped.all():
@@ -326,10 +349,14 @@ class _Draws:
     def __call__(self, rows: Tensor) -> Tensor:
         shape = tuple(self.like.shape[1:])
         if self.noise is None:
-            drawn = torch.stack([torch.randn(shape, generator=self.streams[row]) for row in rows.tolist()])
+            drawn = torch.stack([self._unit(shape, row) for row in rows.tolist()])
             return drawn.to(self.like)
         given = self.noise((len(rows), *shape))
         if not isinstance(given, Tensor) or given.shape != (len(rows), *shape):
             told = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise ValueError(f"expected noise of shape {(len(rows), *shape)}, got {told}")
         return given.to(self.like)
+
+    def _unit(self, shape: tuple[int, ...], row: int) -> Tensor:
+        """On the processor and in float32 whatever torch's defaults are: the same numbers everywhere."""
+        return torch.randn(shape, generator=self.streams[row], dtype=torch.float32, device="cpu")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai.decisions import Decision, recipe_of, resized, rows, score, scored
+from facexai.decisions import Decision, check_count, recipe_of, resized, rows, score, scored
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec, check_pixels
 from facexai.metrics.statistic import Statistic
@@ -96,7 +96,7 @@ class CounterfactualQuality:
         )
 
     def __add__(self, other: CounterfactualQuality) -> CounterfactualQuality:
-        if dict(self.recipe) != dict(other.recipe):
+        if _shared(self.recipe) != _shared(other.recipe):
             raise ValueError(f"different recipes do not add: {dict(self.recipe)} and {dict(other.recipe)}")
         parts: dict[str, Any] = {key: _both(getattr(self, key), getattr(other, key)) for key in _COLUMNS.values()}
         return CounterfactualQuality(**parts, recipe=self.recipe)
@@ -112,6 +112,14 @@ _COLUMNS = {
     "identity": "identity",
     "held-out flip rate": "held_out",
 }
+
+
+def _shared(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What two parts of a data set have in common: not the references of their pairs."""
+    return {
+        name: {k: v for k, v in part.items() if k != "references"} if isinstance(part, Mapping) else part
+        for name, part in recipe.items()
+    }
 
 
 def _both(one: Statistic | None, other: Statistic | None) -> Statistic | None:
@@ -160,6 +168,11 @@ def counterfactual(
     """
     images, edited = result.images, result.counterfactuals
     _check(result, steps)
+    if batch_size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    for asked in (decision, held_out):
+        if asked is not None:
+            check_count(asked, len(images))
     numbers = numbered(items, len(images))
 
     def of(values: Any) -> Statistic:
@@ -235,6 +248,7 @@ def cout(decision: Decision, images: Tensor, edited: Tensor, steps: int = 50, ba
     >>> cout(lambda x: 80 * x.mean((1, 2, 3)) - 10, image, other, steps=4).round(3)
     array([0.75])
     """
+    check_count(decision, len(images))
     n, pixels = len(images), images[0, 0].numel()
     away = (edited.detach() - images.detach()).abs().sum(1).flatten(1)
     order = away.sort(dim=1, descending=True, stable=True).indices

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from facexai.decisions import Decision, scored
+from facexai.input_spec import check_pixels
 from facexai.metrics.shortcut_answer import Difference, ShortcutAudit, difference
 from facexai.metrics.statistic import Array, Statistic
 from facexai.metrics.subject import logits_of
@@ -45,7 +47,7 @@ def mad(
 
     Source: Weng et al. 2024, arXiv:2312.14223, sec. 4 (MAD); signed difference and test are ours.
     """
-    p, q = _probabilities(classifier, [images, counterparts], targets, batch_size)
+    p, q = (expit(row) for row in _log_odds(classifier, [images, counterparts], targets, batch_size))
     return difference(Statistic.of(p, items=items, identities=identities), q)
 
 
@@ -54,26 +56,37 @@ def _is_classifier(asked: object) -> bool:
     return hasattr(asked, "logits") and not isinstance(asked.logits, nn.Module)
 
 
-def _probabilities(
+def _log_odds(
     asked: Classifier | Decision, versions: Sequence[Tensor], targets: Tensor | int | None, batch_size: int
 ) -> list[Array]:
-    """The probability (N,) of the target, or of yes, for several versions of the same images, the originals first."""
+    """Log-odds (N,) of the target, or of yes, for several versions of the same images, the originals first.
+
+    Probabilities follow by the sigmoid. They saturate, and ranks of them would have ties.
+    """
     images = versions[0]
-    for version in versions[1:]:
+    for version in versions:
         if images.shape != version.shape:
             raise ValueError(
                 f"expected a counterpart of the same shape, got {tuple(images.shape)} and {tuple(version.shape)}"
             )
+        check_pixels(version)
     if not _is_classifier(asked):
         if targets is not None:
             raise ValueError(f"a decision has one logit and no classes, got the class {targets}; leave it out")
-        return [scored(asked, x, batch_size).sigmoid().cpu().numpy() for x in versions]  # type: ignore[arg-type]
+        return [scored(asked, x, batch_size).cpu().numpy() for x in versions]  # type: ignore[arg-type]
     answers = [logits_of(asked, x, batch_size) for x in versions]  # type: ignore[arg-type]
     n, classes = answers[0].shape
-    chosen = answers[0].argmax(1) if targets is None else torch.as_tensor(targets, device=answers[0].device).expand(n)
-    if chosen.is_floating_point() or int(chosen.min()) < 0 or int(chosen.max()) >= classes:
+    chosen = answers[0].argmax(1) if targets is None else torch.as_tensor(targets, device=answers[0].device)
+    if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.shape not in ((), (1,), (n,)):
+        raise ValueError(f"expected a class index or one for each of {n} images, got {targets}")
+    chosen = chosen.long().expand(n)
+    if int(chosen.min()) < 0 or int(chosen.max()) >= classes:
         raise ValueError(f"expected class indices from 0 to {classes - 1}, got {targets}")
-    return [logits.softmax(1).gather(1, chosen[:, None])[:, 0].cpu().numpy() for logits in answers]
+    place = chosen[:, None]
+    return [
+        (x.gather(1, place)[:, 0] - x.scatter(1, place, -torch.inf).logsumexp(1)).cpu().numpy()
+        for x in (answer.double() for answer in answers)
+    ]
 
 
 def shortcut_audit(
@@ -120,12 +133,14 @@ def shortcut_audit(
     def of(values: Any) -> Statistic:
         return Statistic.of(values, items=numbered(items, len(images)), identities=identities)
 
-    found = [of(p) for p in _probabilities(decision, versions, target, batch_size)]
+    odds = _log_odds(decision, versions, target, batch_size)
+    found = [of(expit(row)) for row in odds]
     kinds = [
         None if kind is None else of(_zero_one(name, kind))
         for name, kind in (("labels", labels), ("shortcut", shortcut))
     ]
-    return ShortcutAudit(found[0], found[1], found[2] if no_op is not None else None, *kinds)
+    control = found[2] if no_op is not None else None
+    return ShortcutAudit(found[0], found[1], control, kinds[0], kinds[1], of(odds[0]), of(odds[1]))
 
 
 def _zero_one(name: str, values: Any) -> Array:

@@ -86,6 +86,7 @@ class ShortcutAudit:
         control: of the counterparts of the no-op control, or None.
         labels: of the task's labels, 0 or 1, or None.
         shortcut: of whether the image has the shortcut, 0 or 1, or None.
+        odds_before, odds_after: of the logarithm of the odds, of which AUROCs are: probabilities saturate.
 
     Audits of two parts of a data set add to that of the whole.
     """
@@ -95,6 +96,8 @@ class ShortcutAudit:
     control: Statistic | None = None
     labels: Statistic | None = None
     shortcut: Statistic | None = None
+    odds_before: Statistic | None = None
+    odds_after: Statistic | None = None
 
     @property
     def mad(self) -> Difference:
@@ -139,11 +142,23 @@ class ShortcutAudit:
         return found
 
     @property
+    def directed(self) -> Statistic | None:
+        """Statistic of the probability with the shortcut minus that without it; None where no ``shortcut`` was given.
+
+        The mean absolute difference counts whatever an edit does; artefacts that go both ways cancel here.
+        """
+        if self.shortcut is None:
+            return None
+        rises = (2 * self.shortcut.values - 1) * (self.before.values - self.after.values)
+        return Statistic(rises, self.before.items, self.before.identities)
+
+    @property
     def auroc(self) -> Auroc | None:
         """Of the task's labels; None without labels of both kinds."""
         if self.labels is None or len(set(self.labels.values.tolist())) < 2:
             return None
-        sides, labels = (self.before.values, self.after.values), self.labels.values
+        given = self.odds_before or self.before, self.odds_after or self.after
+        sides, labels = (given[0].values, given[1].values), self.labels.values
         before, after = (auc(side, labels) for side in sides)
         return Auroc(before, after, _interval(sides, labels, self.before.identities))
 
@@ -157,6 +172,9 @@ class ShortcutAudit:
             lines.append(_line("of the no-op control", control.absolute))
             lines.append(_line("beyond the no-op control", beyond, self.beyond_no_op_p_value))
         lines.append(_line("mean difference", self.mad.signed, self.mad.p_value))
+        directed = self.directed
+        if directed is not None:
+            lines.append(_line("with minus without", directed, _p_value(directed)))
         for kind, part in self.by_shortcut.items():
             lines.append(_line(f"{'with' if kind else 'without'} the shortcut", part.signed, part.p_value))
         found = self.auroc

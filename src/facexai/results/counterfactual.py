@@ -71,6 +71,8 @@ class Counterfactual:
 
     def __getitem__(self, which: slice | Tensor) -> Counterfactual:
         """Some of them: a slice, indices or a boolean row."""
+        if not isinstance(which, slice) and not (isinstance(which, Tensor) and which.ndim == 1):
+            raise TypeError(f"expected a slice such as found[3:4], or a tensor of places, got {which!r:.80}")
         parts = {name: getattr(self, name)[which] for name in ARRAYS}
         return replace(self, **parts, seconds=None)
 
