@@ -19,14 +19,13 @@ def bare(edit: FastDiME, unet: torch.nn.Module, net: torch.nn.Module, images: to
     """The same calls of the networks themselves for one scale, and nothing else."""
     nested = edit.variant == "dime"
     gradients = STEPS * PASSES[edit.variant]
-    passes = STEPS * (STEPS + 1) // 2 if nested else gradients
     number = torch.full((len(images),), 100)
 
     def run() -> None:
-        with torch.no_grad():
-            for _ in range(passes):
-                unet(images, number, return_dict=False)
-        for _ in range(gradients):
+        for step in range(gradients):  # in turn, as the method asks them: weights and activations share the caches
+            with torch.no_grad():
+                for _ in range(STEPS - step if nested else 1):
+                    unet(images, number, return_dict=False)
             leaf = images.clone().requires_grad_(True)
             torch.autograd.grad(net(leaf).sum(), leaf)
         with torch.no_grad():

@@ -670,6 +670,17 @@ def test_half_precision_and_parts_are_read_as_float32(diffusers, unet, tmp_path)
     torch.testing.assert_close(denoiser.predict(NOISY, T)[0], unet()(NOISY, T).sample.detach(), rtol=0.01, atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["shard.bin", "../outside.safetensors"])
+def test_an_index_of_parts_names_no_pickle_and_no_other_folder(diffusers, unet, tmp_path, name):
+    unet().save_pretrained(tmp_path, max_shard_size="200KB")
+    index = tmp_path / f"{WEIGHTS}.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["conv_out.bias"] = name
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"expected \.safetensors files in the same folder"):
+        from_diffusers(tmp_path, diffusers.DDPMScheduler(50))
+
+
 def test_pickles_are_refused_and_the_way_out_works(diffusers, folder):
     path = folder(flat=True)
     expected = from_diffusers(path).predict(NOISY, T)[0]
@@ -714,6 +725,12 @@ def reweigh(path, changes):
         ),
         (lambda p: rewrite(p, "scheduler_config.json", _class_name="Nothing"), ValueError, "names 'Nothing', no sched"),
         (lambda p: rewrite(p, "scheduler_config.json", _class_name="UNet2DModel"), ValueError, "no scheduler of this"),
+        (lambda p: rewrite(p, "scheduler_config.json", _class_name="SchedulerMixin"), ValueError, "describes no"),
+        (lambda p: rewrite(p, "scheduler_config.json", beta_schedule="nope"), ValueError, "describes no DDPMScheduler"),
+        (lambda p: rewrite(p, "scheduler_config.json", num_train_timesteps=-5), ValueError, "expected 2 to 100,000"),
+        (lambda p: rewrite(p, "scheduler_config.json", num_train_timesteps=20_000_000), ValueError, "2 to 100,000"),
+        (lambda p: rewrite(p, "scheduler_config.json", trained_betas=[0.1, "a"]), ValueError, "describes no"),
+        (lambda p: (p / "scheduler_config.json").write_text("[" * 100_000), ValueError, "cannot be read"),
         (lambda p: rewrite(p, "config.json", _class_name="UNet2DConditionModel"), ValueError, "expected a UNet2DModel"),
         (lambda p: rewrite(p, "config.json", block_out_channels=[32, 96]), ValueError, "of another config.json"),
         (
