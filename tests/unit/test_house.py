@@ -315,3 +315,16 @@ def test_what_is_said_of_sdd_is_what_was_measured():
                 wider = rows[f"SDD(HiResCAM), {layer}"]
                 assert f"gallery: {wider['overlap before']:.2f} before, {wider['overlap after']:.2f} after)" in page
     assert f"takes {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the area" in page
+
+
+def test_what_is_said_of_counterfactuals_is_what_was_measured():
+    page = " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    rows = json.loads((ROOT / "benchmarks" / "results" / "counterfactual.json").read_text())["rows"]
+    large = [row["of the bare calls"] for row in rows if row["batch"] > 1]
+    alone = max(row["of the bare calls"] for row in rows if row["batch"] == 1)
+    assert f"take {min(large):.2f} to {max(large):.2f} times their bare calls" in page
+    assert f"up to {alone:.2f} times" in page
+    dime = next(row for row in rows if row["variant"] == "dime")["times fastdime at batch 1"]
+    many = next(row for row in rows if row["variant"] == "fastdime" and row["batch"] == 16)
+    assert f"{dime:.0f} times faster" in page
+    assert f"{many['times fastdime at batch 1']:.2f} of the time" in page
