@@ -27,13 +27,13 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from checkpoint import keep, resume
 from torch import Tensor, nn
 
 from facexai import FaceModel, InputSpec, images, zoo
@@ -163,23 +163,6 @@ def run_epoch(
     return {"loss": loss / len(pairs), "accuracy": right / len(pairs)}
 
 
-def resume(path: Path, facts: Mapping[str, Any], stateful: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The epochs that are done, with the state of everything as it was after the last of them."""
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        there, history = state["recipe"], state["history"]
-    except Exception as error:  # whatever a broken archive provokes
-        raise ValueError(f"{path} is damaged, truncated or another program's: delete it to start again") from error
-    if differs := [f"{k} {there.get(k)} there, {here} here" for k, here in facts.items() if there.get(k) != here]:
-        what = "; ".join(differs)
-        raise ValueError(f"{path.parent} was begun with another recipe ({what}): give that one again, or another --out")
-    for name, part in stateful.items():
-        part.load_state_dict(state[name])
-    return history
-
-
 def train(
     model: FaceModel, faces: Mapping[Path, Tensor], parts: Mapping[str, Pairs], out: Path, recipe: Recipe
 ) -> FaceModel:
@@ -198,7 +181,7 @@ def train(
     optimizer = torch.optim.AdamW(learned.parameters(), lr=recipe.lr)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.1)
     stateful = {"weights": learned, "optimizer": optimizer, "scheduler": scheduler}
-    history = resume(out / "checkpoint.pt", facts, stateful)
+    history = resume(out / "checkpoint.pt", facts, stateful, "history") or []
     out.mkdir(parents=True, exist_ok=True)
     (out / "classifier.json").unlink(missing_ok=True)  # is written last: a folder that has one is complete
     size, inputs = recipe.batch_size, faces if recipe.train == "all" else embeddings(model, faces, recipe.batch_size)
@@ -210,9 +193,7 @@ def train(
         scheduler.step()
         history.append({"epoch": epoch, "train": trained, "validation": validated})
         best = max(history, key=lambda row: row["validation"]["accuracy"])
-        state = {"recipe": facts, "epoch": epoch, "history": history, "best": best}
-        state |= {name: part.state_dict() for name, part in stateful.items()}
-        write_whole(out / "checkpoint.pt", partial(torch.save, state))
+        keep(out / "checkpoint.pt", facts, stateful, epoch=epoch, history=history, best=best)
         print(f"epoch {epoch}: loss {trained['loss']:.3f}, validation accuracy {validated['accuracy']:.2%}")
     weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.state_dict().items()}
     write_whole(out / "classifier.safetensors", lambda file: file.write(safetensors.torch.save(weights)))

@@ -19,19 +19,19 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from checkpoint import keep, resume
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from facexai import images
 from facexai.demo import drawn
 from facexai.functional.diffusion import Schedule, linear_alphas, respaced
-from facexai.io import output_folder, write_json, write_whole
+from facexai.io import output_folder, write_json
 from facexai.perturb.draws import generator
 
 SIZE, TRAINED_ON, TAKEN, START = 32, 500, 200, 60  # pixels; noise levels; those taken to edit; the edits' first
@@ -95,23 +95,6 @@ def rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * min(1.0, (step + 1) / 100) * max(0.05, falling)
 
 
-def resume(path: Path, facts: dict[str, Any], stateful: dict[str, Any]) -> list[float]:
-    """The losses of the steps that are done, with the state of everything as it was after the last of them."""
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        there, losses = state["recipe"], state["losses"]
-    except Exception as error:  # whatever a broken archive provokes
-        raise ValueError(f"{path} is damaged, truncated or another program's: delete it to start again") from error
-    if differs := [f"{k} {there.get(k)} there, {here} here" for k, here in facts.items() if there.get(k) != here]:
-        what = "; ".join(differs)
-        raise ValueError(f"{path.parent} was begun with another recipe ({what}): give that one again, or another --out")
-    for name, part in stateful.items():
-        part.load_state_dict(state[name])
-    return losses.tolist()
-
-
 def train(recipe: Recipe, out: Path, *, every: int = 200, progress: bool = True) -> nn.Module:
     """The averaged network after the last step; a run that was stopped goes on in the folder ``out``."""
     torch.manual_seed(recipe.seed)  # diffusers initialises from the global random state
@@ -120,7 +103,8 @@ def train(recipe: Recipe, out: Path, *, every: int = 200, progress: bool = True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=1e-4)
     facts = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items() if k != "steps"}
     stateful = {"weights": net, "average": average, "optimizer": optimizer}
-    losses, left = resume(out / "checkpoint.pt", facts, stateful), linear_alphas(TRAINED_ON)
+    known = resume(out / "checkpoint.pt", facts, stateful, "losses")
+    losses, left = [] if known is None else known.tolist(), linear_alphas(TRAINED_ON)
     out.mkdir(parents=True, exist_ok=True)
     steps = range(len(losses), recipe.steps)
     with tqdm(steps, initial=len(losses), total=recipe.steps, unit="step", disable=not progress) as bar:
@@ -135,9 +119,7 @@ def train(recipe: Recipe, out: Path, *, every: int = 200, progress: bool = True)
             follow(average, net, min(recipe.average, (step + 1) / (step + 10)))
             losses.append(loss.item())
             if len(losses) % every == 0 or len(losses) == recipe.steps:
-                state = {"recipe": facts, "losses": torch.tensor(losses)}
-                state |= {name: part.state_dict() for name, part in stateful.items()}
-                write_whole(out / "checkpoint.pt", partial(torch.save, state))
+                keep(out / "checkpoint.pt", facts, stateful, losses=torch.tensor(losses))
                 bar.set_postfix(loss=f"{sum(losses[-every:]) / len(losses[-every:]):.4f}")
     write_json(out / "history.json", {"recipe": asdict(recipe), "loss": losses})
     return average.eval()

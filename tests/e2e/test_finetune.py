@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import sys
 import types
@@ -23,11 +22,9 @@ PEOPLE, PHOTOS, EPOCHS = ("ann", "bo", "cleo", "dai, jr."), 20, 12
 
 @pytest.fixture(scope="module")
 def example():
-    path = Path(__file__).parents[2] / "examples" / "finetune_classifier.py"
-    spec = importlib.util.spec_from_file_location("finetune_classifier", path)
-    module = sys.modules["finetune_classifier"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import finetune_classifier
+
+    return finetune_classifier
 
 
 def embedder() -> FaceModel:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,13 +16,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def example():
-    if importlib.util.find_spec("diffusers") is None:
-        pytest.skip("diffusers is not installed")
-    path = ROOT / "examples" / "shortcut_study.py"
-    spec = importlib.util.spec_from_file_location("shortcut_study", path)
-    module = sys.modules["shortcut_study"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    pytest.importorskip("diffusers")
+    import shortcut_study
+
+    return shortcut_study
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +14,13 @@ SMALL = ["--channels", "8", "8", "16", "--batch-size", "4", "--threads", "1"]
 
 @pytest.fixture(scope="module")
 def example():
-    if importlib.util.find_spec("diffusers") is None:
-        pytest.skip("diffusers is not installed")
-    path = Path(__file__).parents[2] / "examples" / "train_denoiser.py"
-    spec = importlib.util.spec_from_file_location("train_denoiser", path)
-    module = sys.modules["train_denoiser"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.TAKEN, module.START = 10, 4  # the pictures take most of the time
-    return module
+    pytest.importorskip("diffusers")
+    import train_denoiser
+
+    with pytest.MonkeyPatch.context() as patch:  # the pictures take most of the time
+        patch.setattr(train_denoiser, "TAKEN", 10)
+        patch.setattr(train_denoiser, "START", 4)
+        yield train_denoiser
 
 
 @pytest.fixture(autouse=True)

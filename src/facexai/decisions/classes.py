@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai.decisions.asking import one_each, recipe_of
+from facexai.decisions.asking import recipe_of, score
 from facexai.decisions.shared import Size, Told, check, features, network, size_of
-from facexai.hooks import as_weights, evaluating, quiet_grad
+from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec
 from facexai.models import Gallery, WhiteBox
 from facexai.models.targets import index
@@ -38,8 +38,7 @@ class Binary(Told):
     def __call__(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N,)."""
         InputSpec(size_of(images)).check(images, in_range=False)
-        with evaluating(self.net):
-            return one_each(self.net(as_weights(images, self.net)), len(images))
+        return score(self.net, images)
 
 
 def binary(net: nn.Module) -> Binary:
