@@ -4,12 +4,64 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+import reprlib
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import RLock
 from types import ModuleType
+
+_LONGEST = 300  # characters of a name that is compared with others
+_JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emojis are written
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 3, 120, 120
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 12
 
 
 class FaceXAIWarning(UserWarning):
     """Something works, but not the way its user may think. Every warning of this library is one."""
+
+
+_filters = RLock()
+
+
+@contextmanager
+def muted(category: type[Warning] = FaceXAIWarning, message: str = "") -> Iterator[None]:
+    """Warnings of a kind are not shown inside.
+
+    Python has one list of filters for all threads: blocks that overlapped would leave each other's filters behind.
+    """
+    with _filters, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message, category)
+        yield
+
+
+def short(value: object) -> str:
+    """The repr of a value that came from a file, cut where it is long or deep, for an error message.
+
+    >>> short("a person"), len(short("x" * 10**6)), short([[[[[[]]]]]])
+    ("'a person'", 120, '[[[[...]]]]')
+    """
+    return _short.repr(value)
+
+
+def clipped(text: object, most: int = 400) -> str:
+    """A text that came from a file or from another library, cut where it is long, for an error message.
+
+    >>> clipped("abc"), len(clipped("x" * 10**6))
+    ('abc', 403)
+    """
+    told = str(text)
+    return told if len(told) <= most else f"{told[:most]}..."
+
+
+def printable(line: str) -> str:
+    """One line for a terminal: line breaks, control and direction characters and odd bytes of names as escapes.
+
+    >>> printable("\\u00e9 \\x1b[2J\\n")
+    '\u00e9 \\\\x1b[2J\\\\n'
+    """
+    return "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in line)
 
 
 def near_matches(name: str, options: Iterable[str], *, most: int = 3) -> str:
@@ -21,10 +73,12 @@ def near_matches(name: str, options: Iterable[str], *, most: int = 3) -> str:
     "there are: 'ann', 'bo'"
     """
     known = list(options)
+    if len(name) > _LONGEST:  # nothing that anybody typed; comparing it would take long
+        name = name[:_LONGEST]
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     if close:
-        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    shown = ", ".join(repr(k) for k in known[:12])
+        return "did you mean " + " or ".join(short(c) for c in close) + "?"
+    shown = ", ".join(short(k) for k in known[:12])
     return f"there are: {shown}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
 
 

@@ -15,7 +15,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai._messages import clipped
+
 _MANIFEST = "manifest"
+_MOST_NAME = 40  # characters of a file's name that are in the name of its temporary neighbour, too
 _MAX_BYTES = 2**31
 
 
@@ -44,7 +47,7 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into; create it first")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:_MOST_NAME]}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -79,7 +82,8 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], manifest: Mapping
     if bad:
         raise ValueError(f"expected plain number arrays with names other than {_MANIFEST!r}, got {bad}")
     try:
-        text = json.dumps(dict(manifest), ensure_ascii=False, allow_nan=False).encode()
+        # names of files that are no text keep their odd bytes as escapes, which JSON knows
+        text = json.dumps(dict(manifest), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError) as error:
         raise ValueError(f"the manifest cannot be written as JSON: {error}") from error
     stored: dict[str, Any] = {**arrays, _MANIFEST: np.frombuffer(text, np.uint8)}
@@ -109,7 +113,7 @@ def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, ND
             arrays = {name: stored[name] for name in stored.files}
         manifest = json.loads(arrays.pop(_MANIFEST).tobytes().decode())
     except Exception as error:  # a damaged archive fails in many ways: zlib, struct, memory, names, JSON
-        raise ValueError(f"{path} is damaged or was not written by facexai: {error}") from error
+        raise ValueError(f"{path} is damaged or was not written by facexai: {clipped(error)}") from error
     if not isinstance(manifest, dict):
         raise ValueError(f"{path}: expected a JSON object as manifest, got {type(manifest).__name__}")
     return arrays, manifest

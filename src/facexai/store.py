@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from facexai._messages import clipped
 from facexai.io import write_whole
 
 _TOLD = "facexai"  # one key: safetensors does not keep the order of several, and equal content shall be equal bytes
@@ -50,8 +51,8 @@ class Store:
             OSError: the disk is full, the folder is missing or not writable. Nothing is left behind.
         """
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        sums = {name: _sum(tensor) for name, tensor in held.items()}
-        text = json.dumps({"told": dict(told or {}), "sums": sums}, sort_keys=True, allow_nan=False)
+        said = {"told": dict(told or {}), "sums": {name: _sum(tensor) for name, tensor in held.items()}}
+        text = json.dumps({**said, "check": _check(said)}, sort_keys=True, allow_nan=False)
         content = safetensors.save(held, {_TOLD: text})
         write_whole(self.path(key), lambda file: file.write(content))
 
@@ -101,7 +102,9 @@ class Store:
         try:
             with safe_open(str(path), "pt") as file:
                 made: dict[str, Any] = json.loads(file.metadata()[_TOLD])
-                if {"told", "sums"} <= made.keys():
+                if made.keys() == {"told", "sums", "check"}:
+                    if made.pop("check") != _check(made):
+                        raise ValueError("what is said about the tensors is not what was written")
                     return made
         except Exception as error:  # of a type of safetensors' own, or no metadata of ours
             raise _damaged(path, error) from error
@@ -109,9 +112,16 @@ class Store:
 
 
 def _sum(tensor: Tensor) -> int:
-    """A checksum of the bytes: disks fail, and a partial file may still have the right length."""
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    """A checksum of type, shape and bytes: disks fail, and a partial file may still have the right length."""
+    kind = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, kind)
+
+
+def _check(said: Mapping[str, Any]) -> int:
+    """A checksum of what is said about tensors."""
+    read = json.loads(json.dumps(said, allow_nan=False))  # as it comes back, with text as keys
+    return zlib.crc32(json.dumps(read, sort_keys=True).encode())
 
 
 def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(f"{path} is damaged ({why}); delete it, and start again what wrote it")
+    return ValueError(f"{path} is damaged ({clipped(why)}); delete it, and start again what wrote it")

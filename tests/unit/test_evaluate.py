@@ -489,7 +489,8 @@ def test_troubles_of_the_machine_stop_the_run_and_are_not_taken_for_bad_photos(r
 
     config = Config("faces", explainers=("cam",), metrics=("deletion",), enrol=2, micro_batch=4, shard=1, scale=9.0)
     with monkeypatch.context() as broken:
-        broken.setattr(Image, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+        failure = OSError(errno.EMFILE, "Too many open files")
+        broken.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(failure))
         with pytest.raises(OSError, match="Too many open files"):
             evaluate.run(config, tmp_path, model=model, base=root)
     assert evaluate.run(config, tmp_path, model=model, base=root).report["counts"]["unreadable"] == 1

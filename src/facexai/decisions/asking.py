@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facexai.functional import at_least_float32
-from facexai.hooks import as_weights, evaluating, quiet_grad
+from facexai.hooks import as_weights, eval_mode, evaluating, quiet_grad
 from facexai.models.fingerprint import fingerprint
 
 
@@ -65,7 +65,7 @@ def score(decision: Decision, images: Tensor) -> Tensor:
 def steady(decision: Decision) -> Iterator[None]:
     """The decision's network in eval mode, also while gradients flow: a checkpointed network runs again for them."""
     net = decision if isinstance(decision, nn.Module) else getattr(decision, "module", None)
-    with evaluating(net) if isinstance(net, nn.Module) else nullcontext():
+    with eval_mode(net) if isinstance(net, nn.Module) else nullcontext():
         yield
 
 

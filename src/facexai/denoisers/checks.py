@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facexai._messages import short
 from facexai.functional import at_least_float32
 from facexai.hooks import evaluating, quiet_grad
 from facexai.models.outputs import describe
@@ -47,7 +48,7 @@ def sides(size: int | Sequence[int] | None) -> Size:
         return None
     both = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both):
-        raise ValueError(f"expected size as pixels, one number, (height, width) or None, got {size!r}")
+        raise ValueError(f"expected size as pixels, one number, (height, width) or None, got {short(size)}")
     return both
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import require
+from facexai._messages import clipped, require, short
 from facexai.denoisers.checks import Size, calm, check_images, levels, parts, sides
 from facexai.hooks import as_weights
 from facexai.models.fingerprint import fingerprint
@@ -22,6 +22,7 @@ Variance = Literal["small", "large", "learned"]
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SHOWN = 4  # names in an error
 _MOST_STEPS = 100_000  # that a scheduler may have
+_MOST_BLOCKS, _MOST_LAYERS = 16, 32  # that a network may have, and layers in each
 
 
 @final
@@ -154,7 +155,7 @@ def _levels(scheduler: Any) -> Tensor:
 def _prediction(scheduler: Any) -> Prediction:
     asked: Prediction = _setting(scheduler, "prediction_type") or "epsilon"
     if asked not in get_args(Prediction):
-        raise ValueError(f"expected a scheduler with prediction_type in {get_args(Prediction)}, got {asked!r}")
+        raise ValueError(f"expected a scheduler with prediction_type in {get_args(Prediction)}, got {short(asked)}")
     return asked
 
 
@@ -198,7 +199,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read ({error}): truncated? copy or download it again") from None
+        raise ValueError(
+            f"{str(file)!r} cannot be read ({clipped(error)}): truncated? copy or download it again"
+        ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(file)!r} holds no settings; copy or download it again")
     return content
@@ -214,17 +217,20 @@ def _scheduler(library: Any, folder: Path) -> Any:
             "how much noise the steps have; give scheduler="
         )
     config = _read_json(file)
-    name = str(config.get("_class_name", "DDPMScheduler"))
-    kind = getattr(library, name, None)
+    name = config.get("_class_name", "DDPMScheduler")
+    try:
+        kind = getattr(library, str(name), None)
+    except Exception:  # of a class whose own packages are missing
+        kind = None
     if not isinstance(kind, type) or not issubclass(kind, library.SchedulerMixin):
-        raise ValueError(f"{str(file)!r} names {name!r}, no scheduler of this diffusers; give scheduler=")
+        raise ValueError(f"{str(file)!r} names {short(name)}, no scheduler of this diffusers; give scheduler=")
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= _MOST_STEPS:
-        raise ValueError(f"{str(file)!r} has num_train_timesteps={steps!r:.40}, expected 2 to {_MOST_STEPS:,}")
+        raise ValueError(f"{str(file)!r} has num_train_timesteps={short(steps)}, expected 2 to {_MOST_STEPS:,}")
     try:
         return kind.from_config(config)  # type: ignore[attr-defined]
     except Exception as error:  # of many types, whatever a wrong setting provokes
-        raise ValueError(f"{str(file)!r} describes no {name} ({error}); give scheduler=") from None
+        raise ValueError(f"{str(file)!r} describes no {name} ({clipped(error)}); give scheduler=") from None
 
 
 def _network(library: Any, folder: Path) -> Any:
@@ -232,11 +238,14 @@ def _network(library: Any, folder: Path) -> Any:
     config = folder / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"there is no config.json in {str(folder)!r}, which says what network it is")
-    name = _read_json(config).get("_class_name", "UNet2DModel")
+    settings = _read_json(config)
+    name = settings.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
-        raise ValueError(f"{str(config)!r} describes a {name}, expected a UNet2DModel: unconditional, of pixels")
+        raise ValueError(f"{str(config)!r} describes a {short(name)}, expected a UNet2DModel: unconditional, of pixels")
     _check_weights(folder)
+    _check_settings(config, settings)
     try:
+        _check_count(library, folder, settings)
         unet, told = library.UNet2DModel.from_pretrained(
             str(folder),
             local_files_only=True,
@@ -248,17 +257,40 @@ def _network(library: Any, folder: Path) -> Any:
     except Exception as error:  # of many types: of its own, of safetensors, of torch
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(
-            f"the network in {str(folder)!r} cannot be read ({' '.join(lines[:2])}): truncated, or of another "
+            f"the network in {str(folder)!r} cannot be read ({clipped(' '.join(lines[:2]))}): truncated, or of another "
             "config.json? copy or download it again"
         ) from None
     lost = [*told["missing_keys"], *told["unexpected_keys"]]
     if lost:
-        named = ", ".join(repr(name) for name in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+        named = ", ".join(short(name) for name in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
         raise ValueError(
             f"the weights in {str(folder)!r} do not fit its config.json: {len(told['missing_keys'])} missing, "
             f"{len(told['unexpected_keys'])} too many: {named}; copy or download both again"
         )
     return unet
+
+
+def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a network of more blocks and layers than any has, or one that other packages would have to unpack."""
+    for name in ("block_out_channels", "down_block_types", "up_block_types"):
+        if not isinstance(settings.get(name, []), list) or len(settings.get(name, [])) > _MOST_BLOCKS:
+            told = short(settings[name])
+            raise ValueError(f"{str(file)!r} has {name}={told}, expected a list of at most {_MOST_BLOCKS}")
+    layers = settings.get("layers_per_block", 1)
+    if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:
+        raise ValueError(f"{str(file)!r} has layers_per_block={short(layers)}, expected 1 to {_MOST_LAYERS}")
+    if settings.get("quantization_config") is not None:
+        raise ValueError(f"{str(file)!r} describes a quantised network, expected one of plain floats")
+
+
+def _check_count(library: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a network of more numbers than its files have bytes, before memory is taken for them."""
+    with torch.device("meta"):
+        made = library.UNet2DModel.from_config(dict(settings))
+    count = sum(parameter.numel() for parameter in made.parameters())
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix == ".safetensors")
+    if count > size:
+        raise ValueError(f"config.json describes {count} numbers, the files hold {size} bytes")
 
 
 def _check_weights(folder: Path) -> None:

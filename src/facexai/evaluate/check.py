@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from dataclasses import fields
 from numbers import Real
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._messages import muted, near_matches
 from facexai.evaluate.config import Config
 from facexai.evaluate.methods import class_explainers, pair_explainers
 from facexai.evaluate.work import PAIR_METRICS, Work
@@ -50,8 +49,7 @@ def check(work: Work, base: Path, folder: Path) -> None:
             raise ValueError(f"no metric of {work.task} is called {name!r}; {near_matches(name, known)}")
     if len(set(config.metrics)) < len(config.metrics):
         raise ValueError(f"a metric is named twice: {list(config.metrics)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FaceXAIWarning)  # about noise
+    with muted():  # about noise
         if work.task == "people":
             _people(work)
         else:

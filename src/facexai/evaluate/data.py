@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import images, metrics
+from facexai._messages import clipped, short
 from facexai.images.files import decode
 from facexai.images.pairs import relative, text_of
 
@@ -121,19 +122,19 @@ def _listed(path: Path) -> list[dict[str, str]] | None:
     text = text_of(path)
     head = text.lstrip().split("\n", 1)[0]
     table = csv.DictReader(text_io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
-    columns = [name.strip().lower() for name in table.fieldnames or ()]
-    if "image" not in columns:
-        return None
-    table.fieldnames = columns
     rows = []
     try:
+        columns = [name.strip().lower() for name in table.fieldnames or ()]
+        if "image" not in columns:
+            return None
+        table.fieldnames = columns
         for row in table:
             cells = [row[name] for name in columns]
             if None in row or any(cell is None for cell in cells) or not row["image"].strip():
                 raise ValueError(f"expected {len(columns)} cells, the image among them")
             rows.append({name: row[name].strip() for name in columns})
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {table.line_num}: {error}") from None
+        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {clipped(error)}") from None
     return rows
 
 
@@ -141,9 +142,11 @@ def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:
     if not rows:
         raise ValueError(f"{path.name} names no photos")
     files = [root / row["image"] for row in rows]
-    missing = [row["image"] for row, file in zip(rows, files, strict=True) if not file.is_file()]
+    # os.path says no to names that no file system takes, where Path raises
+    missing = [row["image"] for row, file in zip(rows, files, strict=True) if not os.path.isfile(file)]
     if missing:
-        raise FileNotFoundError(f"{path.name}: {len(missing)} photos are not in {root}, such as {missing[0]}")
+        told = short(missing[0])[1:-1]
+        raise FileNotFoundError(f"{path.name}: {len(missing)} photos are not in {root}, such as {told}")
     if len(set(files)) < len(files):
         raise ValueError(f"{path.name} names a photo twice")
     people = [row["identity"] for row in rows] if "identity" in rows[0] else None

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol, final
 
 from torch import Tensor
-from tqdm import tqdm
 
 from facexai._messages import told
+from facexai._progress import tqdm
 from facexai.evaluate.prefetch import ahead
 from facexai.evaluate.stage import Faces, Part, Shards, Stage, joined
 from facexai.evaluate.work import Work

@@ -46,8 +46,9 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
     about: dict[str, Any] = (
         {"scale": classifier.scale, "people": len(classifier)} if isinstance(classifier, Gallery) else {}
     )
-    if who is not None and (names := classifier.names) is not None:
-        targets = _rows_at(run.maps.rows("targets").numpy(), mapped, items).tolist()
+    targets = _rows_at(run.maps.rows("targets").numpy(), mapped, items).tolist()
+    names = classifier.names
+    if who is not None and names is not None:
         right = [names[target] == name for target, name in zip(targets, who, strict=True) if name in set(names)]
         about |= {"identified": sum(right) / len(right) if right else None, "identified of": len(right)}
     counts = {"items": len(work.probes), "enrolled": len(work.enrolled), "measured": len(items)}
@@ -56,8 +57,11 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
         failed |= {} if shards is None else shards.failed()
     config = work.config
     table = table_of(measured, {"seed": config.seed, "area": config.area, "fill": config.fill, "steps": config.steps})
-    told = {"unit": "photo", "classifier": about, "explainers": run.maps.recipes()}
-    return written(work, table, measured, run.mean_maps, told, counts, failed, manifest)
+    told = {"unit": "photo", "classifier": about, "size": list(work.network.spec.height_width)}
+    told |= {"explainers": run.maps.recipes()}
+    scores = _rows_at(run.maps.rows("scores").numpy(), mapped, items).tolist()
+    decided = [[names[target] if names else target, f"{s:.6g}"] for target, s in zip(targets, scores, strict=True)]
+    return written(work, table, measured, run.mean_maps, told, counts, failed, manifest, decided)
 
 
 def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
@@ -107,13 +111,31 @@ def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: 
         columns = (Statistic.of(column, items=items.tolist(), identities=who) for column in values.T)
         return Narrowness(*columns) if metric == "narrowness" else Overlap(*columns)
     assert run.numbers is not None
-    rows = run.numbers.rows(name).numpy()
+    score = "cosine" if isinstance(run.classifier, Gallery) else "logit"
+    return of_rows(metric, run.numbers.rows(name).numpy(), items, config, score, who)
+
+
+def of_rows(
+    metric: str, rows: NDArray[np.float64], items: NDArray[np.int64], config: Any, score: str, who: Sequence[str] | None
+) -> Drop | Curve:
+    """Deletion, retention or a curve with its controls, from the rows of these items in the shards.
+
+    Args:
+        metric: as the configuration names it.
+        rows: (n, maps, numbers).
+        items: (n,).
+        config: has ``steps``, ``area``, ``fill`` and ``seed``.
+        score: unit of the score.
+        who: (n,) identities, where known.
+    """
+    made: Drop | Curve
     if metric in people.CURVES:
         recipe = {"scheme": people.CURVES[metric], "steps": config.steps, "fill": people.fill_of(metric, config)}
-        return _with_controls(Curve, rows, items, who, {**recipe, "seed": config.seed}, people.MAPS)
-    score = "cosine" if isinstance(run.classifier, Gallery) else "logit"
-    recipe = {"scheme": metric, "area": config.area, "fill": config.fill, "seed": config.seed, "score": score}
-    return _with_controls(Drop, rows, items, who, recipe, people.MAPS)
+        made = _with_controls(Curve, rows, items, who, {**recipe, "seed": config.seed}, people.MAPS)
+    else:
+        recipe = {"scheme": metric, "area": config.area, "fill": config.fill, "seed": config.seed, "score": score}
+        made = _with_controls(Drop, rows, items, who, recipe, people.MAPS)
+    return made
 
 
 def _one(kind: Any, values: NDArray[np.float64], items: Any, who: Any, recipe: Any) -> Any:

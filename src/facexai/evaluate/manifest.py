@@ -13,6 +13,7 @@ import torch
 
 import facexai
 from facexai import io
+from facexai._messages import clipped, short
 from facexai.evaluate.work import Work
 
 FILE = "manifest.json"
@@ -71,11 +72,14 @@ def claim(folder: Path, manifest: dict[str, Any], *, first: bool, patience: floa
         time.sleep(_POLL)
     try:
         found = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); choose another folder, or delete this one") from error
     if found != manifest:
         known = found if isinstance(found, dict) else {}
         odd = [k for k in {**known, **manifest} if known.get(k) != manifest.get(k)]
-        told = "; ".join(f"{k.removeprefix('config ')} was {known.get(k)!r}, is {manifest.get(k)!r}" for k in odd[:3])
+        values = (
+            (clipped(k.removeprefix("config "), 80), short(known.get(k)), short(manifest.get(k))) for k in odd[:3]
+        )
+        told = "; ".join(f"{name} was {was}, is {now}" for name, was, now in values)
         raise ValueError(f"{folder} holds another run ({told}); choose another folder, or delete this one")
     return manifest

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from facexai import baselines
-from facexai._messages import near_matches
+from facexai._messages import clipped, near_matches, short
 from facexai.explainers import (
     CAM,
     FGGB,
@@ -133,5 +133,6 @@ def _called(source: str, *arguments: Any, **options: Any) -> Any:
     module, _, function = source.partition(":")
     try:
         return getattr(import_module(module), function)(*arguments, **options)
-    except Exception as error:  # whatever the user's module or function raises
-        raise ValueError(f"cannot make {source!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module or function raises, scripts that end included
+        told = f"{type(error).__name__}: {clipped(error)}"
+        raise ValueError(f"cannot make {short(source)}: {told}") from error

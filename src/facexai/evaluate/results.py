@@ -6,6 +6,7 @@ import csv
 import io as text_io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -16,6 +17,7 @@ from facexai import io
 from facexai.evaluate.work import Work
 from facexai.metrics import Curve, Drop, PairCurve, Statistic, Table
 from facexai.metrics.shape import Narrowness, Overlap
+from facexai.results.notebook import pictured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,9 +58,7 @@ class Results:
         return self.table.plot()
 
     def _repr_html_(self) -> str:
-        from facexai.results.notebook import drawn
-
-        return drawn(self, self, self.plot)
+        return pictured(self.plot, repr(self), self.table.html())
 
 
 def written(
@@ -70,6 +70,7 @@ def written(
     counts: dict[str, int],
     failed: Mapping[int, str],
     manifest: Mapping[str, Any],
+    decided: list[list[Any]] | None = None,
 ) -> Results:
     """What was found, written: ``results.json``, ``.txt`` and ``.png``, a row for each item, what could not be read."""
     folder = work.store.folder.parent
@@ -80,14 +81,16 @@ def written(
     made = Results(table, measured, report, maps, folder)
     lost = [[work.data.names[photo], failed[photo]] for photo in sorted(failed)]
     _write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
-    _write_csv(folder / "items.csv", *_items(work, measured))
+    _write_csv(folder / "items.csv", *_items(work, measured, decided))
     io.write_whole(folder / "results.txt", lambda file: file.write(f"{made}\n".encode()))
     _draw(made)
     io.write_json(folder / "results.json", report)  # last: where it stands, the run is over
     return made
 
 
-def _items(work: Work, measured: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], Iterable[list[Any]]]:
+def _items(
+    work: Work, measured: Mapping[str, Mapping[str, Any]], decided: list[list[Any]] | None
+) -> tuple[list[str], Iterable[list[Any]]]:
     """A row for each item: photos, people, and the main number of every metric."""
     columns = {f"{label}: {metric}": _main(one) for label, found in measured.items() for metric, one in found.items()}
     items = next(iter(columns.values())).items.tolist()
@@ -95,9 +98,10 @@ def _items(work: Work, measured: Mapping[str, Mapping[str, Any]]) -> tuple[list[
 
     def rows() -> Iterable[list[Any]]:
         for row, item in enumerate(items):
-            yield [*_photos(work, item), *(f"{values[row]:.6g}" for values in numbers)]
+            what = [] if decided is None else decided[row]
+            yield [*_photos(work, item), *what, *(f"{values[row]:.6g}" for values in numbers)]
 
-    head = ["image", "identity"] if work.data.index is None else ["first", "second", "same"]
+    head = ["image", "identity", "predicted", "score"] if work.data.index is None else ["first", "second", "same"]
     return [*head, *columns], rows()
 
 
@@ -121,9 +125,12 @@ def _main(one: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
 def _write_csv(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:
     def write(file: Any) -> None:
         text = text_io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="", write_through=True)
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(head)
-        table.writerows(rows)
+        plain, quoted = (
+            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        for row in chain([head], rows):
+            # Python before 3.13 leaves a carriage return in a name unquoted, which ends the row for most readers
+            (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
         text.detach()
 
     io.write_whole(path, write)

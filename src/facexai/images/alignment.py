@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai._notebook import picture
 from facexai.images.files import resize
 from facexai.images.mtcnn import Face, detect
 from facexai.input_spec import InputSpec, check_pixels
@@ -84,6 +85,12 @@ class Aligned:
     matrix: Array
     photo_size: tuple[int, int]
     face: Face | None = None
+
+    def _repr_html_(self) -> str:
+        height, width = self.image.shape[-2:]
+        return picture(
+            self.image[0], f"face, {width}x{height}, of a photo of {self.photo_size[1]}x{self.photo_size[0]}"
+        )
 
     @property
     def inverse(self) -> Array:

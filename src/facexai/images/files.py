@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from facexai._messages import clipped
 from facexai.input_spec import check_pixels
 from facexai.io import write_whole
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that another program would have to draw
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _MAX_PIXELS = 50_000_000
 _MAX_BYTES = 200_000_000
@@ -38,7 +41,7 @@ def load(path: str | Path | Sequence[str | Path], *, max_pixels: int = _MAX_PIXE
     """Photos as RGB in [0, 1], turned the way the camera was held.
 
     Args:
-        path: one file, or several of the same size.
+        path: one file, or several of the same size: JPEG, PNG, WebP, BMP, GIF, TIFF or PPM by their content.
         max_pixels: refuse larger pictures before decoding them.
 
     Returns:
@@ -84,7 +87,7 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
-            with Image.open(source) as picture:
+            with Image.open(source, formats=_FORMATS) as picture:
                 if picture.width * picture.height > max_pixels:
                     raise _Refused(
                         f"{name}: {picture.width}x{picture.height} is more than {max_pixels} pixels; "
@@ -92,17 +95,17 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
                     )
                 return _to_tensor(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not a picture that Pillow can read") from error
+        raise ValueError(f"{name} is not a picture that can be read; expected one of {', '.join(_FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error}") from error
     except (_Refused, MemoryError):
         raise
     except OSError as error:
-        if error.errno is not None:  # of the disk or the machine, not of the picture
+        if error.errno not in (None, errno.EINVAL):  # of the disk or the machine; places before the start are damage
             raise
-        raise ValueError(f"{name} is damaged or truncated: {error}") from error
+        raise ValueError(f"{name} is damaged or truncated: {clipped(error)}") from error
     except Exception as error:  # damaged files and EXIF data fail in many ways inside Pillow
-        raise ValueError(f"{name} is damaged or truncated: {error}") from error
+        raise ValueError(f"{name} is damaged or truncated: {clipped(error)}") from error
 
 
 class _Refused(ValueError):
@@ -116,8 +119,8 @@ def _to_tensor(picture: Image.Image) -> Tensor:
     if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
-    pixels = np.array(picture.convert("RGB"), dtype=np.float32)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous() / 255
+    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    return pixels.permute(2, 0, 1).contiguous().float().div_(255)  # a byte per value for as long as possible
 
 
 def save(image: Tensor, path: str | Path) -> None:

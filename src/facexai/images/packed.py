@@ -24,7 +24,7 @@ _INTEGERS = {"K": 1, "M": 2, "J": 4}
 _STORE, _FETCH = {"q": 1, "r": 4, "p": 0}, {"h": 1, "j": 4, "g": 0}  # 0: a number on a line of its own
 _FIXED: dict[str, Any] = {"(": _MARK, "\x88": True, "\x89": False, ")": ()}
 _LENGTHS = {"\x85": 1, "\x86": 2, "\x87": 3}
-_OBJECTS = "ioRb\x81\x92\x82\x83\x84PQ"  # codes that make an object, by a class, a call or a number
+_OBJECTS = "ioRb\x81\x92\x93\x82\x83\x84PQ"  # codes that make an object, by a class, a call or a number
 _NUMBERS = "GFLN\x8a\x8b"
 
 
@@ -102,7 +102,7 @@ class _Reader:
             "l": lambda: self.stack.append(self._marked()),
             "\x94": lambda: self._keep(len(self.memo)),
             "c": lambda: self._name(*(self._decoded(self._line(), "utf-8") for _ in range(2))),
-            "\x93": lambda: self._name(*map(str, self._pop(2))),
+            "\x93": self._name_of_texts,
             "R": self._call,
         }
 
@@ -222,6 +222,12 @@ class _Reader:
         if number not in self.memo:
             raise _Bad(f"value {number} is used before byte {self.place} and was never stored; the file is damaged")
         self.stack.append(self.memo[number])
+
+    def _name_of_texts(self) -> None:
+        module, name = self._pop(2)
+        if not (isinstance(module, str) and isinstance(name, str)):  # the text of lists in lists can be without end
+            self._refuse("\x93")
+        self._name(module, name)
 
     def _name(self, module: str, name: str) -> None:
         if (module, name) != ("_codecs", "encode"):

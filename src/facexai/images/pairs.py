@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._messages import near_matches
+from facexai._messages import clipped, near_matches, short
+from facexai._notebook import words
 from facexai.images.files import decode, load
 from facexai.images.packed import read_packed
 
@@ -47,6 +48,8 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.same)
+
+    _repr_html_ = words
 
     def __repr__(self) -> str:
         kinds = f"{int(self.same.sum())} genuine and {int((~self.same).sum())} impostor pairs"
@@ -157,8 +160,9 @@ def _lfw(path: Path, text: str, pattern: str) -> tuple[list[Row], NDArray[np.int
     lines = [(i, line.split("\t" if "\t" in line else None)) for i, line in enumerate(text.splitlines(), 1)]
     lines = [(i, [cell.strip() for cell in cells]) for i, cells in lines if cells and any(c.strip() for c in cells)]
     head = lines[0][1] if len(lines[0][1]) < 3 else []
-    if head and not all(cell.isdecimal() and int(cell) > 0 for cell in head):
-        raise ValueError(f"{path}: expected the number of folds and of pairs first, or a pair, got {' '.join(head)!r}")
+    if head and not all(cell.isdecimal() and len(cell) < 10 and int(cell) > 0 for cell in head):
+        told = short(" ".join(head))
+        raise ValueError(f"{path}: expected the number of folds and of pairs first, or a pair, got {told}")
     rows = [_lfw_row(f"{path}, line {i}", cells, pattern) for i, cells in lines[1 if head else 0 :]]
     if not head:
         return rows, None
@@ -182,11 +186,12 @@ def _lfw_row(where: str, cells: list[str], pattern: str) -> Row:
     numbers = (cells[1], cells[-1])
     for name in people:
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"{where}: expected the plain name of a person, got {name!r}")
+            raise ValueError(f"{where}: expected the plain name of a person, got {short(name)}")
     if not all(n.isdecimal() and len(n) < 10 for n in numbers):
-        raise ValueError(f"{where}: expected numbers of photos, got {numbers[0]!r} and {numbers[1]!r}")
+        told = " and ".join(map(short, numbers))
+        raise ValueError(f"{where}: expected numbers of photos, got {told}")
     if not same and people[0] == people[1]:
-        raise ValueError(f"{where}: four columns stand for two people, got {people[0]!r} twice")
+        raise ValueError(f"{where}: four columns stand for two people, got {short(people[0])} twice")
     first, second = (pattern.format(name=p, number=int(n)) for p, n in zip(people, numbers, strict=True))
     return first, second, same
 
@@ -211,10 +216,10 @@ def _table(path: Path, text: str) -> Iterator[Row]:
                 raise ValueError(f"expected the columns first, second, same, got {separator.join(cells)[:80]!r}")
             first, second, label = (cells[place] for place in places)
             if label.lower() not in _LABELS or not first or not second:
-                raise ValueError(f"expected two photos and one of {', '.join(_LABELS)}, got {cells}")
+                raise ValueError(f"expected two photos and one of {', '.join(_LABELS)}, got {short(cells)}")
             yield first, second, _LABELS[label.lower()]
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path}, line {lines.line_num}: {error}") from error
+        raise ValueError(f"{path}, line {max(lines.line_num, 1)}: {clipped(error)}") from error
 
 
 def _found(path: Path, root: Path, rows: list[Row], folds: NDArray[np.int64] | None) -> Pairs:
@@ -227,7 +232,7 @@ def _found(path: Path, root: Path, rows: list[Row], folds: NDArray[np.int64] | N
     missing = [name for name, file in files.items() if file is None]
     if missing:
         raise FileNotFoundError(
-            f"{path} names {len(missing)} photos that are not in {root}, the first is {missing[0]!r}; "
+            f"{path} names {len(missing)} photos that are not in {root}, the first is {short(missing[0])}; "
             f"{_neighbours(root, missing[0])}"
         )
     images = list(dict.fromkeys(file for file in files.values() if file is not None))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tarfile
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._messages import FaceXAIWarning, clipped, near_matches, short
 from facexai.models.outputs import describe
+from facexai.models.pickles import checked
 
 PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "_orig_mod.")
 """What wrappers and training code write before the names of weights."""
@@ -24,6 +25,7 @@ PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "
 _PLACES = ("", "state_dict", "model_state_dict", "model", "net", "network", "backbone", "encoder", "weights")
 _AVERAGES = ("ema", "average", "teacher", "swa")  # where a smoothed copy of the weights is kept
 _DEPTH = 3  # dictionaries in dictionaries
+_MOST_PLACES = 10_000  # dictionaries that are looked into; a small file can hold one in another a thousand times
 _SHOWN = 4  # names in an error
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch's old format begins
 _STRANGERS = (
@@ -179,12 +181,15 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return safetensors.load_file(str(path), device="cpu")
     except Exception as error:  # of a type of safetensors' own
-        raise ValueError(f"{path.name!r} cannot be read ({error}): truncated? copy or download it again") from None
+        told = clipped(error)
+        raise ValueError(f"{path.name!r} cannot be read ({told}): truncated? copy or download it again") from None
 
 
 def _read_torch(path: Path) -> Any:
     """A file of ``torch.save``, by the reader that builds tensors and plain values only."""
-    if _is_torchscript(path):  # older versions of torch run it in spite of weights_only
+    if any(
+        name.endswith("constants.pkl") for name in checked(path)
+    ):  # older versions of torch run it in spite of weights_only
         raise ValueError(f"{path.name!r} is a TorchScript archive, a network and no checkpoint: torch.jit.load it")
     try:
         with warnings.catch_warnings():
@@ -193,19 +198,12 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # unpickling, runtime, end of file, key: whatever a broken file provokes
         known = re.search(r"GLOBAL ([\w.]+)", str(error))
         if known and not known[1].startswith("torch._"):  # a name of torch's own that it does not know is a broken one
-            raise ValueError(_refusal(path, f"{known[1]} beside its tensors")) from None
-        told = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+            raise ValueError(_refusal(path, f"{clipped(known[1], 80)} beside its tensors")) from None
+        told = clipped((str(error) or type(error).__name__).splitlines()[0].split(". ")[0])
         raise ValueError(
             f"{path.name!r} cannot be read as a checkpoint of torch.save ({told}): truncated, or another kind of file? "
             "copy or download it again"
         ) from None
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _refusal(path: Path, what: str) -> str:
@@ -220,10 +218,13 @@ def _refusal(path: Path, what: str) -> str:
 def _places(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
     """Every dictionary of the file that holds tensors by name, by the keys that lead to it, likely ones first."""
     found: dict[str, dict[str, Tensor]] = {}
+    seen = itertools.count(1)
 
     def visit(value: Any, way: tuple[str, ...]) -> None:
         if not isinstance(value, Mapping) or len(way) > _DEPTH:
             return
+        if next(seen) > _MOST_PLACES:
+            raise ValueError(f"{path.name!r} holds more than {_MOST_PLACES} dictionaries, expected a state dict")
         named = {name: item for name, item in value.items() if isinstance(name, str)}
         tensors = {name: item for name, item in named.items() if isinstance(item, Tensor)}
         if tensors:
@@ -324,20 +325,25 @@ def _complaints(
     if fit is not None and (own := _inside(wanted, spare, fit.around)):
         lines.append(f"{len(own)} more in the file: {_few(own)}")
     shapes = [
-        f"{name!r} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
+        f"{short(name)} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
         for name, tensor in found.items()
         if tensor.shape != wanted[name].shape
     ]
     if shapes:
         lines.append(f"{len(shapes)} of another shape: {_some(shapes)}")
     types = [
-        f"{name!r} expected {wanted[name].dtype}, got {tensor.dtype}"
+        f"{short(name)} expected {wanted[name].dtype}, got {tensor.dtype}"
         for name, tensor in found.items()
-        if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.is_complex() or tensor.is_meta
+        if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.is_complex() or not _plain(tensor)
     ]
     if types:
         lines.append(f"{len(types)} of another type, whose values cannot be taken over: {_some(types)}")
     return lines
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds a number for each place, in memory."""
+    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _inside(wanted: Mapping[str, Tensor], spare: Sequence[str], around: str) -> list[str]:
@@ -366,7 +372,7 @@ def _source(path: Path, key: str, prefix: str) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    return _some([repr(name) for name in names])
+    return _some([short(name) for name in names])
 
 
 def _some(told: Sequence[str]) -> str:

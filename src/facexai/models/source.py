@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from facexai._messages import clipped, short
+
 
 def call_factory(source: str) -> object:
     """Import ``package.module`` and call ``factory()``.
@@ -16,9 +18,10 @@ def call_factory(source: str) -> object:
     """
     module, _, factory = source.partition(":")
     if not module or not factory or module.startswith("."):
-        raise ValueError(f"expected 'package.module:factory', got {source!r}")
+        raise ValueError(f"expected 'package.module:factory', got {short(source)}")
     try:
         made: object = getattr(import_module(module), factory)()
-    except Exception as error:  # whatever the user's module or function raises
-        raise ValueError(f"cannot make {source!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module or function raises, scripts that end included
+        told = f"{type(error).__name__}: {clipped(error)}"
+        raise ValueError(f"cannot make {short(source)}: {told}") from error
     return made

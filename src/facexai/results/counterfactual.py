@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facexai.results.notebook import drawn
+from facexai.results.parts import Parts, parts_of, recipe_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,8 +120,12 @@ ARRAYS = ("images", "counterfactuals", "masks", "before", "after", "flipped", "s
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Counterfactual:
     """From what :meth:`Counterfactual.save` wrote."""
-    held: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
-    return Counterfactual(**held, recipe=dict(manifest["recipe"]))
+    n, _, height, width = arrays["images"].shape
+    pictures, row = ("float", (n, 3, height, width)), ("float", (n,))
+    parts: Parts = {"images": pictures, "counterfactuals": pictures, "masks": ("bool", (n, height, width))}
+    rows: Parts = {"before": row, "after": row, "flipped": ("bool", (n,)), "scales": row, "calls": ("int", (n,))}
+    found: dict[str, Any] = parts_of(arrays, {**parts, **rows, "path": ("float", (n, None))})
+    return Counterfactual(**found, recipe=recipe_of(manifest))
 
 
 def joined(parts: list[Counterfactual], seconds: float) -> Counterfactual:

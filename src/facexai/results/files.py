@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from facexai import io
+from facexai._messages import clipped, short
 from facexai.results import counterfactual, frequency, pairs, saliency
 
 Answer = saliency.Saliency | pairs.PairSaliency | frequency.FrequencyHeat | counterfactual.Counterfactual
@@ -45,13 +46,15 @@ def load(path: str | Path) -> Answer:
         ValueError: damaged, too large, or no saved answer.
     """
     arrays, manifest = io.load(path)
-    kind = str(manifest.get("kind"))
-    if kind not in _KINDS or manifest.get("format") != _FORMAT:
+    kind = manifest.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS or manifest.get("format") != _FORMAT:
         raise ValueError(
-            f"{path}: expected a saved {' or '.join(_KINDS)} of format {_FORMAT}, got {kind!r} of format "
-            f"{manifest.get('format')!r}"
+            f"{path}: expected a saved {' or '.join(_KINDS)} of format {_FORMAT}, got {short(kind)} of format "
+            f"{short(manifest.get('format'))}"
         )
     try:
         return _KINDS[kind]({name: torch.from_numpy(array) for name, array in arrays.items()}, manifest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no complete {kind}: {error}") from error
+    except (
+        Exception
+    ) as error:  # parts that are missing, and kinds and shapes that only torch looks at, fail in many ways
+        raise ValueError(f"{path} is no complete {kind}: {clipped(error)}") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facexai.input_spec import InputSpec
 from facexai.results.notebook import drawn
+from facexai.results.parts import names_of, recipe_of, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -270,14 +271,10 @@ class FrequencyHeat:
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> FrequencyHeat:
     """From what :meth:`FrequencyHeat.save` wrote."""
-    height, width = manifest["size"]
-    names = manifest["names"]
-    if not (names is None or isinstance(names, list)) or not 1 <= int(height) <= 2**15 or not 1 <= int(width) <= 2**15:
-        raise ValueError(f"size {manifest['size']!r} and names {str(names)[:40]!r}")
     return FrequencyHeat(
         **{name: array for name, array in arrays.items() if name in ARRAYS},
-        size=(int(height), int(width)),
+        size=size_of(manifest),
         face=float(manifest["face"]),
-        names=None if names is None else tuple(str(name) for name in names),
-        recipe=dict(manifest["recipe"]),
+        names=names_of(manifest, arrays.get("targets")),
+        recipe=recipe_of(manifest),
     )

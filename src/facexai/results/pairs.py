@@ -15,6 +15,7 @@ from torch import Tensor
 from facexai._messages import FaceXAIWarning
 from facexai.functional import upsample
 from facexai.results.notebook import drawn
+from facexai.results.parts import Parts, parts_of, recipe_of, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -230,13 +231,16 @@ _EACH = ("bound", "dropped_numbers")  # of the recipe, one for each pair
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> PairSaliency:
     """From what :meth:`PairSaliency.save` wrote."""
-    height, width = manifest["size"]
+    p, _, h, w = arrays["cells"].shape
+    parts: Parts = {"cells": ("float", (p, 2, h, w)), "scores": ("float", (p,)), "constant": ("float", (p, 2))}
+    table: Parts = {"table": ("float", (p, h, w, h, w))}
+    found: dict[str, Any] = parts_of(arrays, {**parts, **table}, ("constant", "table"))
     threshold = manifest["threshold"]
     return PairSaliency(
-        **{name: array for name, array in arrays.items() if name in ARRAYS},
-        size=(int(height), int(width)),
+        **found,
+        size=size_of(manifest),
         threshold=None if threshold is None else float(threshold),
-        recipe=dict(manifest["recipe"]),
+        recipe=recipe_of(manifest),
     )
 
 

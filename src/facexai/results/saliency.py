@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facexai.functional import share, upsample
 from facexai.results.notebook import drawn
+from facexai.results.parts import Parts, names_of, parts_of, recipe_of, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,11 +163,14 @@ ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells",
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Saliency:
     """From what :meth:`Saliency.save` wrote."""
-    height, width = manifest["size"]
-    names = manifest["names"]
-    return Saliency(
-        **{name: array for name, array in arrays.items() if name in ARRAYS},
-        size=(int(height), int(width)),
-        names=None if names is None else tuple(str(name) for name in names),
-        recipe=dict(manifest["recipe"]),
-    )
+    n, rivals = len(arrays["cells"]), arrays["rivals"].shape[-1] if "rivals" in arrays else None
+    row, maps = ("float", (n,)), (n, None if rivals is None else 1 + rivals, None, None)
+    parts: Parts = {"cells": ("float", (n, None, None)), "targets": ("int", (n,)), "scores": row, "constant": row}
+    more: Parts = {
+        "rivals": ("int", (n, rivals)),
+        "rival_scores": ("float", (n, rivals)),
+        "class_cells": ("float", maps),
+    }
+    found: dict[str, Any] = parts_of(arrays, {**parts, **more}, ("constant", *more))
+    names = names_of(manifest, found["targets"], found.get("rivals"))
+    return Saliency(**found, size=size_of(manifest), names=names, recipe=recipe_of(manifest))

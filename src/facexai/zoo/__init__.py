@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
-from facexai._messages import near_matches
+from facexai._messages import near_matches, short
 from facexai.models import FaceModel
 from facexai.zoo.dlib_resnet29 import DlibResNet29, dlib_resnet29
 from facexai.zoo.facenet_casia import InceptionResnetV1, facenet_casia
@@ -68,7 +68,7 @@ def load(name: str, **options: Any) -> FaceModel:
         ImportError: the package with the weights is not installed (extra ``zoo``).
     """
     if name not in ENTRIES:
-        raise ValueError(f"no network is called {name!r}; {near_matches(str(name), ENTRIES)}")
+        raise ValueError(f"no network is called {short(name)}; {near_matches(str(name), ENTRIES)}")
     model = ENTRIES[name].make(**options)
     if options.get("path") is None:
         object.__setattr__(model, "source", f"{name}?{json.dumps(options, sort_keys=True)}")
@@ -87,7 +87,9 @@ def by_name(name: str) -> FaceModel:
             sys.path.insert(0, "")  # a module beside the user, as python -m finds it
         return FaceModel.from_source(name)
     if name not in ENTRIES:
-        raise ValueError(f"no network is called {name!r}; {near_matches(name, ENTRIES)} Or say package.module:factory")
+        raise ValueError(
+            f"no network is called {short(name)}; {near_matches(name, ENTRIES)} Or say package.module:factory"
+        )
     return load(name)
 
 

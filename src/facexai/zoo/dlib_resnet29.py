@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import final
@@ -112,11 +113,14 @@ class _Reader:
         """The next tensor, which must hold ``size`` numbers."""
         version = self.integer()
         shape = [self.integer() for _ in range(4)]
-        if version != 2 or int(np.prod(shape)) != size:
+        if version != 2 or min(shape) < 0 or math.prod(shape) != size:
             raise ValueError(
                 f"dlib weights: expected {size} numbers at byte {self.at}, got version {version}, shape {shape}"
             )
-        return torch.from_numpy(np.frombuffer(self.take(4 * size), "<f4").astype(np.float32))
+        found = np.frombuffer(self.take(4 * size), "<f4").astype(np.float32)
+        if not np.isfinite(found).all():
+            raise ValueError(f"dlib weights: expected finite numbers before byte {self.at}, got NaN or infinity")
+        return torch.from_numpy(found)
 
     def take(self, count: int) -> bytes:
         part = self.data[self.at : self.at + count]

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, final
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai._messages import clipped
+
 Value = int | float | bytes | tuple[int, ...] | NDArray[Any]
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -74,7 +76,9 @@ class _Span:
     end: int
 
     def refuse(self, why: str) -> NoReturn:
-        raise ValueError(f"frozen graph, bytes {self.start} to {self.end}: {why}; the file is damaged or no such graph")
+        raise ValueError(
+            f"frozen graph, bytes {self.start} to {self.end}: {clipped(why)}; the file is damaged or no such graph"
+        )
 
     def fields(self) -> Iterator[tuple[int, int | _Span]]:
         at = self.start

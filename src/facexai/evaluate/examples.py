@@ -1,0 +1,137 @@
+"""A few items of a finished run about people, with their maps and what was measured, read from its shards alone."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facexai.evaluate.found import of_rows
+from facexai.results import Saliency
+from facexai.store import Store
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Some items of a run.
+
+    Attributes:
+        names: of the photos.
+        identities: who is in them, "" where the data set does not say.
+        saliency: the maps of the run's first explainer.
+        measured: deletion, retention and curves of these items, with controls.
+    """
+
+    names: Sequence[str]
+    identities: Sequence[str]
+    saliency: Saliency
+    measured: Sequence[Any]
+
+
+def examples(folder: str | Path, count: int) -> Examples:
+    """Those that an auditor asks for first: wrong decisions, then the lowest scores.
+
+    Args:
+        folder: of a finished run about people.
+        count: items at most.
+
+    Raises:
+        FileNotFoundError: the run is not finished, or its shards are gone.
+        ValueError: damaged files, or a run about pairs.
+    """
+    folder = Path(folder)
+    report = _report(folder / "results.json")
+    if report["unit"] != "photo":
+        raise ValueError(f"{folder}: examples are of runs about people, this one is about {report['unit']}s")
+    try:
+        chosen, rows = _chosen(folder / "items.csv", count)
+        store, label = Store(folder / "shards"), next(iter(report["explainers"]))
+        asked = bool(list(store.folder.glob("measure-*.safetensors")))
+        items = _items(store, "measure" if asked else "maps")[chosen]
+        held = _rows(store, "maps", items, [f"{label}: cells", "scores"])
+        height, width = report["size"]
+        saliency = Saliency(
+            held[f"{label}: cells"],
+            (int(height), int(width)),
+            torch.arange(len(rows)),
+            held["scores"],
+            names=tuple(row["predicted"] for row in rows),
+            recipe=_recipe(report, label),
+        )
+        measured = _measured(store, label, items, report) if asked else []
+        return Examples([row["image"] for row in rows], [row["identity"] for row in rows], saliency, measured)
+    except (KeyError, IndexError, TypeError, AttributeError, StopIteration, csv.Error) as error:
+        raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); start it again") from error
+
+
+def _report(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: the run is not finished; start it again")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict) or not {"unit", "explainers", "run"} <= found.keys():
+        raise ValueError(f"{path} is no results of a run")
+    return found
+
+
+def _recipe(report: Mapping[str, Any], label: str) -> dict[str, Any]:
+    recipe = dict(report["explainers"][label])
+    return recipe | {"scale": report["classifier"]["scale"]} if "scale" in report["classifier"] else recipe
+
+
+def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]]]:
+    """Numbers of rows of ``items.csv``, and the rows: wrong decisions first, then the lowest scores."""
+
+    def key(numbered: tuple[int, dict[str, str]]) -> tuple[bool, float]:
+        row = numbered[1]
+        return not row["identity"] or row["identity"] == row["predicted"], float(row["score"])
+
+    with path.open(encoding="utf-8", newline="") as file:
+        found = heapq.nsmallest(count, enumerate(csv.DictReader(file)), key=key)
+    return [number for number, _ in found], [row for _, row in found]
+
+
+def _keys(store: Store, stage: str) -> list[str]:
+    keys = sorted(path.stem for path in store.folder.glob(f"{stage}-*.safetensors"))
+    if not keys:
+        raise FileNotFoundError(f"no shards of the stage {stage!r} in {store.folder}; a report needs those of the run")
+    return keys
+
+
+def _items(store: Store, stage: str) -> NDArray[np.int64]:
+    """All items that a stage could work on, in order."""
+    return np.concatenate([store.get(key, ["items"])["items"].numpy() for key in _keys(store, stage)])
+
+
+def _rows(store: Store, stage: str, items: NDArray[np.int64], names: Sequence[str]) -> dict[str, Tensor]:
+    """The rows of these items; only shards that hold one of them are read."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key in _keys(store, stage):
+        have = store.get(key, ["items"])["items"].tolist()
+        wanted = [(place, item) for place, item in enumerate(have) if item in set(items.tolist())]
+        if wanted:
+            held = store.get(key, names)
+            found |= {item: {name: held[name][place] for name in names} for place, item in wanted}
+    return {name: torch.stack([found[item][name] for item in items.tolist()]) for name in names}
+
+
+def _measured(store: Store, label: str, items: NDArray[np.int64], report: Mapping[str, Any]) -> list[Any]:
+    run = report["run"]
+    config = SimpleNamespace(**{k.removeprefix("config "): v for k, v in run.items() if k.startswith("config ")})
+    score = "cosine" if "scale" in report["classifier"] else "logit"
+    wanted = [m for m in ("deletion", "retention", "insertion", "deletion-curve") if m in config.metrics]
+    held = _rows(store, "measure", items, [f"{label}: {metric}" for metric in wanted])
+    return [of_rows(m, held[f"{label}: {m}"].double().numpy(), items, config, score, None) for m in wanted]

@@ -1,0 +1,94 @@
+"""What saved answers are checked for when they are loaded: parts of the right kinds and shapes, words that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facexai._messages import short
+
+_MOST_PIXELS = 2**15  # on a side
+
+Kind = str
+Parts = Mapping[str, tuple[Kind, tuple[int | None, ...]]]
+
+
+def parts_of(arrays: Mapping[str, Tensor], parts: Parts, optional: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The arrays of an answer by name, those left out that it does not have.
+
+    Args:
+        arrays: of the file.
+        parts: by name the kind (``"float"``, ``"int"`` or ``"bool"``) and the shape; None: any size.
+        optional: names that need not be there.
+
+    Raises:
+        ValueError: a part is missing, or of another kind or shape.
+    """
+    found = {}
+    for name, (kind, shape) in parts.items():
+        if name not in arrays and name in optional:
+            continue
+        if name not in arrays:
+            raise ValueError(f"it has no {name}")
+        part = arrays[name]
+        fits = part.ndim == len(shape) and all(a in (None, b) for a, b in zip(shape, part.shape, strict=True))
+        if not fits or kind != _kind(part):
+            wanted = tuple("any" if side is None else side for side in shape)
+            raise ValueError(f"expected {name} {wanted} as {kind}, got {tuple(part.shape)} of {part.dtype}")
+        found[name] = part
+    return found
+
+
+def _kind(part: Tensor) -> Kind:
+    if part.is_floating_point():
+        return "float"
+    return {torch.int64: "int", torch.bool: "bool"}.get(part.dtype, "other")
+
+
+def size_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) of the images.
+
+    Raises:
+        ValueError: no such size, or one that no image has.
+    """
+    size = manifest.get("size")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(s) is int and 1 <= s <= _MOST_PIXELS for s in size):
+        raise ValueError(f"expected size [H, W] of 1 to {_MOST_PIXELS} pixels, got {short(size)}")
+    return size[0], size[1]
+
+
+def names_of(manifest: Mapping[str, Any], *indices: Tensor | None) -> tuple[str, ...] | None:
+    """Names of the classes, or None.
+
+    Args:
+        manifest: of the file.
+        indices: classes that must have a name.
+
+    Raises:
+        ValueError: no list of texts, or fewer names than classes.
+    """
+    names = manifest.get("names")
+    if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+        raise ValueError(f"expected names as a list of texts, got {short(names)}")
+    for index in indices:
+        if index is None or not index.numel():
+            continue
+        low, high = (int(v) for v in index.aminmax())
+        if low < 0 or (names is not None and high >= len(names)):
+            raise ValueError(f"expected classes among the names, got {low} to {high}")
+    return None if names is None else tuple(names)
+
+
+def recipe_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """How the answer was made.
+
+    Raises:
+        ValueError: no table, or one that says something else about SDD than choices.
+    """
+    recipe = manifest.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("sdd", {}), dict):
+        raise ValueError(f"expected a recipe, got {short(recipe)}")
+    return recipe
