@@ -16,7 +16,7 @@ from facexai import FaceModel, HeadDoesNotFold, evaluate, images, io
 from facexai.evaluate import Config
 from facexai.metrics import Drop
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "studies"))
 import finetune_classifier
 
 PAPER = {  # Shadman et al. 2025, arXiv:2505.03837: drop, with the control moved at random; changes, with the same

@@ -13,7 +13,7 @@ from common import arguments, report
 
 from facexai.demo import drawn_networks
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "studies"))
 import shortcut_study
 
 KEYS = ("edited", "glasses with smiles")

@@ -1,8 +1,11 @@
 """Sphinx configuration."""
 
 import json
+import sys
 from importlib.metadata import version as _version
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "facexai"
 author = "The facexai developers"
@@ -15,6 +18,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+    "gallery_record",
 ]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -25,6 +30,22 @@ myst_heading_anchors = 2
 exclude_patterns = ["_build", "_tables"]
 html_theme = "furo"
 html_title = "facexai"
+
+sphinx_gallery_conf = {  # every example runs once, here; hooks by name, since the configuration has to pickle
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "gallery_record.ORDER",
+    "reset_argv": "gallery_record.arguments",
+    "reset_modules": ("gallery_record.watched",),
+    "reset_modules_order": "both",
+    "image_scrapers": ("gallery_record.pictures",),
+    "capture_repr": ("_repr_html_",),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "nested_sections": False,
+}
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from facexai._messages import FaceXAIWarning, near_matches, require
 from facexai.explainers.classmaps import saliency
 from facexai.functional import at_least_float32
-from facexai.hooks import evaluating
+from facexai.hooks import alone, evaluating, seeded
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
 from facexai.models.targets import Targets, indices
@@ -47,7 +47,8 @@ class _Whole(nn.Module):
     def __init__(self, classifier: Gallery | FaceModel) -> None:
         super().__init__()
         model = classifier.model
-        self.net = copy.deepcopy(model.net)
+        with alone(model.net):  # nobody else's hooks are copied
+            self.net = copy.deepcopy(model.net)
         for module in self.net.modules():
             if getattr(module, "inplace", False) is True:
                 setattr(module, "inplace", False)  # noqa: B010  (modules type their attributes as tensors)
@@ -71,8 +72,7 @@ class Captum:
     def __call__(self, images: Tensor, targets: Targets = None) -> Saliency:
         """Explain images (N, 3, H, W); targets as for every explainer."""
         model = self.classifier.model
-        with torch.inference_mode(False), torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.inference_mode(False), seeded(0, model.net):
             chosen = indices(targets, self.classifier.names, self.classifier.logits(images))
             whole = _Whole(self.classifier)
             with evaluating(whole):

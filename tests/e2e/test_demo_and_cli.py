@@ -408,54 +408,6 @@ def test_usage_errors_exit_with_two(capsys):
         assert stop.value.code == 2
 
 
-EXAMPLES = {
-    "one_face.py": "targets: Eileen Collins",
-    "your_own_network.py": "equals CAM: True",
-    "score_cam.py": "65 images through the network",
-    "two_faces.py": "PairSaliency(",
-    "cross_resolution.py": "18 px: mean cosine",
-    "morphs.py": "an AUROC needs at least four people",
-    "texture.py": "stripes of 20 cycles, strongest band 20",
-}
-
-
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_run(zoo_installed, tmp_path, example):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:a map of pair", str(ROOT / "examples" / example)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert EXAMPLES[example] in done.stdout
-    drawn = list(tmp_path.glob("*.png"))
-    assert all(picture.stat().st_size > 10_000 for picture in drawn)
-    assert len(drawn) == {"your_own_network.py": 0, "two_faces.py": 5}.get(example, 1)
-    if example == "two_faces.py":
-        assert done.stdout.count("PairSaliency(") == 4
-
-
-def test_morphs_are_told_from_bona_fide_pairs_of_a_folder(zoo_installed, shared, tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "examples" / "morphs.py"),
-            "--faces",
-            str(shared / "data" / "lfw42"),
-            "--people",
-            "6",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "AUROC of the bands" in done.stdout
-
-
 @pytest.mark.parametrize(
     "page",
     [

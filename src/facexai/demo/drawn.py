@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._messages import near_matches
+from facexai._notebook import picture
 from facexai.demo.strokes import FINE, Array, Canvas, Numbers, arc, box, ellipse, wave
 from facexai.perturb.draws import numbered
 
 SHARES = {"glasses": 0.5, "mask": 0.125, "smile": 0.5, "background": 0.5}
 """How often an attribute is drawn where nobody forces it."""
 
+_MOST_SHOWN = 12  # in a notebook
 _AT_ONCE = 16  # faces whose arrays stay in the processor's cache
 
 _SKINS = "f9dcc4 f1c7a3 e8b48b d49a6a b97a4f 95603c 75492f"
@@ -51,6 +53,11 @@ class DrawnFaces:
     images: Tensor
     attributes: Mapping[str, Tensor]
     regions: Mapping[str, Tensor]
+
+    def _repr_html_(self) -> str:
+        few = self.images[:_MOST_SHOWN]
+        more = "" if len(few) == len(self.images) else f"; the first {len(few)} are shown"
+        return picture(few.permute(1, 2, 0, 3).flatten(2), f"{len(self.images)} drawn faces{more}")
 
 
 def faces(

@@ -51,7 +51,7 @@ def classifier(name: str) -> DrawnClassifier:
     """A trained classifier of drawn faces, in eval mode; positive logits mean yes.
 
     Args:
-        name: of :data:`NAMES`. ``examples/shortcut_study.py`` trained them, with seed 0.
+        name: of :data:`NAMES`. ``examples/studies/shortcut_study.py`` trained them, with seed 0.
 
     Raises:
         ValueError: an unknown name.
@@ -70,7 +70,7 @@ def classifier(name: str) -> DrawnClassifier:
 
 
 def denoiser() -> DiffusersDenoiser:
-    """A diffusion model of drawn faces, trained by ``examples/train_denoiser.py``; needs the extra ``diffusion``."""
+    """A diffusion model of drawn faces, by ``examples/studies/train_denoiser.py``; needs the extra ``diffusion``."""
     from facexai import denoisers
 
     return denoisers.from_diffusers(WEIGHTS / "denoiser")

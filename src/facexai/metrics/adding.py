@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from facexai.metrics.statistic import Statistic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Measured(Protocol):
@@ -51,6 +54,13 @@ def rows(
         if other is not None:
             found.append({"map": name, **row(other), "p": main(measured).p_value(main(other))})
     return found
+
+
+def plotted(measured: Result, main: Callable[[Result], Statistic], title: str, bars: Callable[..., Figure]) -> Figure:
+    """The main number of the result and of its controls, as bars with intervals; controls in grey."""
+    named = {"the map": measured, **{name: one for name, one in measured.controls.items() if one is not None}}
+    values = [(main(one).mean, main(one).interval) for one in named.values()]
+    return bars(list(named), [(title, values)], grey=[name != "the map" for name in named])
 
 
 def joined(first: Result, second: Result) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facexai._notebook import facts, words
+from facexai.results.notebook import pictured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +47,10 @@ class Distance:
         """
         return self.raw - self.null
 
+    def _repr_html_(self) -> str:
+        named = {"distance less chance": self.value, "95 %": self.interval, "raw": self.raw, "chance": self.null}
+        return facts({**named, "p": self.p_value}, f"{self.groups[0]} and {self.groups[1]}")
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -63,6 +69,9 @@ class Rates:
     accuracy: float
     genuine: int
     impostor: int
+
+    def _repr_html_(self) -> str:
+        return facts(vars(self))
 
 
 @final
@@ -192,13 +201,7 @@ class Bias:
         )
 
     def _repr_html_(self) -> str:
-        from facexai import plots
-
-        told = html.escape(repr(self))
-        try:
-            return f"{plots.html(self.plot(), caption=self._title())}<pre>{told}</pre>"
-        except (ImportError, ValueError):
-            return f"<pre>{told}</pre>"
+        return pictured(self.plot, self._title(), words(self))
 
     def _title(self) -> str:
         return f"{len(self.groups)} groups, any difference: p = {self.p_value:.3g}"

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai._notebook import table
 from facexai.decisions import Decision, check_count, recipe_of, resized, rows, score, scored
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec, check_pixels
@@ -94,6 +95,11 @@ class CounterfactualQuality:
             f"CounterfactualQuality({len(self.flipped)} images: {self.flip_rate:.0%} changed the decision, "
             f"{self.l0.mean:.1%} of the pixels, L1 {self.l1.mean:.3g}, L2 {self.l2.mean:.3g}{told})"
         )
+
+    def _repr_html_(self) -> str:
+        told = self.columns()
+        rows = [{"of": name, "mean": told[name], "95 %": told[f"{name} interval"]} for name in _COLUMNS]
+        return table([row for row in rows if row["mean"] is not None], f"{len(self.flipped)} counterfactuals")
 
     def __add__(self, other: CounterfactualQuality) -> CounterfactualQuality:
         if _shared(self.recipe) != _shared(other.recipe):

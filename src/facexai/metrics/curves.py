@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
+from facexai._notebook import table
 from facexai.metrics import adding
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
 from facexai.perturb import Fill, filling, generator, top_area
 from facexai.results import Saliency
+from facexai.results.notebook import pictured
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @final
@@ -77,6 +82,26 @@ class Curve:
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
         values = np.concatenate([self.values, other.values])[order]
         return Curve(self.shares, values, self.area + other.area, **rest)
+
+    def plot(self) -> Figure:
+        """The mean curve over the share of changed pixels, and those of the controls.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        named = {"the map": self, **{name: one for name, one in self.controls.items() if one is not None}}
+        curves = {f"{name}, area {one.auc:.3g}": one.values.mean(0) for name, one in named.items()}
+        return plots.curves(
+            self.shares,
+            curves,
+            f"share of the pixels, {self.recipe.get('scheme', 'changed')}",
+            "probability of the target",
+        )
+
+    def _repr_html_(self) -> str:
+        return pictured(self.plot, repr(self), table(self.rows()))
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.3f}" for n, c in self.controls.items() if c is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import torch
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
+from facexai._notebook import table
 from facexai.metrics import adding
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
 from facexai.perturb import Fill, filling, moved, top_area
 from facexai.results import Saliency
+from facexai.results.notebook import pictured
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Scheme = Literal["deletion", "retention"]
 
@@ -124,6 +129,20 @@ class Drop:
     def rows(self) -> list[dict[str, Any]]:
         """The drop and its controls as rows of a table."""
         return adding.rows(self, _row, lambda one: one.probability)
+
+    def plot(self) -> Figure:
+        """Points lost with the map, and with the controls in grey.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        title = f"{self.recipe.get('scheme', 'drop')}: points lost"
+        return adding.plotted(self, lambda one: one.probability, title, plots.bars)
+
+    def _repr_html_(self) -> str:
+        return pictured(self.plot, repr(self), table(self.rows()))
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.drop:.1f}" for n, c in self.controls.items() if c is not None)

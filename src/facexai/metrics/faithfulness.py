@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from facexai._notebook import cell, table, words
 from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
 from facexai.metrics.shape import Narrowness, Overlap, narrowness
@@ -18,6 +19,7 @@ from facexai.metrics.subject import CONTROLS, Options
 from facexai.models import Classifier
 from facexai.perturb import Fill
 from facexai.results import Saliency
+from facexai.results.notebook import pictured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,10 +68,19 @@ class Table:
     def __str__(self) -> str:
         shown = [_brief(row) for row in self.rows]
         columns = list(shown[0])
-        texts = [[_text(row.get(c)) for c in columns] for row in shown]
+        texts = [[cell(row.get(c)) for c in columns] for row in shown]
         widths = [max(len(line[i]) for line in [columns, *texts]) for i in range(len(columns))]
         lines = [columns, ["-" * w for w in widths], *texts]
         return "\n".join("  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return words("nothing was measured")
+        return pictured(self.plot, f"{len(self.rows)} maps and controls", self.html())
+
+    def html(self) -> str:
+        """The rows for reading, as an HTML table."""
+        return table([_brief(row) for row in self.rows])
 
     def to_dict(self) -> dict[str, Any]:
         """Rows and recipe as JSON can hold them."""
@@ -105,14 +116,6 @@ def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
         if value:
             found[told] = ", ".join(part for part in (found[told], control) if part)
     return {name: "nothing" if value == "" else value for name, value in found.items()}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"{value[0]:.3g} to {value[1]:.3g}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def faithfulness(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from facexai._messages import near_matches
+from facexai._notebook import table
 from facexai.metrics import adding
 from facexai.metrics.pair_orders import CONTROLS, control_places, directed, places
 from facexai.metrics.pair_protocol import Part, Protocol
@@ -19,6 +20,10 @@ from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
 from facexai.metrics.statistic import Statistic
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
+from facexai.results.notebook import pictured
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Scheme = Literal["deletion", "insertion"]
 
@@ -115,6 +120,24 @@ class PairCurve:
             np.concatenate([getattr(part, name) for part in (self, other)])[order] for name in ("correct", "cosines")
         )
         return PairCurve(self.shares, correct, cosines, self.area + other.area, **rest)
+
+    def plot(self) -> Figure:
+        """Share of right decisions over the share of changed pixels, and that of the controls.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        named = {"the map": self, **{name: one for name, one in self.controls.items() if one is not None}}
+        curves = {f"{name}, area {one.auc:.3g}": one.accuracy for name, one in named.items()}
+        return plots.curves(
+            self.shares, curves, f"share of the pixels, {self.recipe.get('scheme', 'changed')}", "accuracy"
+        )
+
+    def _repr_html_(self) -> str:
+        shown = [{k: v for k, v in row.items() if k not in ("accuracy", "cosine")} for row in self.rows()]
+        return pictured(self.plot, repr(self), table(shown))
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.1f}" for n, c in self.controls.items() if c is not None)

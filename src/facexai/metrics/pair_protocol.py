@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, final, get_args
 
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._messages import muted, near_matches
 from facexai.metrics.verification import Rule, threshold
 
 Which = Literal["genuine", "impostor", "all", "accepted", "rejected"]
@@ -68,8 +67,7 @@ class Protocol:
                 )
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
             raise ValueError(f"expected steps as a whole number of at least 1, got {self.steps!r}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaceXAIWarning)
+        with muted():
             found = threshold((1.0, 0.0), (True, False), self.threshold)  # refuses what is no rule
         if not -1 <= found <= 1:
             raise ValueError(f"expected a threshold from -1 to 1, a cosine, got {self.threshold!r}")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai._progress import tqdm
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
 from facexai.metrics.pair_protocol import Part, Protocol, resolve
@@ -48,6 +49,7 @@ class PairOptions(TypedDict, total=False):
         seed: of the random controls; default 0.
         batch_size: images per forward pass; default 64.
         reference: of the whole data set; default: the pairs given are all of it.
+        progress: show a progress bar for each set of changed images; default False.
     """
 
     identities: Sequence[str] | None
@@ -55,6 +57,7 @@ class PairOptions(TypedDict, total=False):
     seed: int
     batch_size: int
     reference: PairReference | None
+    progress: bool
 
 
 @final
@@ -76,7 +79,7 @@ class PairSubject:
         given: number of pairs given.
         items: (P,) numbers of the pairs in their data set.
         identities: (P,) or None.
-        protocol, recipe, seed, batch_size, reference: as asked for.
+        protocol, recipe, seed, batch_size, reference, progress: as asked for.
     """
 
     model: Embedder
@@ -98,6 +101,7 @@ class PairSubject:
     seed: int
     batch_size: int
     reference: PairReference | None = None
+    progress: bool = False
 
     def cosines(self, shown: Tensor) -> Array:
         """(P,) of the pairs with only the pixels ``shown`` (P, S, H, W) of the changed images."""
@@ -113,9 +117,11 @@ class PairSubject:
         ]
         once = sorted(set(places))
         found = []
-        for part in torch.split(torch.tensor(once), self.batch_size):
-            pixels = torch.where(shown[part, None], self.images[part, side], self.fills[part, side])
-            found.append(_units(self.model, pixels, self.batch_size))
+        with tqdm(total=len(once), desc="measure", unit="image", leave=False, disable=not self.progress) as bar:
+            for part in torch.split(torch.tensor(once), self.batch_size):
+                pixels = torch.where(shown[part, None], self.images[part, side], self.fills[part, side])
+                found.append(_units(self.model, pixels, self.batch_size))
+                bar.update(len(part))
         row = {place: i for i, place in enumerate(once)}
         return torch.cat(found)[[row[place] for place in places]]
 
@@ -133,6 +139,7 @@ def pair_subject(
     seed: int = 0,
     batch_size: int = 64,
     reference: PairReference | None = None,
+    progress: bool = False,
 ) -> PairSubject:
     """Check what belongs together, decide about the unchanged pairs, choose those that the protocol asks for.
 
@@ -178,6 +185,7 @@ def pair_subject(
         seed=seed,
         batch_size=batch_size,
         reference=reference,
+        progress=progress,
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facexai.hooks import quiet_grad, trace
+from facexai._notebook import table
+from facexai.hooks import alone, quiet_grad, trace
 from facexai.metrics.statistic import Statistic
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
@@ -42,6 +43,13 @@ class Randomisation:
     def means(self) -> list[float]:
         """Mean rank correlation after each step; a method that explains the network falls towards 0."""
         return [s.mean for s in self.similarity]
+
+    def _repr_html_(self) -> str:
+        steps = zip(self.layers, self.similarity, strict=True)
+        rows = [
+            {"shuffled, from the output": layer, "rank correlation": s.mean, "95 %": s.interval} for layer, s in steps
+        ]
+        return table(rows, "how alike maps stay")
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> np.ndarray:
@@ -90,7 +98,8 @@ def randomisation(
     Source: Adebayo et al. 2018, arXiv:1810.03292, sec. 4; the weights of each layer are shuffled rather than drawn
     anew, which keeps their distribution (ours).
     """
-    net = copy.deepcopy(classifier.model.net)
+    with alone(classifier.model.net):  # nobody else's hooks are copied
+        net = copy.deepcopy(classifier.model.net)
     shuffled = around(classifier, net)
     original = make(classifier)(images, targets).maps
     layers: list[str] = []

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from facexai._notebook import table
 from facexai.functional import at_least_float32, sdd, upsample
 from facexai.metrics.statistic import Statistic
 from facexai.perturb import check_maps, top_area
@@ -36,6 +37,9 @@ class Narrowness:
     def rows(self) -> list[dict[str, Any]]:
         """The same as the only row of a table."""
         return [{"map": "own", **self.columns()}]
+
+    def _repr_html_(self) -> str:
+        return table([self.columns()])
 
     def __add__(self, other: Narrowness) -> Narrowness:
         return Narrowness(self.above_half + other.above_half, self.half_mass + other.half_mass)
@@ -100,6 +104,9 @@ class Overlap:
     def rows(self) -> list[dict[str, Any]]:
         """The same as the only row of a table."""
         return [{"map": "own", **self.columns()}]
+
+    def _repr_html_(self) -> str:
+        return table([self.columns()])
 
     def __add__(self, other: Overlap) -> Overlap:
         return Overlap(self.before + other.before, self.after + other.after)

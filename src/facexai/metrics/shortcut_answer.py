@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from facexai._notebook import facts, words
 from facexai.functional.verification import auc
 from facexai.metrics.statistic import Array, Statistic
+from facexai.results.notebook import pictured
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @final
@@ -45,6 +50,10 @@ class Difference:
         """Sign-flip permutation p-value of the signed mean difference."""
         return _p_value(self.signed)
 
+    def _repr_html_(self) -> str:
+        told = {"mean absolute difference": self.mad, "95 %": self.interval, "mean difference": self.md}
+        return facts({**told, "p of the mean difference": self.p_value}, f"{len(self.absolute)} images")
+
     def __add__(self, other: Difference) -> Difference:
         return Difference(self.absolute + other.absolute, self.signed + other.signed)
 
@@ -74,6 +83,10 @@ class Auroc:
     before: float
     after: float
     interval: tuple[float, float] | None
+
+    def _repr_html_(self) -> str:
+        told = {"images": self.before, "counterparts": self.after, "difference, 95 %": self.interval}
+        return facts(told, "area under the ROC curve")
 
 
 @final
@@ -185,6 +198,23 @@ class ShortcutAudit:
 
     def __repr__(self) -> str:
         return self.text()
+
+    def plot(self) -> Figure:
+        """How far the probability moves, with its interval, beside the no-op control in grey.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from facexai import plots
+
+        found = {"edited": self.mad} | ({} if self.no_op is None else {"no-op control": self.no_op})
+        moved = [(one.mad, one.interval) for one in found.values()]
+        signed = [(one.md, one.signed.interval) for one in found.values()]
+        panels = (("mean absolute difference of the probability", moved), ("mean difference", signed))
+        return plots.bars(list(found), panels, grey=[name != "edited" for name in found])
+
+    def _repr_html_(self) -> str:
+        return pictured(self.plot, f"shortcut audit, {len(self.before)} images", words(self))
 
     def __add__(self, other: ShortcutAudit) -> ShortcutAudit:
         parts: dict[str, Any] = {}

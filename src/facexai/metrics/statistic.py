@@ -9,6 +9,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai._notebook import facts
+
 Array = NDArray[np.float64]
 
 _DRAWS = 2000
@@ -70,6 +72,10 @@ class Statistic:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def _repr_html_(self) -> str:
+        people = None if self.identities is None else len(set(self.identities))
+        return facts({"mean": self.mean, "95 %": self.interval, "images": len(self), "people": people})
 
     @property
     def mean(self) -> float:

@@ -9,6 +9,7 @@ from typing import TypedDict, final
 import torch
 from torch import Tensor
 
+from facexai._progress import tqdm
 from facexai.functional import minmax
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
@@ -41,12 +42,14 @@ class Options(TypedDict, total=False):
         items: (N,) numbers of the images in their data set; randomness depends on them. Default 0, 1, ...
         reference: mean map and partners' maps of the whole set, where the images are a part of it.
         batch_size: images per forward pass; default 64.
+        progress: show a progress bar for each set of changed images; default False.
     """
 
     identities: Sequence[str] | None
     items: Sequence[int] | None
     reference: Reference
     batch_size: int
+    progress: bool
 
 
 @final
@@ -64,6 +67,7 @@ class Subject:
         identities: (N,) person in each image, or None.
         reference: of the whole data set.
         batch_size: images per forward pass.
+        progress: show a progress bar for each set of changed images.
     """
 
     classifier: Classifier
@@ -75,10 +79,11 @@ class Subject:
     identities: tuple[str, ...] | None
     reference: Reference
     batch_size: int
+    progress: bool = False
 
     def run(self, images: Tensor) -> Tensor:
         """Logits (N, C) of changed images."""
-        return logits_of(self.classifier, images, self.batch_size)
+        return logits_of(self.classifier, images, self.batch_size, self.progress)
 
     @property
     def scale(self) -> float:
@@ -91,10 +96,14 @@ class Subject:
         return "cosine" if isinstance(self.classifier, Gallery) else "logit"
 
 
-def logits_of(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
+def logits_of(classifier: Classifier, images: Tensor, batch_size: int, progress: bool = False) -> Tensor:
     """Logits (N, C), float64, a batch at a time."""
-    with quiet_grad():
-        return torch.cat([classifier.logits(part).detach().double() for part in torch.split(images, batch_size)])
+    rows = []
+    with quiet_grad(), tqdm(total=len(images), desc="measure", unit="image", leave=False, disable=not progress) as bar:
+        for part in torch.split(images, batch_size):
+            rows.append(classifier.logits(part).detach().double())
+            bar.update(len(part))
+    return torch.cat(rows)
 
 
 def subject(
@@ -106,6 +115,7 @@ def subject(
     identities: Sequence[str] | None = None,
     reference: Reference | None = None,
     batch_size: int = 64,
+    progress: bool = False,
 ) -> Subject:
     """Check that images, maps and identities belong together, and ask the classifier once.
 
@@ -129,7 +139,7 @@ def subject(
         )
     if identities is not None and len(identities) != len(images):
         raise ValueError(f"expected one identity for each of the {len(images)} images, got {len(identities)}")
-    logits = logits_of(classifier, images, batch_size)
+    logits = logits_of(classifier, images, batch_size, progress)
     if logits.shape[1] < 2:
         raise ValueError("probabilities and margins need at least two classes, this classifier has one")
     targets = saliency.targets if isinstance(saliency, Saliency) else logits.argmax(1)
@@ -152,6 +162,7 @@ def subject(
         people,
         Reference() if reference is None else reference,
         batch_size,
+        progress,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
+from facexai._notebook import table
 
 Array = NDArray[np.float64]
 Protocol = Literal["insightface", "facenet"]
@@ -39,6 +40,11 @@ class TenFold:
 
     def __repr__(self) -> str:
         return f"TenFold({self.protocol}: {100 * self.mean:.2f} % +- {100 * self.std:.2f} over ten folds)"
+
+    def _repr_html_(self) -> str:
+        folds = zip(self.accuracies.tolist(), self.cosines.tolist(), strict=True)
+        rows = [{"fold": k, "accuracy": right, "threshold, cosine": at} for k, (right, at) in enumerate(folds, start=1)]
+        return table(rows, repr(self))
 
     @property
     def mean(self) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from facexai._messages import FaceXAIWarning
 from facexai.functional import auc, equal_error, sweep
+from facexai.results.notebook import pictured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +113,9 @@ class Roc:
             curves[", ".join(filter(None, [label, f"EER {100 * rate:.2f} %"]))] = (curve.far, curve.tar, mark)
         finest = 1 / max(curve.impostor for curve in named.values())
         return plots.rocs(curves, finest=min(finest, 0.1))
+
+    def _repr_html_(self) -> str:
+        return pictured(self.plot, repr(self), "")
 
     def _accepted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Whole numbers again, so that nothing is decided by rounding."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
+from facexai._notebook import words
 from facexai.input_spec import check_pixels
 from facexai.perturb.draws import generator, numbered
 
@@ -40,6 +41,8 @@ class Swapped:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    _repr_html_ = words
 
     def __repr__(self) -> str:
         share = float(self.masks.double().mean())

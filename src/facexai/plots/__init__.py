@@ -1,6 +1,6 @@
 """Drawing maps on faces. Takes tensors, gives matplotlib figures; never touches pyplot's global state."""
 
-from facexai.plots.charts import bars, rocs
+from facexai.plots.charts import bars, curves, rocs
 from facexai.plots.counterfactual import counterfactuals
 from facexai.plots.drawing import bar, colours, figure, html, overlay, photo, png, save
 from facexai.plots.frequency import discs, group_spectra, lines, strip
@@ -11,6 +11,7 @@ __all__ = [
     "bars",
     "colours",
     "counterfactuals",
+    "curves",
     "discs",
     "figure",
     "group_spectra",

@@ -40,6 +40,33 @@ def bars(
     return made
 
 
+def curves(shares: Any, values: Mapping[str, Any], over: str, what: str) -> Figure:
+    """Curves over a share of the picture, the first one strong and the others thin.
+
+    Args:
+        shares: (S,), 0 to 1.
+        values: (S,) by the words of the legend.
+        over: what the shares are of.
+        what: the values are.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    made = figure(5.6, 3.6)
+    axes = made.subplots()
+    for i, (name, row) in enumerate(values.items()):
+        width = 2.2 if i == 0 else 1.2
+        axes.plot(shares, row, color=LINES[i % len(LINES)], linewidth=width, label=in_legend(name), zorder=3 - i / 10)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel(over, fontsize=9, parse_math=False)
+    axes.set_ylabel(what, fontsize=9)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    for text in axes.legend(fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)
+    return made
+
+
 def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: float) -> Figure:
     """Share of accepted genuine pairs over that of accepted impostor pairs, on a logarithmic axis.
 

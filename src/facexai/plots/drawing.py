@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import html as _html
 import io
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from facexai._messages import require
+from facexai import _notebook
+from facexai._messages import muted, require
 from facexai.io import write_whole
 
 if TYPE_CHECKING:
@@ -34,8 +32,14 @@ def figure(width: float, height: float) -> Figure:
     require("matplotlib", extra="plot", purpose="drawing")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     class Picture(Figure):
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):  # names of files that are no text, which fonts refuse
+                text.set_text(text.get_text().encode("utf-8", "backslashreplace").decode())
+            super().draw(renderer)
+
         def _repr_png_(self) -> bytes:
             return png(self)
 
@@ -47,8 +51,7 @@ def figure(width: float, height: float) -> Figure:
 def png(picture: Figure, dpi: int = 110) -> bytes:
     """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts that the font lacks
+    with muted(UserWarning, "Glyph .* missing"):  # names in scripts that the font lacks
         picture.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
@@ -61,12 +64,7 @@ def save(picture: Figure, path: str | Path, dpi: int = 150) -> None:
 
 def html(picture: Figure, *, caption: str) -> str:
     """The figure as one HTML element; the caption is escaped and is also the alternative text."""
-    data = base64.b64encode(png(picture)).decode()
-    text = _html.escape(caption, quote=True)
-    return (
-        f'<figure style="margin:0"><img alt="{text}" style="max-width:100%" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return _notebook.figure(png(picture), caption)
 
 
 def colours(maps: Tensor) -> dict[str, Any]:

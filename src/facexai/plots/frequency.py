@@ -15,8 +15,10 @@ from facexai import functional
 from facexai.plots.drawing import CELL, DIVERGING, LINES, SEQUENTIAL, bar, figure, in_legend, photo
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 Radius = Literal["log", "linear"]
 
@@ -70,7 +72,7 @@ def discs(
         else:
             how = {"cmap": DIVERGING, "vmin": -1.0, "vmax": 1.0}
         drawn = middle.imshow(
-            _raster(values / largest, edges, radius), interpolation="nearest", extent=(-1, 1, 1, -1), **how
+            raster(values / largest, edges, radius), interpolation="nearest", extent=(-1, 1, 1, -1), **how
         )
         _circles(middle, float(edges[-1]), face, radius, two=only is None and photos == 2)
         bar(made, grid[-1], drawn, "share of the largest influence")
@@ -88,7 +90,7 @@ def _place(frequency: Tensor, highest: float, radius: Radius) -> Tensor:
     return torch.log1p(frequency) / math.log1p(highest) if radius == "log" else frequency / highest
 
 
-def _raster(values: Tensor, edges: Tensor, radius: Radius) -> object:
+def raster(values: Tensor, edges: Tensor, radius: Radius) -> NDArray[np.float64]:
     """(n, n) picture of values (2, B, S): rings by radius, halves left and right, sectors by direction; NaN outside."""
     line = (torch.arange(_PIXELS, dtype=torch.float64) + 0.5) / _PIXELS * 2 - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
@@ -97,7 +99,8 @@ def _raster(values: Tensor, edges: Tensor, radius: Radius) -> object:
     sectors = values.shape[2]
     sector = torch.floor(torch.atan2(y, x) * (sectors / math.pi) + 0.5).long() % sectors
     picture = values[(x > 0).long(), ring.clamp(0, values.shape[1] - 1), sector]
-    return torch.where(distance < 1, picture, torch.nan).numpy()
+    made: NDArray[np.float64] = torch.where(distance < 1, picture, torch.nan).numpy()
+    return made
 
 
 def _circles(axes: Axes, highest: float, face: float, radius: Radius, *, two: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING
+
+from facexai._notebook import words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +23,24 @@ def drawn(whole: Sized, few: Sized, draw: Callable[[], Figure]) -> str:
 
     caption = repr(whole) + ("" if len(few) == len(whole) else f"; the first {len(few)} are drawn")
     if not len(few):
-        return f"<pre>{html.escape(caption)}</pre>"
+        return words(caption)
     try:
         return plots.html(draw(), caption=caption)
     except ImportError as error:
-        return f"<pre>{html.escape(caption)}\n{html.escape(str(error))}</pre>"
+        return words(f"{caption}\n{error}")
+
+
+def pictured(draw: Callable[[], Figure], caption: str, below: str) -> str:
+    """A picture above a table or words; these alone where there is nothing to draw or draw with.
+
+    Args:
+        draw: makes the picture; it raises a ValueError where there is nothing to draw.
+        caption: escaped here.
+        below: HTML.
+    """
+    from facexai import plots
+
+    try:
+        return plots.html(draw(), caption=caption) + below
+    except (ImportError, ValueError):
+        return words(caption) + below

@@ -1,6 +1,6 @@
 """Does a classifier of smiles look at the glasses? On drawn faces the answer is known.
 
-python examples/shortcut_study.py --out study                   # pip install "facexai[demo]"; some five minutes
+python examples/studies/shortcut_study.py --out study                   # pip install "facexai[demo]"; some five minutes
 
 Four classifiers learn to tell a smile. In the faces they learn from, glasses go with the smile in 50 % (by chance),
 75, 90 or 100 % of the images; smiles and straight mouths are equally many. A guide, which learned to tell glasses,

@@ -1,6 +1,6 @@
 """A small diffusion model of drawn faces, trained on the processor in minutes; counterfactuals edit with it.
 
-python examples/train_denoiser.py --out denoiser                # pip install "facexai[diffusion]"
+python examples/studies/train_denoiser.py --out denoiser                # pip install "facexai[diffusion]"
 
 Every step draws new faces (``facexai.demo.drawn``), adds noise to them and asks a ``diffusers.UNet2DModel`` which noise
 it was (Ho, Jain and Abbeel 2020, arXiv:2006.11239, eq. 14), more often for little noise, which is where edits happen.

@@ -1,6 +1,6 @@
 """A closed-set classifier of people on top of any face embedder: trained here, explained as any other network.
 
-python examples/finetune_classifier.py FACES --out trained     # FACES/NAME/*.jpg; pip install "facexai[demo]"
+python examples/studies/finetune_classifier.py FACES --out trained     # FACES/NAME/*.jpg; pip install "facexai[demo]"
 
 The recipe of Shadman et al. 2025 (arXiv:2505.03837): every person's photos split 80/10/10, cross-entropy, AdamW with
 learning rate .005, a tenth of it after 10 of 20 epochs. Their text names no augmentation and no early stopping, so
