@@ -102,3 +102,19 @@ def mobileface(shared: Path):
     sys.modules["mobileface"] = module
     spec.loader.exec_module(module)
     return FaceModel(module.load(), InputSpec(112, range=255.0))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser without a window: Debian's chromium, driven by playwright."""
+    import shutil
+
+    path = os.environ.get("FACEXAI_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None or importlib.util.find_spec("playwright") is None:
+        missing("browser", "needs chromium and playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

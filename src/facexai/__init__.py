@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         models,
         perturb,
         plots,
+        report,
         results,
         zoo,
     )
@@ -92,6 +93,7 @@ _MODULES = (
     "models",
     "perturb",
     "plots",
+    "report",
     "results",
     "zoo",
 )
@@ -134,6 +136,7 @@ __all__ = [
     "models",
     "perturb",
     "plots",
+    "report",
     "results",
     "zoo",
 ]

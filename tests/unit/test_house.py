@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "facexai"
 FLOORS = [
     "_messages",
+    "_notebook",
+    "_progress",
     "functional",
     "io",
     "store",
@@ -26,6 +28,7 @@ FLOORS = [
     "perturb",
     "plots",
     "kernels",
+    "turns",
     "hooks",
     "results",
     "models",
@@ -37,6 +40,7 @@ FLOORS = [
     "baselines",
     "evaluate",
     "demo",
+    "report",
     "cli",
     "__main__",
 ]

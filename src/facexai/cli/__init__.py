@@ -13,7 +13,20 @@ import warnings
 from collections.abc import Sequence
 
 from facexai._messages import FaceXAIWarning, told
-from facexai.cli import audit, compare, counterfactual, demo, doctor, evaluate, explain, frequency, models, verify
+from facexai.cli import (
+    audit,
+    compare,
+    counterfactual,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    frequency,
+    models,
+    report,
+    verify,
+)
+from facexai.cli.shared import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,15 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"facexai {options.command}: {told(error)}", file=sys.stderr)
+        say(f"facexai {options.command}: {told(error)}", file=sys.stderr)
         return 2
     except Exception as error:
-        print(f"facexai {options.command}: {type(error).__name__}: {told(error)}", file=sys.stderr)
+        say(f"facexai {options.command}: {type(error).__name__}: {told(error)}", file=sys.stderr)
         return 3
 
 
 def _note(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    say(f"note: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"facexai {facexai.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (demo, explain, compare, verify, frequency, counterfactual, audit, evaluate, doctor, models):
+    for command in (demo, explain, compare, verify, frequency, counterfactual, audit, evaluate, report, doctor, models):
         command.add(commands)
     return parser

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from facexai._messages import clipped
 from facexai.cli.shared import model, out_arguments, show
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
             if rows.setdefault(image, row) != row:
                 raise ValueError(f"{image} is listed twice, with different cells")
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {table.line_num}: {error}") from None
+        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {clipped(error)}") from None
     return set(head), rows
 
 
@@ -186,8 +187,7 @@ def _explainer(config: Config) -> FrequencyHeatPlot:
 
 
 def _heat(explainer: FrequencyHeatPlot, pairs: Pairs, index: list[Any], config: Config) -> FrequencyHeat:
-    from tqdm import tqdm
-
+    from facexai._progress import tqdm
     from facexai.explainers import explain_pairs
     from facexai.results import FrequencyHeat
 

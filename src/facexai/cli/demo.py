@@ -16,9 +16,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from facexai import demo
+    from facexai._progress import tqdm
 
     with tqdm(total=8, desc="demo", disable=None, file=sys.stderr) as progress:
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._messages import told
-from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments
+from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, say, scale, show
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -36,21 +35,16 @@ def add(commands: Any) -> None:
     explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")
     explain.add_argument("--keep", type=int, help="channels of scorecam that are asked for each photo; default: all")
     explain.add_argument(
-        "--scale", type=_scale, default=64.0, help="logits per unit of cosine, or 'calibrated'; default: 64"
+        "--scale", type=scale, default=64.0, help="logits per unit of cosine, or 'calibrated'; default: 64"
     )
     photo_arguments(explain)
     out_arguments(explain, "figures, maps (.npz) and explanations.json", "explanations.json")
     explain.set_defaults(run=run)
 
 
-def _scale(text: str) -> float | str:
-    return text if text == "calibrated" else float(text)
-
-
 def run(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from facexai import io
+    from facexai._progress import tqdm
 
     io.output_folder(options.out)
     if options.keep is not None and not options.method.endswith("scorecam"):
@@ -133,11 +127,11 @@ def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery
 
 def _print(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        show(report, "", as_json=True)
         return
     for row in report["explained"]:
         rivals = ", ".join(f"{name} {cosine:.2f}" for name, cosine in row.get("rivals", {}).items())
         against = f"  against {rivals}" if rivals else ""
-        print(f"{row['image']}: {row['target']} {row['cosine']:.2f}{against}  -> {row['files'][0]}")
+        say(f"{row['image']}: {row['target']} {row['cosine']:.2f}{against}  -> {row['files'][0]}")
     for row in report["failed"]:
-        print(f"{row['image']}: {row['error']}", file=sys.stderr)
+        say(f"{row['image']}: {row['error']}", file=sys.stderr)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from facexai._messages import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +40,11 @@ def photo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
 
 
+def scale(text: str) -> float | str:
+    """``--scale`` of a gallery."""
+    return text if text == "calibrated" else float(text)
+
+
 def out_arguments(parser: argparse.ArgumentParser, holds: str, report: str, instead: str = "a table") -> None:
     """``--out`` for those files and ``--json`` to print the report."""
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {holds}")
@@ -53,7 +61,24 @@ def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Tensor:
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """What a command prints: its report, or words."""
-    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text)
+    if not as_json:
+        say(*text.split("\n"))
+        return
+    told = json.dumps(report, indent=2, ensure_ascii=False)
+    plain = all(line == _encodable(printable(line), sys.stdout) for line in told.split("\n"))
+    print(told if plain else json.dumps(report, indent=2))  # the same report, odd characters as JSON's own escapes
+
+
+def say(*lines: str, file: IO[str] | None = None) -> None:
+    """Print lines in which names of people and files can do nothing to a terminal, whatever it can show."""
+    stream = sys.stdout if file is None else file
+    for line in lines:
+        print(_encodable(printable(line), stream), file=stream)
+
+
+def _encodable(line: str, stream: IO[str]) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def model(name: str) -> FaceModel:

@@ -68,9 +68,9 @@ def run(options: argparse.Namespace) -> int:
 def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> tuple[Tensor, Tensor | None]:
     """Raw embeddings (n, D) of all images, each once, and of the mirrored ones where the protocol adds them."""
     import torch
-    from tqdm import tqdm
 
     from facexai import images
+    from facexai._progress import tqdm
     from facexai.explainers.pairs import check_embeds
     from facexai.hooks import quiet_grad
 
@@ -118,7 +118,7 @@ def _csv(pairs: Pairs, scores: Any, limit: float, root: Path) -> bytes:
     for (i, j), same, score in zip(pairs.index.tolist(), pairs.same.tolist(), scores.tolist(), strict=True):
         names = [relative(pairs.images[k], k, root) for k in (i, j)]
         table.writerow([*names, int(same), f"{score:.6f}", int(score >= limit)])
-    return lines.getvalue().encode()
+    return lines.getvalue().encode("utf-8", "backslashreplace")  # names of files that are no text
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Explainers: frozen dataclasses that are called with images. Observe once, answer many."""
 
 from facexai.explainers.cam import CAM
-from facexai.explainers.classmaps import ClassMaps, Evidence
+from facexai.explainers.classmaps import ClassMaps, Evidence, answer, check_evidence, explain
 from facexai.explainers.corrrise import CorrRISE
 from facexai.explainers.fastdime import FastDiME
 from facexai.explainers.fggb import FGGB
@@ -38,5 +38,8 @@ __all__ = [
     "ModeAgreement",
     "PairCAM",
     "ScoreCAM",
+    "answer",
+    "check_evidence",
+    "explain",
     "explain_pairs",
 ]

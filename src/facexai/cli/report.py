@@ -1,0 +1,163 @@
+"""``facexai report``: one page that an auditor can open and keep."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facexai.cli.shared import face, model, photo_arguments, scale, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facexai.models import FaceModel
+    from facexai.report import Section
+
+_DEFAULT = "dlib-resnet29"
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    report = commands.add_parser(
+        "report",
+        help="one page that says what was decided, why, and whether the explanation is true",
+        description="One self-contained page and the same numbers as JSON: from folders that other commands wrote "
+        "(several make one report), from photos and --gallery, or from two photos.",
+    )
+    report.add_argument("inputs", nargs="+", type=Path, metavar="RUN|IMAGE", help="folders of commands, or photos")
+    report.add_argument("--out", type=Path, required=True, help="folder for report.html and report.json")
+    report.add_argument("--gallery", type=Path, help="of photos: folder with one sub-folder of photos per person")
+    report.add_argument("--photos", type=Path, help="of folders: where the photos are that their reports name")
+    report.add_argument("--model", help=f"a name of 'facexai models', or package.module:factory; default: {_DEFAULT}")
+    report.add_argument(
+        "--scale",
+        type=scale,
+        help="of the gallery: logits per unit of cosine, or 'calibrated'; default: calibrated where somebody has two "
+        "photos, else 64",
+    )
+    report.add_argument(
+        "--threshold", type=float, help="cosine from which a pair is accepted; default: that of the runs"
+    )
+    report.add_argument("--threshold-source", help="where the threshold is from, in your words")
+    report.add_argument("--title", help="of the page")
+    report.add_argument("--items", type=int, default=12, metavar="N", help="most photos of a section; default: 12")
+    report.add_argument("--seed", type=int, default=0, help="of random controls and masks; default: 0")
+    photo_arguments(report)
+    report.add_argument("--json", action="store_true", help="print report.json instead of a line")
+    report.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from facexai import io, report
+    from facexai._messages import require
+    from facexai.report.runs import is_run, threshold_of
+
+    require("jinja2", extra="report", purpose="writing a report")
+    require("matplotlib", extra="report", purpose="writing a report")
+    io.output_folder(options.out)
+    if options.items < 1:
+        raise ValueError(f"expected --items of at least 1, got {options.items}")
+    folders = [path for path in options.inputs if path.is_dir()]
+    photos = [path for path in options.inputs if not path.is_dir()]
+    if odd := next((path for path in folders if not is_run(path)), None):
+        raise ValueError(f"{odd} is no folder that a command wrote (explain, compare, verify, evaluate, ...)")
+    limit, source = options.threshold, options.threshold_source
+    if limit is None:
+        found = next((told for path in folders if (told := threshold_of(path)) is not None), None)
+        limit, source = found if found is not None else (None, source)
+    network = _network(folders, photos, options)
+    sections: dict[str, Section] = {}
+    known: Any = network
+    if photos:
+        known, made = _of_photos(photos, network, limit, options)
+        sections |= made
+    for path in folders:
+        for heading, section in _of_folder(path, network, options).items():
+            sections[heading if heading not in sections else f"{heading} ({path.name})"] = section
+    page = report.build(
+        sections,
+        model=known,
+        **({} if options.title is None else {"title": options.title}),
+        threshold=limit,
+        threshold_source=source,
+        items=options.items,
+    )
+    page.save(options.out)
+    show(page.record, f"{page!r}  -> {options.out / 'report.html'}", as_json=options.json)
+    return 0
+
+
+def _say(step: str) -> None:
+    print(f"report: {step}", file=sys.stderr)
+
+
+def _network(folders: list[Path], photos: list[Path], options: argparse.Namespace) -> FaceModel | None:
+    """The network of the report; of folders the default one only where it made them."""
+    if options.model is not None or photos:
+        return model(options.model or _DEFAULT)
+    told = "".join(path.read_text("utf-8", "replace") for folder in folders for path in folder.glob("*.json"))
+    try:
+        network = model(_DEFAULT)
+    except ImportError:
+        return None
+    return network if json.dumps(network.fingerprint) in told or network.fingerprint in told else None
+
+
+def _of_photos(
+    photos: list[Path], network: FaceModel | None, limit: float | None, options: argparse.Namespace
+) -> tuple[Any, dict[str, Section]]:
+    import torch
+
+    from facexai.report.photos import MOST_PHOTOS, enrolled_photo, of_pair, of_people
+
+    assert network is not None
+    if len(photos) > MOST_PHOTOS:
+        raise ValueError(f"{len(photos)} photos, a report takes {MOST_PHOTOS}; 'facexai evaluate' takes data sets")
+    if options.gallery is None and len(photos) != 2:
+        raise ValueError(f"{len(photos)} photos without --gallery: give two photos to compare, or a gallery of people")
+    faces = torch.cat([face(path, network, options) for path in photos])
+    names = [path.name for path in photos]
+    how = {"when": options.align, "face": options.face}
+    if options.gallery is None:
+        pair = (names[0], names[1])
+        made = of_pair(faces[:1], faces[1:], pair, network, threshold=limit, seed=options.seed, say=_say)
+        return network, made
+    asked = {"align": options.align, "face": options.face, "scale": _scale(options)}
+    people = network.gallery(options.gallery, **asked, progress=sys.stderr.isatty())
+    if len(people) < 2:
+        raise ValueError(f"{options.gallery} holds one person; a report about who is in a photo needs at least two")
+    enrolled = enrolled_photo(options.gallery, network, **how)
+    return people, of_people(faces, names, people, enrolled, threshold=limit, seed=options.seed, say=_say)
+
+
+def _scale(options: argparse.Namespace) -> float | str:
+    """Probabilities saturate at 64, so it is calibrated where it can be."""
+    from facexai import images
+
+    if options.scale is not None:
+        return options.scale  # type: ignore[no-any-return]
+    people = [path for path in options.gallery.iterdir() if path.is_dir()] if options.gallery.is_dir() else []
+    return "calibrated" if any(len(images.photo_files(path)) > 1 for path in people) else 64.0
+
+
+def _of_folder(folder: Path, network: FaceModel | None, options: argparse.Namespace) -> dict[str, Section]:
+    from facexai import images
+    from facexai.report.runs import sections_of
+
+    if options.photos is not None and not options.photos.is_dir():
+        raise ValueError(f"--photos {options.photos} is no folder")
+
+    def photo(name: str) -> Tensor | None:
+        """Names come from files: they must not lead out of the folder of photos."""
+        if options.photos is None or network is None:
+            return None
+        path = options.photos / name
+        if not path.is_file() or not path.resolve().is_relative_to(options.photos.resolve()):
+            return None
+        how = {"when": options.align, "face": options.face}
+        return images.fitted(images.load(path), network.spec, **how).image[0]
+
+    return sections_of(folder, photo, options.items)

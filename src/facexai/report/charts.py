@@ -1,0 +1,136 @@
+"""Charts as SVG in the colours of the page; every number that they show comes from the record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+NONE = "\u2013"
+"""What stands where a number is not known."""
+
+_WIDE, _ROW = 560, 26
+_LEFT, _VALUE = 56, 78
+_LETTER = 7.2  # breadth, generous
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as a person reads it.
+
+    >>> number(0.123456), number(1234567.0), number(-0.0), number(42)
+    ('0.123', '1,234,567', '0', '42')
+    """
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value == 0:
+        return "0"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-4:
+        return f"{value:.1e}"
+    return f"{value:.{digits}g}"
+
+
+def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
+    """Horizontal bars with intervals: rows of ``name``, ``value``, perhaps ``low``, ``high``, and ``control``."""
+    reach = [v for row in rows for v in (row["value"], row.get("low"), row.get("high")) if v is not None]
+    low, high = float(min(0.0, *reach)), float(max(0.0, *reach))
+    label = 16 + _LETTER * max(len(str(row["name"])) for row in rows)
+    scale = (_WIDE - label - _VALUE) / max(high - low, 1e-300)
+
+    def x(value: float) -> float:
+        return float(round(label + (value - low) * scale, 1))
+
+    parts = []
+    for place, row in enumerate(rows):
+        y, value = place * _ROW, row["value"]
+        kind = "control" if row.get("control") else "own"
+        parts.append(f'<text class="name" x="{label - 8:.1f}" y="{y + 17}">{escape(row["name"])}</text>')
+        if value is None:
+            parts.append(f'<text x="{x(0) + 6}" y="{y + 17}">{NONE}</text>')
+            continue
+        left, width = min(x(0), x(value)), abs(x(value) - x(0))
+        parts.append(f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{max(width, 1):.1f}" height="16" rx="2"/>')
+        if row.get("low") is not None and row.get("high") is not None:
+            parts.append(f'<path class="whisker" d="M{x(row["low"])} {y + 13}H{x(row["high"])}"/>')
+        parts.append(f'<text class="value" x="{_WIDE}" y="{y + 17}" data-value="{value!r}">{number(value)}</text>')
+    parts.append(f'<path class="zero" d="M{x(0)} 0V{len(rows) * _ROW}"/>')
+    return _svg(_WIDE, len(rows) * _ROW, "".join(parts), alt, "bars")
+
+
+def bands(rows: Sequence[Mapping[str, Any]], marks: Sequence[float], alt: str, unit: str) -> Markup:
+    """Influence of bands of frequency: rows of ``low``, ``high`` (cycles per face) and ``influence``, signed."""
+    values = [float(row["influence"]) for row in rows]
+    place = _log(max(float(rows[-1]["high"]), 2.0), _LEFT, _WIDE - 10.0)
+    y = _linear(min(0.0, *values), max(0.0, *values), 150.0, 12.0)
+    parts = []
+    for row, value in zip(rows, values, strict=True):
+        x, right = place(row["low"]), place(row["high"])
+        top, bottom = sorted((y(0), y(value)))
+        title = f"{number(row['low'])} to {number(row['high'])} cycles per face: {number(value)} {unit}"
+        parts.append(
+            f'<rect class="{"plus" if value >= 0 else "minus"}" x="{x:.1f}" y="{top:.1f}" '
+            f'width="{max(right - x - 0.5, 0.8):.1f}" height="{max(bottom - top, 0.3):.1f}">'
+            f"<title>{escape(title)}</title></rect>"
+        )
+    return _svg(_WIDE, 190, "".join(parts) + _frame(y, values) + _marks(marks, place), alt, "bands")
+
+
+def curves(
+    series: Sequence[Mapping[str, Any]], marks: Sequence[float], alt: str, *, log: bool = True, width: int = _WIDE
+) -> Markup:
+    """Lines with intervals: ``name``, ``x``, ``y`` and perhaps ``low`` and ``high`` each; six are told apart."""
+    everything = [v for one in series for key in ("y", "low", "high") for v in one.get(key) or ()]
+    ends = [v for one in series for v in one["x"]]
+    right = width - 10.0
+    place = _log(max(max(ends), 2.0), _LEFT, right) if log else _linear(min(ends), max(ends), _LEFT, right)
+    y = _linear(min(0.0, *everything), max(0.0, *everything), 150.0, 12.0)
+    parts = []
+    for i, one in enumerate(series):
+        if one.get("low"):
+            there = [f"{place(a):.1f} {y(b):.1f}" for a, b in zip(one["x"], one["high"], strict=True)]
+            back = [f"{place(a):.1f} {y(b):.1f}" for a, b in zip(one["x"], one["low"], strict=True)][::-1]
+            parts.append(f'<path class="area line-{i % 6}" d="M{" L".join([*there, *back])}Z"/>')
+        points = " L".join(f"{place(a):.1f} {y(b):.1f}" for a, b in zip(one["x"], one["y"], strict=True))
+        parts.append(f'<path class="line line-{i % 6}" d="M{points}"/>')
+    return _svg(width, 190, "".join(parts) + _frame(y, everything, width) + _marks(marks, place), alt, "curves")
+
+
+def _log(highest: float, left: float, right: float) -> Callable[[float], float]:
+    return lambda value: left + (right - left) * math.log1p(max(float(value), 0.0)) / math.log1p(highest)
+
+
+def _linear(low: float, high: float, at_low: float, at_high: float) -> Callable[[float], float]:
+    return lambda value: at_low + (at_high - at_low) * (float(value) - low) / max(high - low, 1e-300)
+
+
+def _frame(y: Callable[[float], float], values: Sequence[float], width: int = _WIDE) -> str:
+    """The line of zero, and the extreme values at the left."""
+    parts = [f'<path class="zero" d="M{_LEFT} {y(0):.1f}H{width - 10}"/>']
+    parts.append(f'<text class="name" x="{_LEFT - 4}" y="{y(0) + 4:.1f}">0</text>')
+    for value in {min(values), max(values)}:
+        if abs(y(value) - y(0)) > 14:
+            text = f'<text class="name" x="{_LEFT - 4}" y="{y(value) + 4:.1f}" data-value="{value!r}">'
+            parts.append(f"{text}{number(value, 2)}</text>")
+    return "".join(parts)
+
+
+def _marks(marks: Sequence[float], place: Callable[[float], float]) -> str:
+    return "".join(
+        f'<path class="tick" d="M{place(m):.1f} 156v5"/><text class="mark" x="{place(m):.1f}" y="176" '
+        f'data-value="{m!r}">{number(m)}</text>'
+        for m in marks
+    )
+
+
+def _svg(width: int, height: int, inside: str, alt: str, kind: str) -> Markup:
+    label = escape(alt)
+    return Markup(
+        f'<svg class="chart {kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'
+    )

@@ -1,0 +1,123 @@
+"""Each explanation beside its controls: what was measured, item by item and over all, and what that says in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from facexai.metrics import Curve, Drop, PairCurve, Statistic
+from facexai.report.charts import number
+from facexai.report.section import finite, plain
+
+WORDS = {
+    "own": "this map",
+    "random": "random place",
+    "random pixels": "random pixels",
+    "random-region": "order moved elsewhere",
+    "centre": "centre of the picture",
+    "mean-map": "mean of all maps",
+    "other-image": "another photo's map",
+    "other-pair": "another pair's map",
+}
+"""How controls are called on a page."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """How to read one kind of measurement."""
+
+    title: str
+    unit: str
+    more_is_better: bool
+    of: Callable[[Any], Statistic]
+
+    def better(self, own: float, other: float) -> bool:
+        return own > other if self.more_is_better else own < other
+
+
+def controls(measured: Sequence[Any], count: int) -> list[list[dict[str, Any]]]:
+    """For each of ``count`` items what was measured about its map: rows of own and controls, and a sentence.
+
+    Raises:
+        ValueError: a measurement of another number of items.
+        TypeError: something that is no measurement with controls.
+    """
+    found: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    for one, kind in _all(measured):
+        if len(kind.of(one)) != count:
+            raise ValueError(f"expected measurements of the {count} items of the result, got {one!r:.120}")
+        for item in range(count):
+            rows = [_row(name, kind.of(part).values[item]) for name, part in _parts(one)]
+            found[item].append(
+                {"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": _sentence(kind, rows)}
+            )
+    return found
+
+
+def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
+    """The same over all items, with intervals and p-values; nothing for a single item."""
+    found = []
+    for one, kind in _all(measured):
+        own = kind.of(one)
+        if len(own) < 2:
+            continue
+        rows = [_row(name, kind.of(part).mean, kind.of(part)) for name, part in _parts(one)]
+        for row, (_, part) in zip(rows[1:], _parts(one)[1:], strict=True):
+            row["p"] = finite(own.p_value(kind.of(part)))
+        missing = [f"{WORDS.get(name, name)}: {why}" for name, why in one.reasons.items()]
+        made = {"metric": kind.title, "unit": kind.unit, "items": len(own), "rows": rows, "missing": missing}
+        found.append(made | {"recipe": plain(one.recipe)})
+    return found
+
+
+def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:
+    return [(one, kind) for one in measured for kind in _kinds(one)]
+
+
+def _parts(one: Any) -> list[tuple[str, Any]]:
+    """The map's own measurement and those of its controls; along a curve the random one is pixels, not a region."""
+    named = {"random": "random" if isinstance(one, Drop) else "random pixels"}
+    return [("own", one), *((named.get(name, name), part) for name, part in one.controls.items() if part is not None)]
+
+
+def _row(name: str, value: float, over: Statistic | None = None) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": WORDS.get(name, name), "control": name != "own", "value": finite(value)}
+    if over is not None:
+        low, high = over.interval or (None, None)
+        made |= {"low": finite(low), "high": finite(high)}
+    return made
+
+
+def _kinds(one: Any) -> list[_Kind]:
+    """What a measurement is read by; probabilities saturate, so drops are told in units of the score, too."""
+    scheme = getattr(one, "recipe", {}).get("scheme")
+    if isinstance(one, Drop):
+        area = number(100 * float(one.recipe["area"]))
+        gone = f"marked {area} % hidden" if scheme == "deletion" else f"only the marked {area} % shown"
+        more, unit = scheme == "deletion", str(one.recipe.get("score", "score"))
+        better = "more" if more else "less"
+        return [
+            _Kind(f"{gone}: points of probability lost ({better} is better)", "points", more, lambda d: d.probability),
+            _Kind(f"{gone}: {unit} lost ({better} is better)", unit, more, lambda d: d.score),
+        ]
+    if isinstance(one, Curve | PairCurve):
+        what = "probability" if isinstance(one, Curve) else "cosine"
+        more = (scheme == "insertion") == (one.recipe.get("part") != "dissimilar")
+        title = f"{scheme}: area under the {what} ({'more' if more else 'less'} is better)"
+        return [_Kind(title, what, more, lambda c: c.area if isinstance(c, Curve) else c.cosine_area)]
+    raise TypeError(f"expected measurements with controls, such as metrics.deletion(...), got {type(one).__name__}")
+
+
+def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:
+    """Where the map stands among its controls; nothing more than that."""
+    own, others = rows[0], rows[1:]
+    if not others:
+        return "No control was measured."
+    lost = [row["name"] for row in others if not kind.better(own["value"], row["value"])]
+    told = ", ".join(f"{row['name']} {number(row['value'])}" for row in others)
+    said = f"This map {number(own['value'])} {kind.unit}; controls: {told}."
+    if not lost:
+        return f"{said} The map does better than every control here."
+    return f"{said} It does no better than: {', '.join(lost)}."

@@ -1,0 +1,63 @@
+"""Counterfactuals: what would have to change?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from facexai.report.charts import number
+from facexai.report.pictures import view
+from facexai.report.section import Page, Section, checked_names, finite
+from facexai.results import Counterfactual
+
+
+def told(section: Section, page: Page) -> dict[str, Any]:
+    """What the page says about a :class:`~facexai.Counterfactual`."""
+    found: Counterfactual = section.result
+    names = checked_names(section, len(found))
+    flipped = int(found.flipped.sum())
+    return {
+        "kind": "counterfactuals",
+        "question": "What would have to change in the picture for the decision to be another one?",
+        "of": len(found),
+        "flipped": flipped,
+        "items": [_item(found, n, names[n], page) for n in range(min(len(found), page.most))],
+        "measured": [],
+    }
+
+
+def _item(found: Counterfactual, n: int, name: Any, page: Page) -> dict[str, Any]:
+    size = (int(found.images.shape[-2]), int(found.images.shape[-1]))
+    title, flipped = str(name or f"image {n + 1}"), bool(found.flipped[n])
+    free = float(found.masks[n].float().mean())
+    moved = float((found.counterfactuals[n] - found.images[n]).abs().mean())
+    change = view(
+        page.album,
+        found.differences[n],
+        size,
+        found.images[n],
+        title="change of brightness",
+        unit="brightness",
+        alt=f"Where the edit of {title} is brighter or darker",
+    )
+    said = (
+        f"{number(100 * free)} % of the pixels were free to change; they moved by {number(moved)} on average, "
+        f"and the score went from {number(float(found.before[n]))} to {number(float(found.after[n]))}."
+    )
+    return {
+        "name": title,
+        "decision": "changed" if flipped else "not changed",
+        "score": finite(found.after[n]),
+        "unit": "logit",
+        "before": finite(found.before[n]),
+        "after": finite(found.after[n]),
+        "guidance": finite(found.scales[n]),
+        "passes": int(found.calls[n]),
+        "free": finite(free),
+        "moved": finite(moved),
+        "photo": page.album.add(found.images[n]),
+        "edited": page.album.add(found.counterfactuals[n]),
+        "alt": f"What {title} would have to be: {'the' if flipped else 'NOT the'} decision changed",
+        "change": change,
+        "path": [finite(value) for value in found.path[n].tolist()],
+        "sentences": [said],
+    }

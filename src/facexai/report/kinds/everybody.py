@@ -1,0 +1,49 @@
+"""One face against everybody enrolled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from facexai.report.pictures import view
+from facexai.report.section import Page, Section, checked_names, finite, image_of
+from facexai.results import GallerySaliency
+
+_PEOPLE = 5
+
+
+def told(section: Section, page: Page) -> dict[str, Any]:
+    """What the page says about a :class:`~facexai.results.GallerySaliency`."""
+    why: GallerySaliency = section.result
+    names = checked_names(section, len(why))
+    return {
+        "kind": "classes",
+        "question": "Where does the photo speak for and against everybody enrolled?",
+        "of": len(why),
+        "items": [_item(why, n, names[n], section, page) for n in range(min(len(why), page.most))],
+        "measured": [],
+    }
+
+
+def _item(why: GallerySaliency, n: int, name: str | None, section: Section, page: Page) -> dict[str, Any]:
+    image = image_of(section, n)
+    title = name or f"photo {n + 1}"
+    best = why.scores[n].argsort(descending=True)[:_PEOPLE].tolist()
+    views = [
+        view(
+            page.album,
+            why.cells[n, c],
+            why.size,
+            image,
+            title=f"{why.names[c]}",
+            unit=str(why.recipe.get("unit", "signed")),
+            alt=f"Map of {why.names[c]} over {title}",
+        )
+        for c in best
+    ]
+    scores = [finite(why.scores[n, c]) for c in best]
+    accepted = None if why.threshold is None else float(why.scores[n, best[0]]) >= why.threshold
+    who = why.names[best[0]] if accepted is not False else "nobody"
+    rivals = [{"name": why.names[c], "score": s, "cosine": s} for c, s in zip(best[1:], scores[1:], strict=True)]
+    made: dict[str, Any] = {"name": title, "decision": who, "score": scores[0], "unit": "cosine", "cosine": scores[0]}
+    made |= {"threshold": finite(why.threshold), "rivals": rivals, "views": views}
+    return made | {"regions": [], "sentences": [], "controls": []}

@@ -1,0 +1,224 @@
+"""The page: one HTML file without a network, made from a record alone, and the record as JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, final
+
+from facexai import io
+from facexai._messages import require
+from facexai.models import FaceModel, Gallery
+from facexai.report.section import MOST, Page, Section
+
+TITLE = "Face recognition, explained"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A report as it is written.
+
+    Attributes:
+        record: everything that the page shows, as JSON can hold it; see :func:`schema`.
+        pictures: PNG files by the names that the record gives them.
+    """
+
+    record: Mapping[str, Any]
+    pictures: Mapping[str, bytes]
+
+    def __repr__(self) -> str:
+        sections, decisions = len(self.record["sections"]), len(self.record["decisions"])
+        return f"Report({self.record['title']!r}, {sections} sections, {decisions} decisions)"
+
+    @property
+    def html(self) -> str:
+        """The page: self-contained, readable from a file, with light and dark colours.
+
+        Raises:
+            ImportError: jinja2 is missing (extra ``report``).
+        """
+        return _rendered(self.record, self.pictures)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``report.html`` and ``report.json`` into a folder, which is made where missing.
+
+        The page holds the photos that were explained. Each file is written whole or not at all.
+
+        Raises:
+            OSError: the folder cannot be written.
+            ImportError: jinja2 is missing (extra ``report``).
+        """
+        page, out = self.html.encode("utf-8", "backslashreplace"), io.output_folder(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        io.write_json(out / "report.json", self.record)
+        io.write_whole(out / "report.html", lambda file: file.write(page))
+
+    def _repr_html_(self) -> str:
+        try:
+            page = html.escape(self.html, quote=True)
+        except ImportError as error:
+            return f"<pre>{html.escape(repr(self))}\n{html.escape(str(error))}</pre>"
+        title = html.escape(str(self.record["title"]), quote=True)
+        return (
+            f'<iframe title="{title}" sandbox="allow-scripts" srcdoc="{page}" '
+            'style="width:100%;height:640px;border:1px solid #8888;border-radius:8px"></iframe>'
+        )
+
+
+def build(
+    results: Any,
+    *,
+    model: FaceModel | Gallery | None = None,
+    title: str = TITLE,
+    threshold: float | None = None,
+    threshold_source: str | None = None,
+    items: int = MOST,
+    made: str | None = None,
+) -> Report:
+    """Put results together into one report.
+
+    Args:
+        results: a result, several, or ``{heading: result}``; each may be a :class:`Section`, which adds what was
+            measured about it, and the names of its photos.
+        model: what made them: the page then tells the input, the size of the network and of the gallery, and the shares
+            of regions of the face, for photos that are aligned as ``model.spec`` says.
+        title: of the page.
+        threshold: cosine from which a pair is accepted; default: that of the pairs that are reported.
+        threshold_source: where it is from, in your words, such as "EER of 6,000 pairs, verify.json".
+        items: most items of a section that are shown; the record tells how many there are.
+        made: date and time, ISO 8601; default: now.
+
+    Returns:
+        :class:`Report`: draws itself in a notebook; ``.save(folder)``; ``.record`` holds every number.
+
+    Raises:
+        TypeError: something that is no result.
+        ValueError: no results, results of another network than ``model``, or names, images or measurements that do not
+            belong to a result.
+        ImportError: matplotlib is missing (extra ``report``).
+
+    Source: ours.
+
+    >>> from facexai.metrics import roc
+    >>> report = build({"error rates": roc([0.9, 0.6, 0.3, 0.1], [True, True, False, False])})
+    >>> report.record["sections"][0]["auc"]
+    1.0
+    """
+    from facexai.report.record import record_of
+
+    sections = _sections(results)
+    if not isinstance(items, int) or isinstance(items, bool) or items < 1:
+        raise ValueError(f"expected items of at least 1, got {items!r}")
+    page = Page(spec=None if model is None else model.model.spec, most=items)
+    now = datetime.now(UTC).isoformat(timespec="seconds") if made is None else made
+    limit = _threshold(sections, threshold, threshold_source)
+    record = record_of(sections, page, {"title": title, "made": now, "threshold": limit, "model": model})
+    return Report(json.loads(json.dumps(record, allow_nan=False)), page.album.pictures)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of :attr:`Report.record` and of ``report.json``.
+
+    >>> schema()["title"]
+    'facexai report'
+    """
+    found: dict[str, Any] = json.loads(_file("schema.json"))
+    return found
+
+
+def _sections(results: Any) -> dict[str, Section]:
+    if isinstance(results, Mapping):
+        named = dict(results)
+    else:
+        listed = list(results) if isinstance(results, list | tuple) else [results]
+        named = {}
+        for one in listed:
+            result = one.result if isinstance(one, Section) else one
+            recipe = getattr(result, "recipe", {})
+            name = (
+                str(recipe.get("method", type(result).__name__))
+                if isinstance(recipe, Mapping)
+                else type(result).__name__
+            )
+            known = sum(1 for held in named if held == name or held.startswith(f"{name} "))
+            named[name if not known else f"{name} {known + 1}"] = one
+    if not named:
+        raise ValueError("expected at least one result to report, got none")
+    return {str(name): one if isinstance(one, Section) else Section(one) for name, one in named.items()}
+
+
+def _threshold(sections: Mapping[str, Section], given: float | None, source: str | None) -> dict[str, Any] | None:
+    """The threshold of the report and where it is from; that of the pairs where nothing is said."""
+    if given is not None:
+        return {"value": float(given), "source": source or "given, without a source"}
+    if source is not None:
+        raise ValueError("threshold_source without a threshold")
+    held = {float(t) for one in sections.values() if (t := getattr(one.result, "threshold", None)) is not None}
+    if len(held) == 1:
+        return {"value": held.pop(), "source": "given with the results, without a source"}
+    return None
+
+
+# ---- rendering ------------------------------------------------------------------------------------------------------
+
+
+def _file(name: str) -> str:
+    return resources.files("facexai.report").joinpath(name).read_text("utf-8")
+
+
+def _hashed(text: str) -> str:
+    """As a content security policy names an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _rendered(record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+    jinja2 = require("jinja2", extra="report", purpose="writing a report")
+    from facexai.report import charts
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": charts.number, "data": _data, "brief": _brief}
+    environment.globals |= {"bars": charts.bars, "bands": charts.bands, "curves": charts.curves}
+    style, script = _file("page.css"), _file("page.js")
+    # "<" would end the script element; JSON knows it as an escape
+    held = json.dumps(record, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    urls = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in pictures.items()}
+    text: str = environment.from_string(_file("page.html.jinja")).render(
+        r=record,
+        pictures=urls,
+        style=style,
+        script=script,
+        record=held,
+        policy=f"default-src 'none'; img-src data:; style-src {_hashed(style)}; script-src {_hashed(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    )
+    return text
+
+
+def _data(value: float | None, digits: int = 3) -> Any:
+    """A number on the page, with its full value for machines."""
+    from markupsafe import Markup
+
+    from facexai.report import charts
+
+    if value is None:
+        return charts.NONE
+    return Markup('<data value="{}">{}</data>').format(repr(value), charts.number(value, digits))
+
+
+def _brief(value: Any) -> str:
+    """A value of a recipe as one short line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_brief(held)}" for name, held in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_brief(held) for held in value)
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value

@@ -1,0 +1,128 @@
+"""A report from photos alone: explained, measured with controls, compared with whom they were taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facexai import images, metrics
+from facexai.explainers import FGGB, SDD, CorrRISE, FrequencyHeatPlot, HiResCAM, PairCAM
+from facexai.models import FaceModel, Gallery
+from facexai.report.section import Section
+
+MOST_PHOTOS = 64
+"""More are a data set: see :mod:`facexai.evaluate`."""
+
+
+def of_people(
+    faces: Tensor,
+    names: Sequence[str],
+    people: Gallery,
+    enrolled: Callable[[str], Tensor | None],
+    *,
+    threshold: float | None,
+    area: float = 0.2,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Section]:
+    """Who is in each photo and why, with controls; which frequencies decide; what matched the enrolled photo.
+
+    Args:
+        faces: (N, 3, H, W) as the network wants them.
+        names: of the photos.
+        people: who is enrolled, at least two.
+        enrolled: gives a photo (1, 3, H, W) of a person, or None.
+        threshold: cosine from which a pair is accepted, or None.
+        area, seed: of deletion and retention.
+        say: called before each step.
+    """
+    say("explain")
+    why = SDD(HiResCAM(people), rivals=min(4, len(people) - 1))(faces)
+    say("measure")
+    measured = [
+        metrics.deletion(people, faces, why, area, seed=seed),
+        metrics.retention(people, faces, why, area, seed=seed),
+    ]
+    sections = {"Why this person, and not a look-alike?": Section(why, measured, names)}
+    say("frequencies")
+    heat = FrequencyHeatPlot(people, mode="hybrid")(faces, why.targets)
+    sections["Which frequencies decide"] = Section(heat, names=names)
+    pairs = [(n, photo) for n in range(len(faces)) if (photo := enrolled(why.name(int(why.targets[n])))) is not None]
+    if pairs:
+        say("compare")
+        rows = [n for n, _ in pairs]
+        known = torch.cat([photo for _, photo in pairs])
+        titles = [(names[n], f"enrolled photo of {why.name(int(why.targets[n]))}") for n in rows]
+        matched = PairCAM(people.model, layer=why.recipe["layer"], threshold=threshold)(faces[rows], known)
+        sections["What matched the enrolled photo"] = Section(
+            matched, _pair_measured(people.model, faces[rows], known, matched, threshold, seed), titles
+        )
+    return sections
+
+
+def of_pair(
+    first: Tensor,
+    second: Tensor,
+    names: tuple[str, str],
+    model: FaceModel,
+    *,
+    threshold: float | None,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Section]:
+    """Why two faces match or not, by three methods, with controls, and which frequencies decide.
+
+    Args:
+        first, second: (1, 3, H, W) as the network wants them.
+        names: of the two photos.
+        model: the network.
+        threshold: cosine from which a pair is accepted; None: no verdict, and no FGGB, which needs one.
+        seed: of CorrRISE's masks and of the controls.
+        say: called before each step.
+    """
+    methods: dict[str, Any] = {
+        "What matched what": PairCAM(model, layer=model.layer("auto"), threshold=threshold),
+        "Without gradients: what the cosine follows": CorrRISE(model, threshold=threshold, seed=seed),
+    }
+    if threshold is not None:
+        methods["By gradients"] = FGGB(model, threshold)
+    sections = {}
+    for heading, explainer in methods.items():
+        say(heading)
+        why = explainer(first, second)
+        sections[heading] = Section(why, _pair_measured(model, first, second, why, threshold, seed), [names])
+    say("frequencies")
+    heat = FrequencyHeatPlot(model, masked="both", mode="hybrid")(first, second)
+    sections["Which frequencies decide"] = Section(heat, names=[names])
+    return sections
+
+
+def _pair_measured(
+    model: FaceModel, first: Tensor, second: Tensor, why: Any, threshold: float | None, seed: int
+) -> list[metrics.PairCurve]:
+    """Deletion and insertion of what speaks for a match; whoever is in the photos, the cosine tells."""
+    protocol = metrics.Protocol(pairs="all", threshold=0.0 if threshold is None else threshold)
+    same = [True] * len(first)
+    return [
+        measure(model, first, second, why, same, protocol, seed=seed)
+        for measure in (metrics.verification_deletion, metrics.verification_insertion)
+    ]
+
+
+def enrolled_photo(gallery: Path, model: FaceModel, **how: Any) -> Callable[[str], Tensor | None]:
+    """The first readable photo of a person of a gallery's folder, as the network wants it."""
+
+    def photo(name: str) -> Tensor | None:
+        folder = gallery / name
+        for path in images.photo_files(folder) if folder.is_dir() else []:
+            try:
+                return images.fitted(images.load(path), model.spec, **how).image.to(model.device)
+            except (ValueError, OSError):
+                continue
+        return None
+
+    return photo

@@ -1,0 +1,137 @@
+"""The pictures of a page, as PNG files inside it: photos, maps over grey photos, discs of frequencies."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from facexai._messages import require
+from facexai.functional import upsample
+from facexai.plots import colours
+
+_LARGEST = 32  # cells of a side that a page holds; finer maps are averaged over blocks
+_DIGITS = 5
+_DRAWN = 256  # pixels of a side that small images are enlarged to
+
+
+class Album:
+    """Pictures by name, each stored once."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[str, bytes] = {}
+
+    def add(self, pixels: Tensor | NDArray[np.uint8]) -> str:
+        """Keep (3, H, W) in [0, 1] or (H, W, 3 or 4) bytes; returns its name."""
+        data = _png(_bytes(pixels) if isinstance(pixels, Tensor) else pixels)
+        known = next((name for name, held in self.pictures.items() if held == data), None)
+        name = known or f"picture-{len(self.pictures) + 1}"
+        self.pictures[name] = data
+        return name
+
+
+def _bytes(image: Tensor) -> NDArray[np.uint8]:
+    made: NDArray[np.uint8] = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return made
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    picture = Image.fromarray(pixels)
+    times = max(1, _DRAWN // max(picture.size))
+    if times > 1:  # browsers blur what they enlarge
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def view(
+    album: Album,
+    cells: Tensor,
+    size: tuple[int, int],
+    image: Tensor | None,
+    *,
+    title: str,
+    unit: str,
+    alt: str,
+    blur: float = 0.0,
+) -> dict[str, Any]:
+    """A photo and a map over it, with the numbers that the page tells: what :file:`schema.json` calls a view.
+
+    Args:
+        album: takes the pictures.
+        cells: (h, w), raw values.
+        size: (H, W) of the image.
+        image: (3, H, W), or None.
+        title, unit, alt: words; the alternative text of the map.
+        blur: sigma in pixels of a Gaussian over the drawn map; the numbers are never blurred.
+    """
+    from facexai.perturb import smoothed
+
+    cells = cells.detach().cpu().float()
+    values = upsample(cells[None], size)
+    drawn = (smoothed(values[None], blur)[0] if blur else values)[0]
+    told, note = _told(cells)
+    how = colours(drawn if blur else cells)  # a smoothed map has other limits than its values
+    return {
+        "title": title,
+        "unit": unit,
+        "alt": alt,
+        "photo": None if image is None else album.add(image),
+        "map": album.add(_over(drawn, image, how)),
+        "colours": how["cmap"],
+        "low": _short(how["vmin"]),
+        "high": _short(how["vmax"]),
+        "cells": [[_short(v) for v in row] for row in told.tolist()],
+        "note": f"{note}; drawn smoothed" if blur and note else note,
+    }
+
+
+def _told(cells: Tensor) -> tuple[Tensor, str]:
+    """The values that a page tells, and what they are."""
+    h, w = cells.shape
+    if max(h, w) <= _LARGEST:
+        return cells, ""
+    small = (min(h, _LARGEST), min(w, _LARGEST))
+    mean = torch.nn.functional.adaptive_avg_pool2d(cells[None, None], small)[0, 0]
+    return mean, f"values are means over blocks of about {round(h / small[0])}x{round(w / small[1])} pixels"
+
+
+def _short(value: float) -> float:
+    return float(f"{float(value):.{_DIGITS}g}")
+
+
+def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[np.uint8]:
+    """A map (H, W) over the grey photo, more opaque where its value is farther from zero."""
+    require("matplotlib", extra="report", purpose="drawing a report")
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    rgba = colormaps[how["cmap"]](Normalize(how["vmin"], how["vmax"])(values.numpy()))[..., :3]
+    if image is not None:
+        limit = max(abs(how["vmin"]), abs(how["vmax"])) or 1.0
+        alpha = 0.85 * (values.abs() / limit).clamp(0, 1).numpy()[..., None] ** 0.8
+        grey = image.detach().cpu().float().clamp(0, 1).mean(0).numpy()[..., None]
+        rgba = alpha * rgba + (1 - alpha) * (0.25 + 0.75 * grey)
+    made: NDArray[np.uint8] = (255 * np.clip(rgba, 0, 1)).round().astype(np.uint8)
+    return made
+
+
+def disc(album: Album, rings: Tensor, edges: Tensor) -> str:
+    """Rings (2, B, S) of influence as a picture, low frequencies in the middle; transparent outside."""
+    from matplotlib import colormaps
+
+    from facexai.plots.drawing import DIVERGING
+    from facexai.plots.frequency import raster
+
+    values = rings.detach().cpu().double()
+    limit = float(values.abs().max()) or 1.0
+    picture = raster(values / limit, edges, "log")
+    rgba = colormaps[DIVERGING]((np.nan_to_num(picture) + 1) / 2)
+    rgba[..., 3] = ~np.isnan(picture)
+    return album.add((255 * rgba).round().astype(np.uint8))

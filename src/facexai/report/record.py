@@ -1,0 +1,186 @@
+"""Results as one record that JSON holds: everything that a page shows."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import facexai
+from facexai.evaluate import Results
+from facexai.metrics import Bias, Roc, ShortcutAudit, Table
+from facexai.models import FaceModel, Gallery
+from facexai.report.kinds import classes, counterfactuals, everybody, findings, frequency, pairs
+from facexai.report.limits import GENERAL, limits
+from facexai.report.section import Page, Section, finite, plain
+from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
+
+FORMAT = 1
+
+_TOLD: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, Any]]], ...] = (
+    (Saliency, classes.told),
+    (PairSaliency, pairs.told),
+    (GallerySaliency, everybody.told),
+    (FrequencyHeat, frequency.told),
+    (Counterfactual, counterfactuals.told),
+    ((Table, Results), findings.table),
+    (Bias, findings.groups),
+    (ShortcutAudit, findings.shortcut),
+    (Roc, findings.roc),
+)
+
+
+def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that a page shows, as the schema says it; ``about``: title, date, model, threshold.
+
+    Raises:
+        TypeError: a result of a kind that reports do not know.
+        ValueError: results of another network than the model that was given.
+    """
+    model: FaceModel | Gallery | None = about["model"]
+    told = [_section(f"section-{k + 1}", name, one, page) for k, (name, one) in enumerate(sections.items())]
+    _belong(told, model)
+    known: dict[str, Any] = {}
+    for section in told:
+        for one in limits(section):
+            known.setdefault(one["about"], one)
+    return {
+        "format": FORMAT,
+        "title": about["title"],
+        "made": about["made"],
+        "threshold": about["threshold"],
+        "networks": _networks(told, model),
+        "regions": _regions(page),
+        "decisions": _decisions(told),
+        "sections": told,
+        "general_limits": list(GENERAL),
+        "limits": list(known.values()),
+        "seeds": [
+            {"section": s["id"], "heading": s["heading"], "seed": seed} for s in told for seed in _seeds(s["recipe"])
+        ],
+        "versions": {
+            "facexai": facexai.__version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, Any]:
+    for kind, told in _TOLD:
+        if isinstance(section.result, kind):
+            made = told(section, page)
+            break
+    else:
+        if not isinstance(section.result, Mapping):
+            raise TypeError(
+                f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, FrequencyHeat, Counterfactual, "
+                f"Table, Results, Bias, ShortcutAudit, Roc), got {type(section.result).__name__}"
+            )
+        made = dict(section.result)
+    recipe = plain(getattr(section.result, "recipe", made.pop("recipe", None)) or _recipe(section.result))
+    method = str(recipe.get("method", made["kind"])) if isinstance(recipe, Mapping) else made["kind"]
+    return {"id": key, "heading": heading, "method": method, "note": section.note, **made, "recipe": recipe}
+
+
+def _recipe(result: Any) -> Any:
+    if isinstance(result, Results):
+        return {name: result.report[name] for name in ("run", "explainers") if name in result.report}
+    return {}
+
+
+def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every decision once, with the sections that explain it."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for section in told:
+        for item in section["items"]:
+            if item["decision"] is None:
+                continue
+            row = {name: item.get(name) for name in ("name", "decision", "score", "unit", "threshold")}
+            key = tuple({**row, "score": f"{row['score']:.5g}"}.values())  # methods differ in the last bits
+            by = found.setdefault(key, {**row, "explained_by": []})["explained_by"]
+            by.append({"section": section["id"], "method": section["method"]})
+    return list(found.values())
+
+
+# ---- networks and seeds ---------------------------------------------------------------------------------------------
+
+
+def _fingerprints(recipe: Any) -> Iterator[tuple[str, str]]:
+    """What is said of every network in a recipe, and its fingerprint."""
+    if isinstance(recipe, Mapping):
+        if isinstance(recipe.get("fingerprint"), str):
+            words = (recipe.get(name) for name in ("model", "network", "denoiser", "decision"))
+            yield next((str(word) for word in words if isinstance(word, str)), "network"), recipe["fingerprint"]
+        for value in recipe.values():
+            yield from _fingerprints(value)
+    elif isinstance(recipe, Sequence) and not isinstance(recipe, str):
+        for value in recipe:
+            yield from _fingerprints(value)
+
+
+def _seeds(recipe: Any) -> list[int]:
+    """Every seed in a recipe, once."""
+    found: dict[int, None] = {}
+    if isinstance(recipe, Mapping):
+        for name, value in recipe.items():
+            if name in ("seed", "config seed") and isinstance(value, int) and not isinstance(value, bool):
+                found[value] = None
+            found |= dict.fromkeys(_seeds(value))
+    return list(found)
+
+
+def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> None:
+    """Refuse class maps, pairs and bands of another network than the one that is said to have made them."""
+    if model is None:
+        return
+    own = model.model.fingerprint
+    for section in told:
+        made = section["recipe"].get("fingerprint") if isinstance(section["recipe"], Mapping) else None
+        if isinstance(made, str) and made != own:
+            raise ValueError(
+                f"{section['heading']!r} was made with a network of fingerprint {made}, the model given has {own}; "
+                "give the network that made the results, or leave model out"
+            )
+
+
+def _networks(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> list[dict[str, Any]]:
+    """Every network that made a result: what it is called, its fingerprint, and what is known of it."""
+    found: dict[str, dict[str, Any]] = {}
+    if model is not None:
+        found[model.model.fingerprint] = {"name": repr(model.model), **_described(model), "sections": []}
+    for section in told:
+        for name, fingerprint in _fingerprints(section["recipe"]):
+            held = found.setdefault(fingerprint, {"name": name, "input": None, "parameters": None, "sections": []})
+            held.setdefault("people", None)
+            if section["id"] not in held["sections"]:
+                held["sections"].append(section["id"])
+    return [{"fingerprint": fingerprint, **held} for fingerprint, held in found.items()]
+
+
+def _described(model: FaceModel | Gallery) -> dict[str, Any]:
+    network = model.model
+    spec = network.spec
+    return {
+        "parameters": sum(int(p.numel()) for p in network.net.parameters()),
+        "input": {
+            "height": spec.height_width[0],
+            "width": spec.height_width[1],
+            "channels": spec.channels,
+            "mean": plain(spec.mean),
+            "std": plain(spec.std),
+            "range": spec.range,
+            "crop": list(spec.crop),
+        },
+        "people": len(model) if isinstance(model, Gallery) else None,
+    }
+
+
+def _regions(page: Page) -> list[dict[str, Any]]:
+    if page.masks is None:
+        return []
+    return [{"region": name, "area": finite(mask.double().mean())} for name, mask in page.masks.items()]

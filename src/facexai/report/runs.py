@@ -1,0 +1,171 @@
+"""What the commands wrote, as sections of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facexai import evaluate
+from facexai.report.kinds import findings
+from facexai.report.section import Section
+from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
+
+Photo = Callable[[str], Tensor | None]
+"""A photo (3, H, W) by its name, as the network wants it; None where there is none."""
+
+Sections = dict[str, Section]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a command of facexai wrote this folder."""
+    return path.is_dir() and any((path / name).is_file() for name in _READERS)
+
+
+def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
+    """The sections of everything that commands wrote into a folder.
+
+    Args:
+        folder: of ``explain``, ``compare``, ``frequency``, ``counterfactual``, ``audit``, ``verify`` or ``evaluate``.
+        photo: gives the photos, which commands do not keep.
+        items: most items to show.
+
+    Raises:
+        ValueError: no such folder, or damaged files.
+        FileNotFoundError: a file that the folder's report names is gone.
+    """
+    found: Sections = {}
+    for name, reader in _READERS.items():
+        if (folder / name).is_file():
+            try:
+                for heading, section in reader(folder, _json(folder / name), photo, items):
+                    found[heading] = section
+            except (KeyError, TypeError, IndexError, AttributeError) as error:
+                raise ValueError(
+                    f"{folder / name} is not what facexai writes ({type(error).__name__}: {error})"
+                ) from error
+    if not found:
+        raise ValueError(f"{folder} holds none of {', '.join(_READERS)}; give a folder that a command wrote")
+    return found
+
+
+def threshold_of(folder: Path) -> tuple[float, str] | None:
+    """The threshold that ``facexai verify`` or ``facexai audit`` found in a folder, and where it is from."""
+    for name, told in (("verify.json", "pairs"), ("audit.json", "pairs_of_one_group")):
+        if (folder / name).is_file():
+            record = _json(folder / name)
+            value = record.get("threshold")
+            if isinstance(value, int | float):
+                rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
+                return float(value), f"{name}: rule {rule}, {told.replace('_', ' ')} {record.get(told)}"
+    return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
+    return found
+
+
+def _answer(folder: Path, name: str, kind: type) -> Any:
+    """A saved answer of a folder; names come from a file, so they must not lead out of it."""
+    if Path(name).name != name or not name.endswith(".npz"):
+        raise ValueError(f"{folder}: expected the name of a file .npz, got {name!r:.80}")
+    answer = load(folder / name)
+    if not isinstance(answer, kind):
+        raise ValueError(f"{folder / name}: expected a {kind.__name__}, got a {type(answer).__name__}")
+    return answer
+
+
+# ---- one for each command -------------------------------------------------------------------------------------------
+
+
+def _explained(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    rows = list(record["explained"])[:items]
+    whys = [_answer(folder, next(f for f in row["files"] if f.endswith(".npz")), Saliency) for row in rows]
+    if whys:
+        names = [str(row["image"]) for row in rows]
+        yield "Why this person?", Section(_joined(whys), names=names, images=[photo(name) for name in names])
+
+
+def _joined(whys: Sequence[Saliency]) -> Saliency:
+    first, arrays = whys[0], ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant")
+    if any(dict(why.recipe) != dict(first.recipe) or why.size != first.size for why in whys):
+        raise ValueError("the maps of this folder were made by different recipes; report them one by one")
+    held: dict[str, Any] = {
+        name: None if getattr(first, name) is None else torch.cat([getattr(why, name) for why in whys])
+        for name in arrays
+    }
+    return Saliency(**held, size=first.size, names=first.names, recipe=first.recipe)
+
+
+def _compared(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    names = (str(record["first"]), str(record["second"]))
+    why = _answer(folder, "compare.npz", PairSaliency)
+    yield "Why do these two match, or not?", Section(why, names=[names], images=[_both(photo, names)])
+
+
+def _both(photo: Photo, names: tuple[str, str]) -> Tensor | None:
+    pair = [image for name in names if (image := photo(name)) is not None]
+    return torch.stack(pair) if len(pair) == 2 else None
+
+
+def _frequencies(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    names = (str(record["first"]), str(record["second"]))
+    heat = _answer(folder, "frequency.npz", FrequencyHeat)
+    yield "Which frequencies decide", Section(heat, names=[names], images=[_both(photo, names)])
+
+
+def _edited(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    found = _answer(folder, "counterfactual.npz", Counterfactual)
+    yield "What would have to change", Section(found, names=[str(row["image"]) for row in record["images"]])
+
+
+def _audited(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    yield "Groups of people", Section({**findings.groups_told(dict(record)), "recipe": record["recipe"]})
+    if (folder / "frequency.npz").is_file():
+        heat = _answer(folder, "frequency.npz", FrequencyHeat)
+        mean = "The mean of all pairs stands above; single pairs are not named."
+        yield "Which frequencies decide, over all pairs", Section(heat, note=mean)
+
+
+def _verified(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    told = {name: record[name] for name in ("model", "pairs", "images", "rule") if name in record}
+    yield "Error rates", Section({**findings.roc_told(dict(record)), "recipe": told})
+
+
+def _measured(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+    run = {name: record[name] for name in ("run", "explainers") if name in record}
+    rows, panels = record["table"], record.get("panels") or _panels(record["table"])
+    yield "Are the maps true?", Section({**findings.table_told(rows, panels, {}, record), "recipe": run})
+    if record["unit"] == "photo":
+        some = evaluate.examples(folder, items)
+        wrong = sum(bool(w) and w != p for w, p in zip(some.identities, some.saliency.names or (), strict=True))
+        note = f"Wrong decisions come first, then the lowest scores; {wrong} of those shown are wrong."
+        names = [f"{n} ({who})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
+        images = [photo(name) for name in some.names]
+        yield "Why this person?", Section(some.saliency, some.measured, names, images, note)
+
+
+def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns that have intervals."""
+    return {name: name for name in rows[0] if f"{name} interval" in rows[0]}
+
+
+_READERS: dict[str, Callable[[Path, Mapping[str, Any], Photo, int], Iterator[tuple[str, Section]]]] = {
+    "results.json": _measured,
+    "explanations.json": _explained,
+    "compare.json": _compared,
+    "audit.json": _audited,
+    "frequency.json": _frequencies,
+    "counterfactual.json": _edited,
+    "verify.json": _verified,
+}

@@ -1,0 +1,226 @@
+"""``facexai report``: from photos, and from what the other commands wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import ownmodel
+import pytest
+import torch
+
+from facexai import SDD, HiResCAM, evaluate, images, metrics, report
+from facexai.cli import main
+from facexai.evaluate import Config
+
+PEOPLE = ("ann", "bo", "cy", "di")
+OWN = ["--model", "ownmodel:make_small"]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:a map of pair"),
+    pytest.mark.filterwarnings("ignore:. rivals asked for"),
+    pytest.mark.filterwarnings("ignore:PairCAM has only"),
+    pytest.mark.filterwarnings("ignore:FAR .* cannot be resolved"),
+]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Four people of four photos each, as the small network wants them."""
+    folder, drawn = tmp_path_factory.mktemp("photos"), torch.Generator().manual_seed(0)
+    for name in PEOPLE:
+        base = torch.rand(3, 20, 20, generator=drawn)
+        (folder / name).mkdir()
+        for k in range(4):
+            noisy = (base + 0.5 * torch.rand(3, 20, 20, generator=drawn) - 0.25).clamp(0, 1)
+            images.save(noisy, folder / name / f"{name}{k}.png")
+    rows = [f"{a}/{a}{i}.png,{b}/{b}{i + 1}.png,{int(a == b)}" for a in PEOPLE for b in PEOPLE for i in (0, 2)]
+    (folder / "pairs.csv").write_text("first,second,same\n" + "\n".join(rows) + "\n")
+    labels = [f"{a}/{a}{k}.png,{'x' if a in PEOPLE[:2] else 'y'},{a}" for a in PEOPLE for k in range(4)]
+    (folder / "groups.csv").write_text("image,group,identity\n" + "\n".join(labels) + "\n")
+    (folder / "audit.toml").write_text(
+        'pairs = "pairs.csv"\ngroups = "groups.csv"\nmodel = "ownmodel:make_small"\nwidth = 5.0\ndraws = 99\n'
+    )
+    return folder
+
+
+def made(out: Path) -> dict:
+    record = json.loads((out / "report.json").read_text("utf-8"))
+    jsonschema.validate(record, report.schema())
+    assert (out / "report.html").read_text("utf-8").count("<h2") >= 4
+    return record
+
+
+def kinds(record: dict) -> list[str]:
+    return [section["kind"] for section in record["sections"]]
+
+
+def test_photos_and_a_gallery_make_a_report_with_controls(photos, tmp_path, capsys):
+    probes = [str(photos / "ann" / "ann3.png"), str(photos / "bo" / "bo3.png")]
+    command = ["report", *probes, "--gallery", str(photos), "--out", str(tmp_path / "out"), *OWN]
+    assert main([*command, "--threshold", "0.5", "--threshold-source", "a guess"]) == 0
+    record = made(tmp_path / "out")
+    assert kinds(record) == ["classes", "frequency", "pairs"]
+    assert record["threshold"] == {"value": 0.5, "source": "a guess"}
+    who, _, pairs = record["sections"]
+    assert [item["name"] for item in who["items"]] == ["ann3.png", "bo3.png"]
+    for item in who["items"]:
+        assert len(item["controls"]) == 4
+        assert {row["name"] for row in item["controls"][0]["rows"]} >= {
+            "this map",
+            "random place",
+            "centre of the picture",
+        }
+        assert item["regions"]
+    assert all(item["matches"] and item["controls"] for item in pairs["items"])
+    assert str(photos) not in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "3 sections" in capsys.readouterr().out
+
+
+def test_the_reports_numbers_are_those_of_the_methods(photos, tmp_path):
+    probe = photos / "cy" / "cy3.png"
+    assert main(["report", str(probe), "--gallery", str(photos), "--out", str(tmp_path / "out"), *OWN]) == 0
+    (item,) = made(tmp_path / "out")["sections"][0]["items"]
+    model = ownmodel.make_small()
+    people = model.gallery(photos, scale="calibrated")
+    face = images.load(probe)
+    assert item["decision"] == people.names[int(people.logits(face).argmax())]
+    assert item["score"] == pytest.approx(float(people.logits(face).max()), rel=1e-5)
+    why = SDD(HiResCAM(people), rivals=3)(face)
+    drop = metrics.deletion(people, face, why)
+    assert item["controls"][0]["rows"][0]["value"] == pytest.approx(drop.drop, rel=1e-4, abs=1e-6)
+    told = np.array(item["views"][0]["cells"])
+    np.testing.assert_allclose(told, why.cells[0].numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_two_photos_make_a_report_about_a_pair(photos, tmp_path):
+    pair = [str(photos / "ann" / "ann0.png"), str(photos / "ann" / "ann1.png")]
+    assert main(["report", *pair, "--out", str(tmp_path / "out"), *OWN]) == 0
+    assert kinds(made(tmp_path / "out")) == ["pairs", "pairs", "frequency"]
+    assert main(["report", *pair, "--threshold", "0.2", "--out", str(tmp_path / "more"), *OWN]) == 0
+    record = made(tmp_path / "more")
+    assert kinds(record) == ["pairs", "pairs", "pairs", "frequency"]
+    assert [len(row["explained_by"]) for row in record["decisions"]] == [3]
+
+
+@pytest.fixture(scope="module")
+def runs(photos, tmp_path_factory) -> Path:
+    """A folder for each command."""
+    out = tmp_path_factory.mktemp("runs")
+    ann = [str(photos / "ann" / f"ann{k}.png") for k in range(3)]
+    for command in (
+        ["explain", *ann, "--gallery", str(photos), "--out", str(out / "explain"), *OWN],
+        ["compare", *ann[:2], "--method", "paircam", "--threshold", "0.3", "--out", str(out / "compare"), *OWN],
+        ["frequency", *ann[:2], "--width", "4", "--out", str(out / "frequency"), *OWN],
+        ["verify", str(photos / "pairs.csv"), "--out", str(out / "verify"), *OWN],
+        ["audit", str(photos / "audit.toml"), "--out", str(out / "audit")],
+        ["counterfactual", "--out", str(out / "counterfactual"), "--scales", "8"],
+    ):
+        assert main(command) == 0, command[0]
+    config = Config("people", explainers=("sdd",), metrics=("deletion", "retention", "insertion"), enrol=2, steps=3)
+    shutil.copytree(photos, out / "people", ignore=shutil.ignore_patterns("*.csv", "*.toml"))
+    evaluate.run(config, out / "evaluate", base=out, model=ownmodel.make_small())
+    return out
+
+
+def test_folders_of_all_commands_make_one_report(runs, photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "flat")
+    for path in list((tmp_path / "flat").glob("*/*.png")):
+        shutil.copy(path, tmp_path / "flat" / path.name)
+    names = ("explain", "compare", "frequency", "verify", "audit", "counterfactual", "evaluate")
+    folders = [str(runs / name) for name in names]
+    command = ["report", *folders, "--out", str(tmp_path / "out"), "--photos", str(tmp_path / "flat"), *OWN]
+    assert main(command) == 0, capsys.readouterr().err
+    record = made(tmp_path / "out")
+    wanted = ["classes", "pairs", "frequency", "roc", "groups", "frequency", "counterfactuals", "table", "classes"]
+    assert kinds(record) == wanted
+    by = dict(zip(wanted, record["sections"], strict=False))
+    assert all(item["views"][0]["photo"] for item in record["sections"][0]["items"])
+    assert by["pairs"]["items"][0]["sides"][0]["view"]["photo"]
+    found = json.loads((runs / "verify" / "verify.json").read_text())
+    assert record["threshold"] == {
+        "value": found["threshold"],
+        "source": "verify.json: rule eer, pairs pairs.csv",
+    }
+    assert by["roc"]["auc"] == found["auc"]
+    groups = json.loads((runs / "audit" / "audit.json").read_text())
+    for row in by["groups"]["groups"]:
+        assert row["fmr"] == groups["rates"][row["name"]]["fmr"]
+        assert row["fnmr"] == groups["rates"][row["name"]]["fnmr"]
+    assert by["groups"]["distances"][0]["value"] == groups["distances"][0]["value"]
+    assert any(network["fingerprint"] == ownmodel.make_small().fingerprint for network in record["networks"])
+
+
+def test_examples_of_a_run_are_its_own_numbers(runs):
+    found = json.loads((runs / "evaluate" / "results.json").read_text())
+    some = evaluate.examples(runs / "evaluate", 3)
+    assert len(some.saliency) == len(some.names) == 3
+    every = evaluate.examples(runs / "evaluate", 100)
+    assert len(every.names) == found["counts"]["measured"] == 8
+    drops = {one.recipe["scheme"]: one for one in every.measured}
+    own = next(row for row in found["details"]["sdd"]["deletion"] if row["map"] == "own")
+    assert drops["deletion"].drop == pytest.approx(own["drop"])
+    right = [not who or who == name for who, name in zip(every.identities, every.saliency.names, strict=True)]
+    assert right == sorted(right)
+    model = ownmodel.make_small()
+    face = images.load(runs / "people" / every.names[0])
+    people = model.gallery({p: [runs / "people" / p / f"{p}{k}.png" for k in (0, 1)] for p in PEOPLE},
+                           scale=found["classifier"]["scale"])  # fmt: skip
+    assert every.saliency.name(0) == people.names[int(people.logits(face).argmax())]
+    assert float(every.saliency.scores[0]) == pytest.approx(float(people.logits(face).max()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.jpg", "--gallery", "."], "nowhere.jpg"),
+        (["{photos}"], "no folder that a command wrote"),
+        (["{photos}/ann/ann0.png"], "1 photos without --gallery"),
+        (["{runs}/explain", "--photos", "nowhere", *OWN], "is no folder"),
+        (["{runs}/explain", "--items", "0", *OWN], "--items of at least 1"),
+        (["{photos}/ann/ann0.png", "{photos}/ann/ann1.png", "--threshold-source", "x", *OWN], "without a threshold"),
+        (["{runs}/explain", "--model", "ownmodel:make"], "fingerprint"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_line(photos, runs, tmp_path, capsys, arguments, message):
+    asked = [part.format(photos=photos, runs=runs) for part in arguments]
+    assert main(["report", *asked, "--out", str(tmp_path / "out")]) == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("facexai")]
+    assert len(err) == 1
+    assert message in err[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_runs_are_refused(runs, tmp_path, capsys):
+    for name, file, content in (
+        ("explain", "explanations.json", "{"),
+        ("explain", "explanations.json", '{"explained": [{"image": "a", "files": ["../../x.npz"]}]}'),
+        ("explain", "explanations.json", '{"explained": [{}]}'),
+        ("compare", "compare.npz", "broken"),
+        ("audit", "audit.json", '{"groups": ["a"]}'),
+        ("evaluate", "items.csv", "image\nx\n"),
+        ("evaluate", "results.json", "[]"),
+    ):
+        copy = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(runs / name, copy)
+        (copy / file).write_text(content)
+        assert main(["report", str(copy), "--out", str(tmp_path / "out"), *OWN]) == 2, (name, content)
+        err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("facexai report:")]
+        assert len(err) == 1, err
+        assert not (tmp_path / "out").exists()
+
+
+def test_names_in_a_run_do_not_lead_out_of_the_folder_of_photos(runs, photos, tmp_path):
+    copy = tmp_path / "explain"
+    shutil.copytree(runs / "explain", copy)
+    record = json.loads((copy / "explanations.json").read_text())
+    (tmp_path / "secret.png").write_bytes((photos / "ann" / "ann0.png").read_bytes())
+    (tmp_path / "inside").mkdir()
+    for row in record["explained"]:
+        row["image"] = "../secret.png"
+    (copy / "explanations.json").write_text(json.dumps(record))
+    assert main(["report", str(copy), "--photos", str(tmp_path / "inside"), "--out", str(tmp_path / "out"), *OWN]) == 0
+    assert all(item["views"][0]["photo"] is None for item in made(tmp_path / "out")["sections"][0]["items"])

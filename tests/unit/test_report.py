@@ -1,0 +1,453 @@
+"""Reports: the record, its schema, regions and sentences, and a page that shows nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from nets import FlatNet, shaken
+
+from facexai import (
+    CAM,
+    SDD,
+    CorrRISE,
+    Counterfactual,
+    FaceModel,
+    FrequencyHeat,
+    FrequencyHeatPlot,
+    HiResCAM,
+    InputSpec,
+    PairCAM,
+    metrics,
+    report,
+)
+from facexai.report import charts
+from facexai.report.regions import REGIONS, regions, sentences, shares
+
+HOSTILE = '<script>window.hacked=1</script>"><img src=x onerror=alert(1)>{{ 7*7 }}</script>'
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return FaceModel(shaken(FlatNet()), "arcface")
+
+
+@pytest.fixture(scope="module")
+def people(model):
+    return model.gallery(
+        {HOSTILE: torch.rand(1, 3, 112, 112), "bo": torch.rand(1, 3, 112, 112), "cy": torch.rand(1, 3, 112, 112)}
+    )
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+
+
+def edits():
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    edited = images.clone()
+    edited[:, :, 8:16, 8:16] = 0.5
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[:, 8:16, 8:16] = True
+    recipe = {"method": "FastDiME (fastdime)", "seed": 3, "denoiser": {"denoiser": "a", "fingerprint": "f" * 16}}
+    rows = (torch.tensor([2.0, 1.0]), torch.tensor([-1.5, 0.5]), torch.tensor([True, False]), torch.tensor([8.0, 15.0]))
+    return Counterfactual(images, edited, masks, *rows, torch.tensor([60, 180]), torch.randn(2, 60), recipe)
+
+
+def group_findings():
+    rng = np.random.default_rng(0)
+    heat = FrequencyHeat(
+        torch.from_numpy(rng.random((40, 12))),
+        torch.arange(13.0),
+        torch.ones(40, 12),
+        torch.from_numpy(rng.random(40)),
+        (112, 112),
+        0.69,
+    )
+    people = [f"{i % 2}-{i // 4}" for i in range(40)]
+    same = [i % 4 < 2 for i in range(40)]
+    return metrics.bias(heat, [HOSTILE, "others"] * 20, identities=people, same=same, draws=99)
+
+
+@pytest.fixture(scope="module")
+def everything(model, people, faces):
+    why = SDD(HiResCAM(people), rivals=2)(faces)
+    first, second = faces[:2], faces[1:]
+    pair = PairCAM(model, threshold=0.2)(first, second)
+    protocol = metrics.Protocol(pairs="all", threshold=0.2, steps=4)
+    rng = np.random.default_rng(1)
+    roc = metrics.roc(np.r_[rng.normal(0.6, 0.2, 50), rng.normal(0.1, 0.2, 150)], [True] * 50 + [False] * 150)
+    found = edits()
+
+    def decision(images):
+        return images.mean((1, 2, 3))
+
+    return report.build(
+        {
+            HOSTILE: report.Section(
+                why,
+                [metrics.deletion(people, faces, why), metrics.insertion(people, faces, why, steps=3)],
+                [HOSTILE, "b.jpg", "c.jpg"],
+                note=HOSTILE,
+            ),
+            "exact": CAM(people)(faces),
+            "pairs": report.Section(
+                pair,
+                [metrics.verification_deletion(model, first, second, pair, [True, False], protocol)],
+                [(HOSTILE, "b.jpg"), ("b.jpg", "c.jpg")],
+            ),
+            "everybody": CorrRISE(model, count=20).against(people)(faces),
+            "bands": FrequencyHeatPlot(model, masked="both", width=16.0)(first, second),
+            "classes of bands": FrequencyHeatPlot(people, width=16.0)(faces),
+            "edits": found,
+            "shortcut": metrics.shortcut_audit(decision, found.images, found.counterfactuals, no_op=found.images),
+            "groups": group_findings(),
+            "rates": roc,
+            "table": metrics.faithfulness({"SDD": why}, people, faces, steps=0),
+        },
+        model=people,
+        title=HOSTILE,
+        threshold=0.2,
+        threshold_source=HOSTILE,
+        made="2026-01-02T03:04:05+00:00",
+    )
+
+
+# ---- the record -----------------------------------------------------------------------------------------------------
+
+
+def test_the_record_is_what_the_schema_says(everything):
+    jsonschema.Draft202012Validator.check_schema(report.schema())
+    jsonschema.validate(everything.record, report.schema())
+    kinds = {section["kind"] for section in everything.record["sections"]}
+    assert kinds == {"classes", "pairs", "frequency", "counterfactuals", "shortcut", "groups", "roc", "table"}
+
+
+def test_the_schema_refuses_what_is_not_in_it(everything):
+    for change in ({"format": 2}, {"more": 1}, {"decisions": [{"name": "x"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**everything.record, **change}, report.schema())
+
+
+def test_networks_seeds_and_limits_are_told(everything, people):
+    record = everything.record
+    own = record["networks"][0]
+    assert own["fingerprint"] == people.model.fingerprint
+    assert own["people"] == 3
+    assert own["input"]["height"] == 112
+    assert own["parameters"] == sum(p.numel() for p in people.model.net.parameters())
+    assert any(n["fingerprint"] == "f" * 16 for n in record["networks"])
+    assert {(row["heading"], row["seed"]) for row in record["seeds"]} >= {("edits", 3), ("everybody", 0), ("groups", 0)}
+    about = {one["about"] for one in record["limits"]}
+    assert {
+        "SDD",
+        "HiResCAM",
+        "CAM",
+        "PairCAM",
+        "CorrRISE",
+        "FrequencyHeatPlot",
+        "FastDiME",
+        "groups",
+        "rates",
+    } <= about
+    assert record["threshold"] == {"value": 0.2, "source": HOSTILE}
+
+
+def test_decisions_stand_once_with_all_that_explain_them(everything):
+    rows = everything.record["decisions"]
+    assert len({json.dumps([row[k] for k in ("name", "decision", "score", "unit")]) for row in rows}) == len(rows)
+    changed = [row["decision"] for row in rows if row["unit"] == "logit" and row["name"].startswith("image")]
+    assert changed == ["changed", "not changed"]
+
+
+def test_item_controls_are_the_metrics_own_numbers(model, people, faces):
+    why = CAM(people)(faces)
+    drop = metrics.deletion(people, faces, why)
+    (section,) = report.build({"why": report.Section(why, [drop])}).record["sections"]
+    for n, item in enumerate(section["items"]):
+        one, score = item["controls"]
+        assert score["rows"][0]["value"] == pytest.approx(drop.score.values[n])
+        assert [row["value"] for row in one["rows"]] == [
+            pytest.approx(m.probability.values[n]) for m in (drop, *drop.controls.values())
+        ]
+        beaten = [row["name"] for row in one["rows"][1:] if one["rows"][0]["value"] <= row["value"]]
+        assert ("better than every control" in one["sentence"]) == (not beaten)
+        assert all(name in one["sentence"] for name in beaten)
+    over, _ = section["measured"]
+    assert over["rows"][0]["value"] == pytest.approx(drop.drop)
+    assert over["rows"][1]["p"] == pytest.approx(drop.p_value("random"))
+
+
+def test_matches_are_the_largest_of_the_table(model, faces):
+    why = PairCAM(model)(faces[:1], faces[1:2])
+    (section,) = report.build(why).record["sections"]
+    first, second = section["items"][0]["matches"]
+    h, w = why.table.shape[1:3]
+    flat = why.table[0].reshape(h * w, h * w)
+    for cell in range(h * w):
+        for held, row in ((first[cell], flat[cell]), (second[cell], flat[:, cell])):
+            best = row.argsort(descending=True)[: len(held)].tolist()
+            assert [int(partner) for partner, _ in held] == best or len(set(row.tolist())) < len(row)
+            assert all(value == pytest.approx(float(row[int(partner)]), rel=1e-3) for partner, value in held)
+
+
+def test_maps_with_a_value_per_pixel_are_told_as_block_means(model, faces):
+    why = CorrRISE(model, count=30)(faces[:1], faces[1:2])
+    (section,) = report.build(why).record["sections"]
+    view = section["items"][0]["sides"][0]["view"]
+    cells = torch.tensor(view["cells"])
+    assert cells.shape == (32, 32)
+    assert "means over blocks" in view["note"]
+    mean = torch.nn.functional.adaptive_avg_pool2d(why.cells[0, 0][None, None].float(), 32)[0, 0]
+    torch.testing.assert_close(cells, mean, rtol=1e-3, atol=1e-6)
+
+
+def test_the_same_results_make_the_same_report(people, faces):
+    def made():
+        return report.build(CAM(people)(faces), model=people, made="2026-01-02T03:04:05+00:00")
+
+    first, second = made(), made()
+    assert first.html == second.html
+    assert json.dumps(first.record) == json.dumps(second.record)
+
+
+def test_more_items_than_asked_for_are_counted_not_drawn(people, faces):
+    made = report.build(CAM(people)(faces), items=1)
+    (section,) = made.record["sections"]
+    assert (len(section["items"]), section["of"]) == (1, 3)
+    assert "1 of 3 are shown" in made.html
+
+
+# ---- regions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["arcface", "dlib", "facenet-pytorch", "mobilefacenet"])
+def test_regions_are_a_partition(name):
+    masks = regions(InputSpec.of(name))
+    assert tuple(masks) == REGIONS
+    assert torch.stack(list(masks.values())).sum(0).eq(1).all()
+    assert all(mask.any() for mask in masks.values())
+
+
+def test_regions_hold_the_landmarks():
+    from facexai.images import template
+
+    for name in ("arcface", "dlib", "mobilefacenet"):
+        spec = InputSpec.of(name)
+        masks, points = regions(spec), template(spec).round().astype(int)
+        where = ("eyes and brows", "eyes and brows", "nose", "mouth", "mouth")
+        for region, (x, y) in zip(where, points, strict=True):
+            assert masks[region][y, x], (name, region)
+
+
+@given(st.integers(0, 10_000))
+def test_shares_of_all_regions_add_up_to_one(seed):
+    values = torch.randn(112, 112, generator=torch.Generator().manual_seed(seed))
+    rows = shares(values, regions(InputSpec(112)))
+    for kind in ("area", "for", "against"):
+        assert sum(row[kind] for row in rows) == pytest.approx(1, abs=1e-6)
+
+
+def test_sentences_say_the_measured_shares_and_nothing_else():
+    masks = regions(InputSpec(112))
+    rows = shares(masks["mouth"].float(), masks)
+    assert sentences(rows, "what speaks for Ann") == [
+        f"Of what speaks for Ann, 100 % lies on the mouth, where an even map would have {100 * rows[2]['area']:.0f} %.",
+        "0 % lies around the face, on hair, ears, clothes and background.",
+    ]
+    assert sentences(rows, "what speaks against", "against") == []
+    assert sentences(shares(torch.zeros(112, 112), masks), "nothing") == []
+
+
+def test_without_a_model_nothing_is_said_about_regions(people, faces):
+    (section,) = report.build(CAM(people)(faces)).record["sections"]
+    assert section["items"][0]["regions"] == []
+    assert section["items"][0]["sentences"] == []
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+class Shown(HTMLParser):
+    """Visible text outside of numbers, the numbers, and what a page must not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.values: list[float] = []
+        self.within: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+
+    def handle_starttag(self, tag, attrs):
+        held = dict(attrs)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag == "data":
+            self.values.append(float(held["value"]))
+        if "data-value" in held:
+            self.values.append(float(held["data-value"]))
+        if tag not in ("meta", "img", "input", "path", "rect"):
+            self.within.append("number" if tag == "data" or "data-value" in held else tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        if tag not in ("meta", "img", "input", "path", "rect"):
+            self.within.pop()
+
+    def handle_data(self, text):
+        if not {"script", "style", "number"} & set(self.within):
+            self.text.append(text)
+
+
+def shown(page: str) -> Shown:
+    parser = Shown()
+    parser.feed(page)
+    return parser
+
+
+def numbers_of(value):
+    if isinstance(value, dict):
+        for held in value.values():
+            yield from numbers_of(held)
+    elif isinstance(value, list):
+        for held in value:
+            yield from numbers_of(held)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)
+
+
+def strings_of(value):
+    if isinstance(value, dict):
+        for name, held in value.items():
+            yield str(name)
+            yield from strings_of(held)
+    elif isinstance(value, list):
+        for held in value:
+            yield from strings_of(held)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_the_record_holds_every_number_that_the_page_shows(everything):
+    page, record = shown(everything.html), everything.record
+    assert len(page.values) > 400
+    assert set(page.values) <= set(numbers_of(record))
+    token = re.compile(r"\d[\d.,]*\d|\d")
+    allowed = {t for text in strings_of(record) for t in token.findall(text)} | {"95"}  # of "intervals of 95 %"
+    plain = {k: v for k, v in record.items() if k != "sections"} | {"r": [s["recipe"] for s in record["sections"]]}
+    plain["of"] = [[s["of"], len(s["items"])] for s in record["sections"]]
+    for value in numbers_of(plain):
+        allowed |= {f"{value:g}", repr(value), str(int(value)), *token.findall(json.dumps(value))}
+    for section in record["sections"]:
+        for view in (v for item in section["items"] for v in item.get("views", ())):
+            allowed |= set(token.findall(view["title"]))
+    for text in page.text:
+        for found in token.findall(text):
+            tips = "cycles per face:" in text  # the tip of a bar says its band, which stands in the table too
+            assert found in allowed or tips, (found, text)
+
+
+def test_the_page_and_the_file_hold_the_same_record(everything, tmp_path):
+    everything.save(tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    inside = re.search(r'<script type="application/json" id="record">(.*?)</script>', page, re.S).group(1)
+    assert json.loads(inside) == json.loads((tmp_path / "out" / "report.json").read_text("utf-8")) == everything.record
+
+
+def test_the_page_stands_alone(everything):
+    page = everything.html
+    assert not re.search(r"https?://", page.replace("http-equiv", ""))
+    for tag, name, value in shown(page).attributes:
+        assert not name.startswith("on"), (tag, name)
+        assert name != "style", (tag, value)
+        if name in ("src", "href"):
+            assert value.startswith(("data:image/png;base64,", "#")), (tag, value[:40])
+    assert page.count("<script") == 2
+    policy = next(v for tag, name, v in shown(page).attributes if (tag, name) == ("meta", "content") and "src" in v)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_hostile_names_are_text(everything):
+    page = everything.html
+    assert "<script>window" not in page
+    assert "<img src=x" not in page
+    assert "{{ 7*7 }}" in page
+    assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in page
+
+
+def test_every_picture_and_chart_has_words(everything):
+    page = shown(everything.html)
+    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert len(images) == sum(1 for tag, name, _ in page.attributes if (tag, name) == ("img", "src"))
+    assert sum(bool(value) for value in images) > 20
+    labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert labels
+    assert all(labels)
+
+
+def test_it_draws_itself_in_a_notebook(everything, monkeypatch):
+    drawn = everything._repr_html_()
+    assert drawn.startswith("<iframe")
+    assert "<script>" not in drawn
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    assert "facexai[report]" in everything._repr_html_()
+    with pytest.raises(ImportError, match=r"facexai\[report\]"):
+        _ = everything.html
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_belong_is_refused(model, people, faces):
+    why = CAM(people)(faces)
+    with pytest.raises(ValueError, match="at least one result"):
+        report.build([])
+    with pytest.raises(TypeError, match="expected a result of facexai"):
+        report.build({"odd": object()})
+    with pytest.raises(ValueError, match="a name for each of the 3 items, got 1"):
+        report.build(report.Section(why, names=["a"]))
+    other = metrics.deletion(people, faces[:2], CAM(people)(faces[:2]))
+    with pytest.raises(ValueError, match="measurements of the 3 items"):
+        report.build(report.Section(why, [other]))
+    with pytest.raises(TypeError, match=r"metrics\.deletion"):
+        report.build(report.Section(why, ["deletion"]))
+    torch.manual_seed(5)
+    stranger = FaceModel(shaken(FlatNet()), "arcface")
+    with pytest.raises(ValueError, match="fingerprint"):
+        report.build(why, model=stranger)
+    with pytest.raises(ValueError, match="without a threshold"):
+        report.build(why, threshold_source="EER")
+    with pytest.raises(ValueError, match="items of at least 1"):
+        report.build(why, items=0)
+
+
+def test_nothing_is_half_written(everything, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError):
+        everything.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# ---- charts ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
+def test_bars_are_as_long_as_their_numbers(values):
+    rows = [{"name": f"n{k}", "value": v, "control": False} for k, v in enumerate(values)]
+    widths = [float(w) for w in re.findall(r'width="([\d.]+)" height="16"', str(charts.bars(rows, "x")))]
+    longest = max(abs(v) for v in values)
+    for width, value in zip(widths, values, strict=True):
+        if longest:
+            assert width <= 480
+            assert abs(width / max(widths) - abs(value) / longest) < 0.02 or width == 1
