@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai.evaluate.found import of_rows
+from facexai.evaluate.methods import label as named
 from facexai.results import Saliency
 from facexai.store import Store
 
@@ -56,7 +57,7 @@ def examples(folder: str | Path, count: int) -> Examples:
         raise ValueError(f"{folder}: examples are of runs about people, this one is about {report['unit']}s")
     try:
         chosen, rows = _chosen(folder / "items.csv", count)
-        store, label = Store(folder / "shards"), next(iter(report["explainers"]))
+        store, label = Store(folder / "shards"), named(report["run"]["config explainers"][0])
         asked = bool(list(store.folder.glob("measure-*.safetensors")))
         items = _items(store, "measure" if asked else "maps")[chosen]
         held = _rows(store, "maps", items, [f"{label}: cells", "scores"])
@@ -71,7 +72,7 @@ def examples(folder: str | Path, count: int) -> Examples:
         )
         measured = _measured(store, label, items, report) if asked else []
         return Examples([row["image"] for row in rows], [row["identity"] for row in rows], saliency, measured)
-    except (KeyError, IndexError, TypeError, AttributeError, StopIteration, csv.Error) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, csv.Error) as error:
         raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); start it again") from error
 
 

@@ -77,7 +77,8 @@ def written(
     manifest = {name: value for name, value in manifest.items() if name != "shard"}
     details = {label: {metric: one.rows() for metric, one in found.items()} for label, found in measured.items()}
     counts = {**counts, "unreadable": len(failed)}
-    report = {**about, "counts": counts, "run": manifest, "table": list(table.rows), "details": details}
+    report = {**about, "counts": counts, "run": manifest, "table": list(table.rows), "panels": dict(table.panels)}
+    report["details"] = details
     made = Results(table, measured, report, maps, folder)
     lost = [[work.data.names[photo], failed[photo]] for photo in sorted(failed)]
     _write_csv(folder / "unreadable.csv", ["image", "reason"], lost)

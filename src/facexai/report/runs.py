@@ -152,7 +152,7 @@ def _measured(folder: Path, record: Mapping[str, Any], photo: Photo, items: int)
         note = f"Wrong decisions come first, then the lowest scores; {wrong} of those shown are wrong."
         names = [f"{n} ({who})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
         images = [photo(name) for name in some.names]
-        yield "Why this person?", Section(some.saliency, some.measured, names, images, note)
+        yield "Why this person?", Section(some.saliency, some.measured, names, images, note, sample=False)
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

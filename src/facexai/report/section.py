@@ -31,6 +31,7 @@ class Section:
         images: of the items, where the result does not hold them, as after loading: (N, 3, H, W), of pairs
             (P, 2, 3, H, W); or a list with None for each that is missing.
         note: a sentence of yours under the heading.
+        sample: False where the items were chosen, such as wrong decisions: then nothing is said about all of them.
     """
 
     result: Any
@@ -38,6 +39,7 @@ class Section:
     names: Sequence[Any] | None = None
     images: Tensor | Sequence[Tensor | None] | None = None
     note: str = ""
+    sample: bool = True
 
 
 @final

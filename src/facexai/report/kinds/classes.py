@@ -27,7 +27,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "question": QUESTION if why.rivals is None else AGAINST,
         "of": len(why),
         "items": items,
-        "measured": overall(section.measured),
+        "measured": overall(section.measured) if section.sample else [],
     }
 
 

@@ -29,7 +29,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "question": "What in each face speaks for the two being one person, and what against?",
         "of": len(why),
         "items": items,
-        "measured": overall(section.measured),
+        "measured": overall(section.measured) if section.sample else [],
     }
 
 
