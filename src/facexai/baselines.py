@@ -79,13 +79,16 @@ class Captum:
                 pixels = self._attribute(whole, images.detach().clone().requires_grad_(), chosen)
         values = at_least_float32(pixels.detach())
         cells = values.abs().amax(1) if self.method in _MAGNITUDE else values.sum(1)
-        scores = self.classifier.logits(images).gather(1, chosen[:, None])[:, 0]
+        logits = self.classifier.logits(images)
+        scores, predicted = logits.gather(1, chosen[:, None])[:, 0], logits.argmax(1)
         options = {name: str(value) for name, value in self.options.items()}
         layer = model.layer(self.layer or "auto") if self.method == "GuidedGradCam" else "pixels"
         recipe = {"method": f"captum {self.method}", "layer": layer, "flip": model.flip, **options}
+        if self.method in _MAGNITUDE:
+            recipe["unit"] = "magnitude of gradients"
         if isinstance(self.classifier, Gallery):
             recipe["similarity"] = "cosine"
-        why = saliency(self.classifier, cells, targets=chosen, scores=scores, recipe=recipe)
+        why = saliency(self.classifier, cells, targets=chosen, scores=scores, predicted=predicted, recipe=recipe)
         assert tuple(cells.shape[1:]) == model.spec.size
         return replace(why, images=images)
 

@@ -64,7 +64,7 @@ def test_photos_and_a_gallery_make_a_report_with_controls(photos, tmp_path, caps
     assert main([*command, "--threshold", "0.5", "--threshold-source", "a guess"]) == 0
     record = made(tmp_path / "out")
     assert kinds(record) == ["classes", "frequency", "pairs"]
-    assert record["threshold"] == {"value": 0.5, "source": "a guess"}
+    assert record["threshold"] == {"values": [0.5], "source": "a guess"}
     who, _, pairs = record["sections"]
     assert [item["name"] for item in who["items"]] == ["ann3.png", "bo3.png"]
     for item in who["items"]:
@@ -141,10 +141,7 @@ def test_folders_of_all_commands_make_one_report(runs, photos, tmp_path, capsys)
     assert all(item["views"][0]["photo"] for item in record["sections"][0]["items"])
     assert by["pairs"]["items"][0]["sides"][0]["view"]["photo"]
     found = json.loads((runs / "verify" / "verify.json").read_text())
-    assert record["threshold"] == {
-        "value": found["threshold"],
-        "source": "verify.json: rule eer, pairs pairs.csv",
-    }
+    assert record["threshold"] == {"values": [0.3], "source": "given with the results, without a source"}
     assert by["roc"]["auc"] == found["auc"]
     groups = json.loads((runs / "audit" / "audit.json").read_text())
     for row in by["groups"]["groups"]:
@@ -201,7 +198,6 @@ def test_damaged_runs_are_refused(runs, tmp_path, capsys):
         ("explain", "explanations.json", '{"explained": [{}]}'),
         ("compare", "compare.npz", "broken"),
         ("audit", "audit.json", '{"groups": ["a"]}'),
-        ("evaluate", "items.csv", "image\nx\n"),
         ("evaluate", "results.json", "[]"),
     ):
         copy = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
@@ -224,3 +220,75 @@ def test_names_in_a_run_do_not_lead_out_of_the_folder_of_photos(runs, photos, tm
     (copy / "explanations.json").write_text(json.dumps(record))
     assert main(["report", str(copy), "--photos", str(tmp_path / "inside"), "--out", str(tmp_path / "out"), *OWN]) == 0
     assert all(item["views"][0]["photo"] is None for item in made(tmp_path / "out")["sections"][0]["items"])
+
+
+def test_a_threshold_is_taken_from_the_folder_that_found_it_for_this_network(runs, photos, tmp_path, capsys):
+    probe, found = str(photos / "bo" / "bo3.png"), json.loads((runs / "verify" / "verify.json").read_text())
+    command = ["report", probe, str(runs / "verify"), "--gallery", str(photos)]
+    assert main([*command, "--out", str(tmp_path / "out"), *OWN]) == 0
+    record = made(tmp_path / "out")
+    source = "verify.json: rule eer, pairs pairs.csv"
+    assert record["threshold"] == {"values": [found["threshold"]], "source": source}
+    assert record["sections"][0]["items"][0]["threshold"] == found["threshold"]
+    assert main([*command, "--threshold-source", "mine", "--out", str(tmp_path / "mine"), *OWN]) == 0
+    assert made(tmp_path / "mine")["threshold"]["source"] == f"mine ({source})"
+    capsys.readouterr()
+    strange = tmp_path / "strange"
+    shutil.copytree(runs / "verify", strange)
+    text = (strange / "verify.json").read_text().replace(found["fingerprint"], "0" * 16)
+    (strange / "verify.json").write_text(text)
+    assert main(["report", probe, str(strange), "--gallery", str(photos), "--out", str(tmp_path / "no"), *OWN]) == 2
+    assert "another network" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_a_run_lacks_is_said(runs, tmp_path):
+    copy = tmp_path / "old"
+    shutil.copytree(runs / "evaluate", copy)
+    (copy / "items.csv").write_text("image\nx\n")
+    assert main(["report", str(copy), "--out", str(tmp_path / "out"), *OWN]) == 0
+    (section,) = made(tmp_path / "out")["sections"]
+    assert section["note"].startswith("Single photos cannot be shown")
+
+
+def test_what_is_asked_about_is_no_decision(photos, tmp_path):
+    probe = str(photos / "ann" / "ann3.png")
+    command = ["explain", probe, "--gallery", str(photos), "--target", "di", "--out", str(tmp_path / "run"), *OWN]
+    assert main(command) == 0
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "out"), *OWN]) == 0
+    (item,) = made(tmp_path / "out")["sections"][0]["items"]
+    assert (item["asked"], item["decision"]) == ("di", "ann")
+
+
+def test_parts_are_counted_and_failures_named(runs, photos, tmp_path):
+    copy = tmp_path / "explain"
+    shutil.copytree(runs / "explain", copy)
+    record = json.loads((copy / "explanations.json").read_text())
+    record["failed"] = [{"image": "z.png", "error": "no face found"}]
+    (copy / "explanations.json").write_text(json.dumps(record))
+    assert main(["report", str(copy), "--items", "1", "--out", str(tmp_path / "out"), *OWN]) == 0
+    (section,) = made(tmp_path / "out")["sections"]
+    assert (len(section["items"]), section["of"]) == (1, 3)
+    assert "z.png: no face found" in section["note"]
+
+
+def test_folders_of_one_name_all_stand_in_the_report(runs, tmp_path):
+    for parent in "abc":
+        shutil.copytree(runs / "explain", tmp_path / parent / "run")
+    folders = [str(tmp_path / parent / "run") for parent in "abc"]
+    assert main(["report", *folders, "--out", str(tmp_path / "out"), *OWN]) == 0
+    headings = [section["heading"] for section in made(tmp_path / "out")["sections"]]
+    assert len(set(headings)) == 3
+
+
+def test_photos_of_another_cut_are_not_laid_under_a_map(runs, photos, tmp_path):
+    copy = tmp_path / "explain"
+    shutil.copytree(runs / "explain", copy)
+    record = json.loads((copy / "explanations.json").read_text())
+    record["explained"][0]["aligned"] = [[0.5, 0, 3], [0, 0.5, 2]]
+    (copy / "explanations.json").write_text(json.dumps(record))
+    command = ["report", str(copy), "--photos", str(photos / "ann"), "--out", str(tmp_path / "out"), *OWN]
+    assert main(command) == 0
+    shown = [item["views"][0]["photo"] for item in made(tmp_path / "out")["sections"][0]["items"]]
+    assert shown[0] is None
+    assert all(shown[1:])

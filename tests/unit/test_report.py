@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import jsonschema
@@ -25,6 +26,7 @@ from facexai import (
     HiResCAM,
     InputSpec,
     PairCAM,
+    PairSaliency,
     metrics,
     report,
 )
@@ -156,10 +158,10 @@ def test_networks_seeds_and_limits_are_told(everything, people):
         "CorrRISE",
         "FrequencyHeatPlot",
         "FastDiME",
-        "groups",
-        "rates",
+        "groups of people",
+        "error rates",
     } <= about
-    assert record["threshold"] == {"value": 0.2, "source": HOSTILE}
+    assert record["threshold"] == {"values": [0.2], "source": HOSTILE}
 
 
 def test_decisions_stand_once_with_all_that_explain_them(everything):
@@ -179,9 +181,10 @@ def test_item_controls_are_the_metrics_own_numbers(model, people, faces):
         assert [row["value"] for row in one["rows"]] == [
             pytest.approx(m.probability.values[n]) for m in (drop, *drop.controls.values())
         ]
-        beaten = [row["name"] for row in one["rows"][1:] if one["rows"][0]["value"] <= row["value"]]
-        assert ("better than every control" in one["sentence"]) == (not beaten)
-        assert all(name in one["sentence"] for name in beaten)
+        lost = [row["name"] for row in score["rows"][1:] if score["rows"][0]["value"] <= row["value"]]
+        assert ("better than every control" in score["sentence"]) == (not lost)
+        assert score["sentence"].endswith(f"no better than: {', '.join(lost)}.") or not lost
+        assert "better" not in one["sentence"]  # probabilities saturate
     over, _ = section["measured"]
     assert over["rows"][0]["value"] == pytest.approx(drop.drop)
     assert over["rows"][1]["p"] == pytest.approx(drop.p_value("random"))
@@ -415,7 +418,7 @@ def test_what_does_not_belong_is_refused(model, people, faces):
         report.build([])
     with pytest.raises(TypeError, match="expected a result of facexai"):
         report.build({"odd": object()})
-    with pytest.raises(ValueError, match="a name for each of the 3 items, got 1"):
+    with pytest.raises(ValueError, match="'CAM': expected a name for each of the 3 items"):
         report.build(report.Section(why, names=["a"]))
     other = metrics.deletion(people, faces[:2], CAM(people)(faces[:2]))
     with pytest.raises(ValueError, match="measurements of the 3 items"):
@@ -451,3 +454,113 @@ def test_bars_are_as_long_as_their_numbers(values):
         if longest:
             assert width <= 480
             assert abs(width / max(widths) - abs(value) / longest) < 0.02 or width == 1
+
+
+def test_nan_is_refused_by_name(model, people, faces):
+    why = CAM(people)(faces)
+    for name, part in (("cells", why.cells), ("scores", why.scores)):
+        bad = replace(why, **{name: torch.full_like(part, torch.nan)})
+        with pytest.raises(ValueError, match=rf"'why': expected finite numbers, got NaN or infinity in \.{name}"):
+            report.build({"why": bad})
+    with pytest.raises(ValueError, match="finite number"):
+        report.build(why, threshold=float("nan"))
+
+
+def test_images_are_those_of_the_result(people, faces):
+    why = CAM(people)(faces)
+    for images in (faces[:1], faces[:, :, :50], (faces * 255).byte(), [None, None]):
+        with pytest.raises(ValueError, match="expected images"):
+            report.build(report.Section(why, images=images))
+    report.build(report.Section(why, images=[None, faces[1], None]))
+
+
+def test_what_would_be_lost_is_refused(model, people, faces):
+    heat = FrequencyHeatPlot(people, width=28.0)(faces)
+    with pytest.raises(ValueError, match="take no measured"):
+        report.build(report.Section(heat, ["deletion"]))
+    with pytest.raises(ValueError, match="takes no names"):
+        report.build(report.Section(group_findings(), names=["a"]))
+    with pytest.raises(TypeError, match="no_op"):
+        report.build(report.Section(edits(), ["junk"]))
+    with pytest.raises(ValueError, match="heading '1'"):
+        report.build({1: heat, "1": heat})
+
+
+def test_the_no_op_control_stands_beside_a_counterfactual():
+    found = edits()
+    (section,) = report.build(report.Section(found, [edits()])).record["sections"]
+    assert section["items"][0]["control"]["moved"] == pytest.approx(section["items"][0]["moved"])
+    assert "No control without guidance" in report.build(found).html
+
+
+# ---- decisions and thresholds ---------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_about_is_not_what_was_decided(people, faces):
+    logits = people.logits(faces)
+    (section,) = report.build(CAM(people)(faces, targets="bo")).record["sections"]
+    assert [item["asked"] for item in section["items"]] == ["bo"] * 3
+    assert [item["decision"] for item in section["items"]] == [people.names[k] for k in logits.argmax(1).tolist()]
+
+
+def test_who_does_not_reach_the_threshold_is_nobody(people, faces):
+    cosine = float(people.cosines(faces[:1]).max())
+    for limit, nobody in ((cosine - 0.01, False), (cosine + 0.01, True)):
+        (row,) = report.build(CAM(people)(faces[:1]), threshold=limit).record["decisions"]
+        assert (row["decision"] == "nobody") == nobody
+        assert row["threshold"] == limit
+
+
+def test_the_threshold_that_is_told_is_the_one_that_decided(model, faces):
+    low, high = (PairCAM(model, threshold=t)(faces[:1], faces[1:2]) for t in (0.2, 0.4))
+    with pytest.raises(ValueError, match=r"decided with the threshold 0\.2, the report is given 0\.9"):
+        report.build(low, threshold=0.9, threshold_source="EER")
+    both = report.build([low, high]).record
+    assert both["threshold"]["values"] == [0.2, 0.4]
+    assert [row["threshold"] for row in both["decisions"]] == [0.2, 0.4]
+
+
+def test_every_seed_behind_a_control_is_told(people, faces):
+    why = CAM(people)(faces[:1])
+    made = report.build(report.Section(why, [metrics.deletion(people, faces[:1], why, seed=77, fill="noise")]))
+    assert [row["seed"] for row in made.record["seeds"]] == [77]
+    (section,) = made.record["sections"]
+    assert section["measured_by"][0]["fill"] == "noise"
+    assert "how it was measured" in made.html
+
+
+def test_correspondences_are_told_cell_by_cell_however_many(model, faces):
+    table = torch.rand(1, 40, 40, 40, 40, generator=torch.Generator().manual_seed(3))
+    why = PairSaliency(table.sum((3, 4))[:, None].repeat(1, 2, 1, 1), (112, 112), torch.ones(1), table=table)
+    (section,) = report.build(why).record["sections"]
+    (item,) = section["items"]
+    assert len(item["sides"][0]["view"]["cells"]) == 40
+    assert len(item["matches"][0]) == 1600
+    assert item["matches"][0][1599][0][0] == int(table[0, 39, 39].argmax())
+
+
+def test_curves_that_explain_both_kinds_get_no_verdict(model, faces):
+    pair = PairCAM(model)(faces[:2], faces[1:])
+    protocol = metrics.Protocol(pairs="all", threshold=0.2, steps=3)
+    auto = metrics.verification_deletion(model, faces[:2], faces[1:], pair, [True, False], protocol, part="auto")
+    (section,) = report.build(report.Section(pair, [auto])).record["sections"]
+    assert all("better" not in item["controls"][0]["sentence"] for item in section["items"])
+    assert all("p" not in row for row in section["measured"][0]["rows"])
+
+
+def test_every_explainer_has_limits():
+    from facexai.report.limits import limits
+
+    methods = "CAM HiResCAM GradCAM GradCAMPlusPlus LayerCAM ScoreCAM SDD(CAM) FGGB XSSAB CorrRISE PairCAM"
+    for method in [*methods.split(), "FrequencyHeatPlot", "FastDiME (fastdime)", "captum Saliency"]:
+        assert limits({"method": method, "kind": "classes", "recipe": {}}), method
+    run = {"explainers": {"a": {"method": "PairCAM"}, "b": {"method": "SDD(HiResCAM)"}}}
+    about = [one["about"] for one in limits({"method": "table", "kind": "table", "recipe": run})]
+    assert about == ["HiResCAM", "SDD", "PairCAM", "tables"]
+
+
+def test_an_even_map_has_no_region():
+    masks = regions(InputSpec(112))
+    assert sentences(shares(torch.ones(112, 112), masks), "what speaks for Ann") == [
+        "Of what speaks for Ann, no region holds more than an even map would."
+    ]

@@ -96,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
         "pairs_of_one_group": len(chosen),
         "pairs_left_out": left_out,
         "identities_from": known,
+        "model": repr(explainer.network),
+        "fingerprint": explainer.network.fingerprint,
         **found.record(),
         "files": ["audit.png", "frequency.npz"],
     }

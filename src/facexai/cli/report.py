@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from facexai.cli.shared import face, model, photo_arguments, scale, show
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from facexai.images import Aligned
     from facexai.models import FaceModel
     from facexai.report import Section
 
@@ -53,7 +52,8 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     from facexai import io, report
     from facexai._messages import require
-    from facexai.report.runs import is_run, threshold_of
+    from facexai.report.page import free
+    from facexai.report.runs import is_run
 
     require("jinja2", extra="report", purpose="writing a report")
     require("matplotlib", extra="report", purpose="writing a report")
@@ -64,11 +64,8 @@ def run(options: argparse.Namespace) -> int:
     photos = [path for path in options.inputs if not path.is_dir()]
     if odd := next((path for path in folders if not is_run(path)), None):
         raise ValueError(f"{odd} is no folder that a command wrote (explain, compare, verify, evaluate, ...)")
-    limit, source = options.threshold, options.threshold_source
-    if limit is None:
-        found = next((told for path in folders if (told := threshold_of(path)) is not None), None)
-        limit, source = found if found is not None else (None, source)
     network = _network(folders, photos, options)
+    limit, source = _threshold(folders, network, options)
     sections: dict[str, Section] = {}
     known: Any = network
     if photos:
@@ -76,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         sections |= made
     for path in folders:
         for heading, section in _of_folder(path, network, options).items():
-            sections[heading if heading not in sections else f"{heading} ({path.name})"] = section
+            sections[free(heading if heading not in sections else f"{heading} ({path.name})", sections)] = section
     page = report.build(
         sections,
         model=known,
@@ -88,6 +85,24 @@ def run(options: argparse.Namespace) -> int:
     page.save(options.out)
     show(page.record, f"{page!r}  -> {options.out / 'report.html'}", as_json=options.json)
     return 0
+
+
+def _threshold(
+    folders: list[Path], network: FaceModel | None, options: argparse.Namespace
+) -> tuple[float | None, str | None]:
+    """What was said, else what pairs of the folders were decided with, else what a folder found for this network."""
+    from facexai.report.runs import decided_with, threshold_of
+
+    said = options.threshold_source
+    if options.threshold is not None:
+        return options.threshold, said
+    if any(decided_with(path) is not None for path in folders):
+        return None, said
+    for path in folders:
+        found = threshold_of(path, None if network is None else network.fingerprint)
+        if found is not None:
+            return found[0], found[1] if said is None else f"{said} ({found[1]})"
+    return None, said
 
 
 def _say(step: str) -> None:
@@ -119,7 +134,7 @@ def _of_photos(
     if options.gallery is None and len(photos) != 2:
         raise ValueError(f"{len(photos)} photos without --gallery: give two photos to compare, or a gallery of people")
     faces = torch.cat([face(path, network, options) for path in photos])
-    names = [path.name for path in photos]
+    names = _names(photos)
     how = {"when": options.align, "face": options.face}
     if options.gallery is None:
         pair = (names[0], names[1])
@@ -131,6 +146,13 @@ def _of_photos(
         raise ValueError(f"{options.gallery} holds one person; a report about who is in a photo needs at least two")
     enrolled = enrolled_photo(options.gallery, network, **how)
     return people, of_people(faces, names, people, enrolled, threshold=limit, seed=options.seed, say=_say)
+
+
+def _names(photos: list[Path]) -> list[str]:
+    """Of the files, with their folder's where two have one name."""
+    known = [path.name for path in photos]
+    twice = {name for name in known if known.count(name) > 1}
+    return [f"{path.absolute().parent.name}/{path.name}" if path.name in twice else path.name for path in photos]
 
 
 def _scale(options: argparse.Namespace) -> float | str:
@@ -150,7 +172,10 @@ def _of_folder(folder: Path, network: FaceModel | None, options: argparse.Namesp
     if options.photos is not None and not options.photos.is_dir():
         raise ValueError(f"--photos {options.photos} is no folder")
 
-    def photo(name: str) -> Tensor | None:
+    if options.photos is not None and network is None:
+        raise ValueError("--photos needs --model: another network than the default one made this")
+
+    def photo(name: str) -> Aligned | None:
         """Names come from files: they must not lead out of the folder of photos."""
         if options.photos is None or network is None:
             return None
@@ -158,6 +183,6 @@ def _of_folder(folder: Path, network: FaceModel | None, options: argparse.Namesp
         if not path.is_file() or not path.resolve().is_relative_to(options.photos.resolve()):
             return None
         how = {"when": options.align, "face": options.face}
-        return images.fitted(images.load(path), network.spec, **how).image[0]
+        return images.fitted(images.load(path), network.spec, **how)
 
     return sections_of(folder, photo, options.items)

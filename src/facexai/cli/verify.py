@@ -101,7 +101,12 @@ def _cosines(raw: Tensor, pairs: Pairs) -> Any:
 
 def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
     """Names only, no folders."""
-    made: dict[str, Any] = {"pairs": options.pairs.name, "images": len(pairs.images), "model": repr(network)}
+    made: dict[str, Any] = {
+        "pairs": options.pairs.name,
+        "images": len(pairs.images),
+        "model": repr(network),
+        "fingerprint": network.fingerprint,
+    }
     made |= {"genuine": int(pairs.same.sum()), "impostor": int((~pairs.same).sum()), "auc": round(curve.auc, 6)}
     made |= {"eer": round(curve.eer, 6), "rule": options.rule, "threshold": limit}
     impostors = made["impostor"]

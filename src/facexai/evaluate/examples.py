@@ -32,12 +32,14 @@ class Examples:
         identities: who is in them, "" where the data set does not say.
         saliency: the maps of the run's first explainer.
         measured: deletion, retention and curves of these items, with controls.
+        label: of that explainer.
     """
 
     names: Sequence[str]
     identities: Sequence[str]
     saliency: Saliency
     measured: Sequence[Any]
+    label: str
 
 
 def examples(folder: str | Path, count: int) -> Examples:
@@ -69,9 +71,10 @@ def examples(folder: str | Path, count: int) -> Examples:
             held["scores"],
             names=tuple(row["predicted"] for row in rows),
             recipe=_recipe(report, label),
+            predicted=torch.arange(len(rows)),  # a run explains what was predicted
         )
         measured = _measured(store, label, items, report) if asked else []
-        return Examples([row["image"] for row in rows], [row["identity"] for row in rows], saliency, measured)
+        return Examples([row["image"] for row in rows], [row["identity"] for row in rows], saliency, measured, label)
     except (KeyError, IndexError, TypeError, AttributeError, csv.Error) as error:
         raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); start it again") from error
 

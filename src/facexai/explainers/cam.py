@@ -91,6 +91,7 @@ class CAM:
             maps[:, 0],
             targets=chosen,
             scores=logits.gather(1, chosen[:, None])[:, 0],
+            predicted=logits.argmax(1),
             constant=constants[:, 0],
             recipe={**self.recipe(evidence), "relu": False},
         )

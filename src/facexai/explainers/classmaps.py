@@ -162,6 +162,7 @@ def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tup
         cells.clamp(min=0) if self.relu else cells,
         targets=chosen,
         scores=logits.gather(1, chosen[:, None])[:, 0],
+        predicted=logits.argmax(1),
         recipe={**self.recipe(evidence), "relu": self.relu},
     )
 

@@ -204,6 +204,7 @@ class CorrRISE:
             self.class_maps(evidence, chosen[:, None])[:, 0],
             targets=chosen,
             scores=logits.gather(1, chosen[:, None])[:, 0],
+            predicted=logits.argmax(1),
             recipe=self.recipe(evidence),
         )
 

@@ -108,6 +108,7 @@ class SDD:
             cells,
             targets=chosen,
             scores=logits.gather(1, chosen[:, None])[:, 0],
+            predicted=logits.argmax(1),
             rivals=rivals,
             rival_scores=logits.gather(1, rivals),
             class_cells=maps,

@@ -14,6 +14,7 @@ NONE = "\u2013"
 _WIDE, _ROW = 560, 26
 _LEFT, _VALUE = 56, 78
 _LETTER = 7.2  # breadth, generous
+_MOST_LETTERS = 28
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -30,7 +31,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:,}"
     if value == 0:
         return "0"
-    if abs(value) >= 10**digits:
+    if abs(float(f"{value:.{digits}g}")) >= 10**digits:
         return f"{value:,.0f}"
     if abs(value) < 1e-4:
         return f"{value:.1e}"
@@ -40,8 +41,9 @@ def number(value: float | None, digits: int = 3) -> str:
 def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
     """Horizontal bars with intervals: rows of ``name``, ``value``, perhaps ``low``, ``high``, and ``control``."""
     reach = [v for row in rows for v in (row["value"], row.get("low"), row.get("high")) if v is not None]
-    low, high = float(min(0.0, *reach)), float(max(0.0, *reach))
-    label = 16 + _LETTER * max(len(str(row["name"])) for row in rows)
+    low, high = float(min([0.0, *reach])), float(max([0.0, *reach]))
+    names = [_clipped(str(row["name"])) for row in rows]
+    label = 16 + _LETTER * max(len(name) for name in names)
     scale = (_WIDE - label - _VALUE) / max(high - low, 1e-300)
 
     def x(value: float) -> float:
@@ -51,7 +53,7 @@ def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
     for place, row in enumerate(rows):
         y, value = place * _ROW, row["value"]
         kind = "control" if row.get("control") else "own"
-        parts.append(f'<text class="name" x="{label - 8:.1f}" y="{y + 17}">{escape(row["name"])}</text>')
+        parts.append(f'<text class="name" x="{label - 8:.1f}" y="{y + 17}">{escape(names[place])}</text>')
         if value is None:
             parts.append(f'<text x="{x(0) + 6}" y="{y + 17}">{NONE}</text>')
             continue
@@ -100,6 +102,11 @@ def curves(
         points = " L".join(f"{place(a):.1f} {y(b):.1f}" for a, b in zip(one["x"], one["y"], strict=True))
         parts.append(f'<path class="line line-{i % 6}" d="M{points}"/>')
     return _svg(width, 190, "".join(parts) + _frame(y, everything, width) + _marks(marks, place), alt, "curves")
+
+
+def _clipped(name: str) -> str:
+    """Names have a third of the breadth at most; tables hold them whole."""
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}\u2026"
 
 
 def _log(highest: float, left: float, right: float) -> Callable[[float], float]:

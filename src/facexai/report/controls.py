@@ -30,11 +30,9 @@ class _Kind:
 
     title: str
     unit: str
-    more_is_better: bool
+    more_is_better: bool | None
     of: Callable[[Any], Statistic]
-
-    def better(self, own: float, other: float) -> bool:
-        return own > other if self.more_is_better else own < other
+    judged: bool = True
 
 
 def controls(measured: Sequence[Any], count: int) -> list[list[dict[str, Any]]]:
@@ -64,12 +62,17 @@ def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
         if len(own) < 2:
             continue
         rows = [_row(name, kind.of(part).mean, kind.of(part)) for name, part in _parts(one)]
-        for row, (_, part) in zip(rows[1:], _parts(one)[1:], strict=True):
+        for row, (_, part) in zip(rows[1:], _parts(one)[1:], strict=True) if kind.more_is_better is not None else ():
             row["p"] = finite(own.p_value(kind.of(part)))
         missing = [f"{WORDS.get(name, name)}: {why}" for name, why in one.reasons.items()]
         made = {"metric": kind.title, "unit": kind.unit, "items": len(own), "rows": rows, "missing": missing}
         found.append(made | {"recipe": plain(one.recipe)})
     return found
+
+
+def recipes(measured: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every choice behind the measurements, seeds included."""
+    return [{"measured": type(one).__name__, **plain(one.recipe)} for one in measured]
 
 
 def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:
@@ -97,27 +100,34 @@ def _kinds(one: Any) -> list[_Kind]:
         area = number(100 * float(one.recipe["area"]))
         gone = f"marked {area} % hidden" if scheme == "deletion" else f"only the marked {area} % shown"
         more, unit = scheme == "deletion", str(one.recipe.get("score", "score"))
-        better = "more" if more else "less"
+        way = f"{'more' if more else 'less'} is better"
         return [
-            _Kind(f"{gone}: points of probability lost ({better} is better)", "points", more, lambda d: d.probability),
-            _Kind(f"{gone}: {unit} lost ({better} is better)", unit, more, lambda d: d.score),
+            _Kind(f"{gone}: points of probability lost ({way})", "points", more, lambda d: d.probability, judged=False),
+            _Kind(f"{gone}: {unit} lost ({way})", unit, more, lambda d: d.score),
         ]
     if isinstance(one, Curve | PairCurve):
         what = "probability" if isinstance(one, Curve) else "cosine"
-        more = (scheme == "insertion") == (one.recipe.get("part") != "dissimilar")
-        title = f"{scheme}: area under the {what} ({'more' if more else 'less'} is better)"
+        part = one.recipe.get("part")
+        more = None if part == "auto" else (scheme == "insertion") == (part != "dissimilar")
+        better = "which way is better differs by pair" if more is None else f"{'more' if more else 'less'} is better"
+        title = f"{scheme}: area under the {what} ({better})"
         return [_Kind(title, what, more, lambda c: c.area if isinstance(c, Curve) else c.cosine_area)]
     raise TypeError(f"expected measurements with controls, such as metrics.deletion(...), got {type(one).__name__}")
 
 
 def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:
-    """Where the map stands among its controls; nothing more than that."""
+    """Where the map stands among its controls; nothing more than that.
+
+    Probabilities saturate, so there is no verdict by them: the score, beside them, gives it.
+    """
     own, others = rows[0], rows[1:]
     if not others:
         return "No control was measured."
-    lost = [row["name"] for row in others if not kind.better(own["value"], row["value"])]
     told = ", ".join(f"{row['name']} {number(row['value'])}" for row in others)
     said = f"This map {number(own['value'])} {kind.unit}; controls: {told}."
-    if not lost:
-        return f"{said} The map does better than every control here."
-    return f"{said} It does no better than: {', '.join(lost)}."
+    if not kind.judged or kind.more_is_better is None:
+        return said
+    way = 1 if kind.more_is_better else -1
+    lost = [row["name"] for row in others if way * own["value"] <= way * row["value"]]
+    verdict = f"It does no better than: {', '.join(lost)}." if lost else "The map does better than every control here."
+    return f"{said} {verdict}"

@@ -8,6 +8,7 @@ GENERAL = (
     "A map says where the network's score comes from. It does not say that the network is right.",
     "A map that its controls equal tells no more than they do: the centre of the picture finds any aligned face.",
     "A few photos illustrate; they evaluate nothing. Intervals and p-values stand where enough was measured.",
+    "Colours lie half over the grey photo: read values with the pointer or the arrow keys, not from the colour.",
     "Regions of the face are ellipses around the landmarks that photos are aligned to, not this face's own outline.",
 )
 """Of every report."""
@@ -32,7 +33,7 @@ _LIMITS: dict[str, tuple[str, ...]] = {
         "Gradients of single pixels; where a map has one sign everywhere its shape says little about the pair.",
         "Details of the method are reconstructed.",
     ),
-    "xSSAB": ("Gradients of two scores; details are reconstructed. Where a map has one sign its shape says little.",),
+    "XSSAB": ("Gradients of two scores; details are reconstructed. Where a map has one sign its shape says little.",),
     "CorrRISE": ("A sample of random masks: another seed gives a slightly different map. Details are reconstructed.",),
     "PairCAM": (
         "What a cell matched is what adds to the cosine together with it, not what a person would call alike.",
@@ -40,6 +41,10 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     "FrequencyHeatPlot": (
         "A face without a band of frequencies is a picture that the network never saw. Bands hold unequal energy.",
         "Details of the method are reconstructed.",
+    ),
+    "captum": (
+        "A baseline of captum's: what its own documentation says holds.",
+        "Gradients of pixels are noisy, and a magnitude has no sign.",
     ),
     "FastDiME": (
         "Edits look like the denoiser's training data. What it could not draw was not tried.",
@@ -58,12 +63,27 @@ _FINDINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+FINDINGS = {"groups": "groups of people", "shortcut": "shortcut audits", "roc": "error rates", "table": "tables"}
+"""How the kinds of findings are called."""
+
+
 def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
-    """The limits of the method and of the kind of finding of one section's record."""
-    told, method = [], str(section["method"])
+    """The limits of the methods and of the kind of finding of one section's record."""
+    told = []
     for name, said in _LIMITS.items():
-        if method == name or method.startswith((f"{name}(", f"{name} ")) or f"({name})" in method:
+        if any(_names(method, name) for method in (str(section["method"]), *_methods(section["recipe"]))):
             told.append({"about": name, "limits": list(said)})
     if section["kind"] in _FINDINGS:
-        told.append({"about": section["heading"], "limits": list(_FINDINGS[section["kind"]])})
+        told.append({"about": FINDINGS[section["kind"]], "limits": list(_FINDINGS[section["kind"]])})
     return told
+
+
+def _names(method: str, name: str) -> bool:
+    return method == name or method.startswith((f"{name}(", f"{name} ")) or f"({name})" in method
+
+
+def _methods(recipe: Any) -> list[str]:
+    """Of the explainers of a run."""
+    held = recipe.get("explainers") if isinstance(recipe, dict) else None
+    found = held.values() if isinstance(held, dict) else ()
+    return [str(one["method"]) for one in found if isinstance(one, dict) and "method" in one]

@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  document.documentElement.classList.add("js");
   const record = JSON.parse(document.getElementById("record").textContent);
   const sections = Object.fromEntries(record.sections.map((section) => [section.id, section]));
   const short = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-4 ? value.toExponential(1) : String(value));
@@ -41,7 +42,9 @@
       place(box, stage, partner, Number(other.dataset.rows), Number(other.dataset.columns));
       stage.append(box);
     });
-    return found.length ? `; matched most: ${found.map(([, value]) => short(value)).join(", ")}` : "; matched nothing";
+    const wide = Number(other.dataset.columns);
+    const where = ([partner, value]) => `row ${Math.floor(partner / wide) + 1}, column ${(partner % wide) + 1}: ${short(value)}`;
+    return found.length ? `; matched most in the other face: ${found.map(where).join("; ")}` : "; matched nothing";
   };
 
   document.querySelectorAll(".view").forEach((figure) => {
@@ -76,7 +79,8 @@
       const row = inside((event.clientY - box.top) / box.height, rows);
       show(row * columns + inside((event.clientX - box.left) / box.width, columns));
     });
-    stage.addEventListener("pointerleave", clear);
+    /* A finger leaves at once; what it pointed at stays to be read. */
+    stage.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && clear());
     stage.addEventListener("blur", clear);
     stage.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -17,6 +19,7 @@ from facexai import io
 from facexai._messages import require
 from facexai.models import FaceModel, Gallery
 from facexai.report.section import MOST, Page, Section
+from facexai.results import GallerySaliency, PairSaliency
 
 TITLE = "Face recognition, explained"
 
@@ -58,8 +61,14 @@ class Report:
         """
         page, out = self.html.encode("utf-8", "backslashreplace"), io.output_folder(folder)
         out.mkdir(parents=True, exist_ok=True)
-        io.write_json(out / "report.json", self.record)
-        io.write_whole(out / "report.html", lambda file: file.write(page))
+
+        def both(file: Any) -> None:
+            """The page takes its name last, so that the two files are never of different reports."""
+            file.write(page)
+            file.flush()
+            io.write_json(out / "report.json", self.record)
+
+        io.write_whole(out / "report.html", both)
 
     def _repr_html_(self) -> str:
         try:
@@ -91,7 +100,8 @@ def build(
         model: what made them: the page then tells the input, the size of the network and of the gallery, and the shares
             of regions of the face, for photos that are aligned as ``model.spec`` says.
         title: of the page.
-        threshold: cosine from which a pair is accepted; default: that of the pairs that are reported.
+        threshold: cosine from which a pair, or a face and the nearest enrolled person, are accepted; default: that of
+            the pairs that are reported.
         threshold_source: where it is from, in your words, such as "EER of 6,000 pairs, verify.json".
         items: most items of a section that are shown; the record tells how many there are.
         made: date and time, ISO 8601; default: now.
@@ -101,8 +111,8 @@ def build(
 
     Raises:
         TypeError: something that is no result.
-        ValueError: no results, results of another network than ``model``, or names, images or measurements that do not
-            belong to a result.
+        ValueError: no results, NaN in them, results of another network than ``model`` or of another threshold, or
+            names, images or measurements that do not belong to a result.
         ImportError: matplotlib is missing (extra ``report``).
 
     Source: ours.
@@ -117,10 +127,11 @@ def build(
     sections = _sections(results)
     if not isinstance(items, int) or isinstance(items, bool) or items < 1:
         raise ValueError(f"expected items of at least 1, got {items!r}")
-    page = Page(spec=None if model is None else model.model.spec, most=items)
-    now = datetime.now(UTC).isoformat(timespec="seconds") if made is None else made
     limit = _threshold(sections, threshold, threshold_source)
-    record = record_of(sections, page, {"title": title, "made": now, "threshold": limit, "model": model})
+    one = limit["values"][0] if limit is not None and len(limit["values"]) == 1 else None
+    page = Page(spec=None if model is None else model.model.spec, most=items, threshold=one)
+    now = datetime.now(UTC).isoformat(timespec="seconds") if made is None else str(made)
+    record = record_of(sections, page, {"title": str(title), "made": now, "threshold": limit, "model": model})
     return Report(json.loads(json.dumps(record, allow_nan=False)), page.album.pictures)
 
 
@@ -135,36 +146,62 @@ def schema() -> dict[str, Any]:
 
 
 def _sections(results: Any) -> dict[str, Section]:
+    """By heading; what has none is called by its method."""
+    named: dict[str, Section] = {}
     if isinstance(results, Mapping):
-        named = dict(results)
+        for heading, one in results.items():
+            if str(heading) in named:
+                raise ValueError(f"two results have the heading {str(heading)!r}; give each its own")
+            named[str(heading)] = one if isinstance(one, Section) else Section(one)
     else:
-        listed = list(results) if isinstance(results, list | tuple) else [results]
-        named = {}
-        for one in listed:
-            result = one.result if isinstance(one, Section) else one
-            recipe = getattr(result, "recipe", {})
-            name = (
-                str(recipe.get("method", type(result).__name__))
-                if isinstance(recipe, Mapping)
-                else type(result).__name__
-            )
-            known = sum(1 for held in named if held == name or held.startswith(f"{name} "))
-            named[name if not known else f"{name} {known + 1}"] = one
+        for one in results if isinstance(results, list | tuple) else [results]:
+            section = one if isinstance(one, Section) else Section(one)
+            recipe = getattr(section.result, "recipe", {})
+            method = recipe.get("method") if isinstance(recipe, Mapping) else None
+            named[free(str(method or type(section.result).__name__), named)] = section
     if not named:
         raise ValueError("expected at least one result to report, got none")
-    return {str(name): one if isinstance(one, Section) else Section(one) for name, one in named.items()}
+    return named
+
+
+def free(heading: str, taken: Container[str]) -> str:
+    """The heading, numbered where it is taken.
+
+    >>> free("CAM", {"CAM", "CAM 2"})
+    'CAM 3'
+    """
+    numbered = (f"{heading} {k}" for k in itertools.count(2))
+    return next(name for name in itertools.chain([heading], numbered) if name not in taken)
 
 
 def _threshold(sections: Mapping[str, Section], given: float | None, source: str | None) -> dict[str, Any] | None:
-    """The threshold of the report and where it is from; that of the pairs where nothing is said."""
+    """The thresholds of the report and where they are from: what is given, else those that the results decided with.
+
+    Raises:
+        ValueError: no number, a source without a threshold, or results that were decided with another one.
+    """
+    decided = {t for one in sections.values() if (t := _decided(one.result)) is not None}
     if given is not None:
-        return {"value": float(given), "source": source or "given, without a source"}
-    if source is not None:
+        if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+            raise ValueError(f"expected a threshold as a finite number, got {given!r}")
+        other = sorted(t for t in decided if t != float(given))
+        if other:
+            raise ValueError(
+                f"results were decided with the threshold {other[0]:g}, the report is given {given:g}; answer them "
+                "again with that one, or leave threshold out"
+            )
+        return {"values": [float(given)], "source": source or "given, without a source"}
+    if source is not None and len(decided) != 1:
         raise ValueError("threshold_source without a threshold")
-    held = {float(t) for one in sections.values() if (t := getattr(one.result, "threshold", None)) is not None}
-    if len(held) == 1:
-        return {"value": held.pop(), "source": "given with the results, without a source"}
+    if decided:
+        return {"values": sorted(decided), "source": source or "given with the results, without a source"}
     return None
+
+
+def _decided(result: Any) -> float | None:
+    """The threshold that the verdicts of a result come from."""
+    threshold = getattr(result, "threshold", None)
+    return float(threshold) if threshold is not None and isinstance(result, PairSaliency | GallerySaliency) else None
 
 
 # ---- rendering ------------------------------------------------------------------------------------------------------

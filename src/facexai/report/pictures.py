@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any
 
@@ -25,14 +26,16 @@ class Album:
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
+        self._known: dict[tuple[tuple[int, ...], bytes], str] = {}
 
     def add(self, pixels: Tensor | NDArray[np.uint8]) -> str:
         """Keep (3, H, W) in [0, 1] or (H, W, 3 or 4) bytes; returns its name."""
-        data = _png(_bytes(pixels) if isinstance(pixels, Tensor) else pixels)
-        known = next((name for name, held in self.pictures.items() if held == data), None)
-        name = known or f"picture-{len(self.pictures) + 1}"
-        self.pictures[name] = data
-        return name
+        raw = _bytes(pixels) if isinstance(pixels, Tensor) else pixels
+        key = (raw.shape, hashlib.sha256(raw.tobytes()).digest())
+        if key not in self._known:
+            self._known[key] = f"picture-{len(self.pictures) + 1}"
+            self.pictures[self._known[key]] = _png(raw)
+        return self._known[key]
 
 
 def _bytes(image: Tensor) -> NDArray[np.uint8]:
@@ -46,7 +49,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     if times > 1:  # browsers blur what they enlarge
         picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG")
     return file.getvalue()
 
 
@@ -60,6 +63,7 @@ def view(
     unit: str,
     alt: str,
     blur: float = 0.0,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """A photo and a map over it, with the numbers that the page tells: what :file:`schema.json` calls a view.
 
@@ -70,13 +74,14 @@ def view(
         image: (3, H, W), or None.
         title, unit, alt: words; the alternative text of the map.
         blur: sigma in pixels of a Gaussian over the drawn map; the numbers are never blurred.
+        whole: tell every cell, however many there are.
     """
     from facexai.perturb import smoothed
 
     cells = cells.detach().cpu().float()
     values = upsample(cells[None], size)
     drawn = (smoothed(values[None], blur)[0] if blur else values)[0]
-    told, note = _told(cells)
+    told, note = (cells, "") if whole else _told(cells)
     how = colours(drawn if blur else cells)  # a smoothed map has other limits than its values
     return {
         "title": title,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import facexai
 from facexai.evaluate import Results
@@ -15,7 +16,7 @@ from facexai.metrics import Bias, Roc, ShortcutAudit, Table
 from facexai.models import FaceModel, Gallery
 from facexai.report.kinds import classes, counterfactuals, everybody, findings, frequency, pairs
 from facexai.report.limits import GENERAL, limits
-from facexai.report.section import Page, Section, finite, plain
+from facexai.report.section import Page, Section, checked_images, finite, plain
 from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
 
 FORMAT = 1
@@ -59,7 +60,9 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
         "general_limits": list(GENERAL),
         "limits": list(known.values()),
         "seeds": [
-            {"section": s["id"], "heading": s["heading"], "seed": seed} for s in told for seed in _seeds(s["recipe"])
+            {"section": s["id"], "heading": s["heading"], "seed": seed}
+            for s in told
+            for seed in _seeds([s["recipe"], s["measured_by"]])
         ],
         "versions": {
             "facexai": facexai.__version__,
@@ -71,20 +74,61 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
 
 
 def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, Any]:
-    for kind, told in _TOLD:
-        if isinstance(section.result, kind):
-            made = told(section, page)
-            break
-    else:
-        if not isinstance(section.result, Mapping):
-            raise TypeError(
-                f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, FrequencyHeat, Counterfactual, "
-                f"Table, Results, Bias, ShortcutAudit, Roc), got {type(section.result).__name__}"
-            )
-        made = dict(section.result)
+    made = _told(heading, section, page)
     recipe = plain(getattr(section.result, "recipe", made.pop("recipe", None)) or _recipe(section.result))
     method = str(recipe.get("method", made["kind"])) if isinstance(recipe, Mapping) else made["kind"]
-    return {"id": key, "heading": heading, "method": method, "note": section.note, **made, "recipe": recipe}
+    held = {"id": key, "heading": heading, "method": method, "note": section.note or "", **made, "recipe": recipe}
+    return held if section.of is None else held | {"of": section.of}
+
+
+def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
+    """What the page says about a section; errors name it.
+
+    Runs hand over what they recorded, which is told already.
+    """
+    result = section.result
+    if isinstance(result, Mapping) and "kind" in result:
+        return dict(result)
+    told = next((told for kind, told in _TOLD if isinstance(result, kind)), None)
+    if told is None:
+        raise TypeError(
+            f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, FrequencyHeat, Counterfactual, "
+            f"Table, Results, Bias, ShortcutAudit, Roc), got {type(result).__name__}"
+        )
+    try:
+        _check_finite(result)
+        _check_images(section)
+        return told(section, page)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{heading!r}: {error}") from error
+
+
+_NUMBERS = (
+    *("cells", "scores", "class_cells", "rival_scores", "constant", "table"),
+    *("influence", "energies", "edges", "sides"),
+    *("images", "counterfactuals", "before", "after", "scales", "path"),
+)
+"""Parts of results that a page tells or draws."""
+
+
+def _check_finite(result: Any) -> None:
+    for name in _NUMBERS:
+        part = getattr(result, name, None)
+        if isinstance(part, Tensor) and part.is_floating_point() and not bool(torch.isfinite(part).all()):
+            raise ValueError(f"expected finite numbers, got NaN or infinity in .{name}")
+
+
+def _check_images(section: Section) -> None:
+    result = section.result
+    if isinstance(result, PairSaliency):
+        shape: tuple[int, ...] = (2, 3, *result.size)
+    elif isinstance(result, FrequencyHeat):
+        shape = (3, *result.size) if result.targets is not None else (2, 3, *result.size)
+    elif isinstance(result, Saliency | GallerySaliency):
+        shape = (3, *result.size)
+    else:
+        return
+    checked_images(section, shape, len(result))
 
 
 def _recipe(result: Any) -> Any:
@@ -131,6 +175,8 @@ def _seeds(recipe: Any) -> list[int]:
             if name in ("seed", "config seed") and isinstance(value, int) and not isinstance(value, bool):
                 found[value] = None
             found |= dict.fromkeys(_seeds(value))
+    elif isinstance(recipe, list):
+        found |= dict.fromkeys(seed for value in recipe for seed in _seeds(value))
     return list(found)
 
 
@@ -166,7 +212,7 @@ def _described(model: FaceModel | Gallery) -> dict[str, Any]:
     network = model.model
     spec = network.spec
     return {
-        "parameters": sum(int(p.numel()) for p in network.net.parameters()),
+        "parameters": sum(int(p.numel()) for p in network.net.parameters()) or None,
         "input": {
             "height": spec.height_width[0],
             "width": spec.height_width[1],

@@ -86,9 +86,11 @@ def sentences(rows: list[dict[str, float | str | None]], subject: str, kind: str
     if not found:
         return []
     name, most, area = max(found, key=lambda part: part[1])
+    if all(value <= 1.05 * share for _, value, share in found):
+        return [f"Of {subject}, no region holds more than an even map would."]
     said = [f"Of {subject}, {_percent(most)} lies {_on(name)}, where an even map would have {_percent(area)}."]
     dense, value, area = max(found, key=lambda part: part[1] / part[2] if part[2] else 0.0)
-    if dense != name and area:
+    if dense != name and area and value > 1.05 * area:
         said.append(
             f"For its size the map is densest {_on(dense)}: {_percent(value)} on {_percent(area)} of the picture, "
             f"{value / area:.1f} times an even map."

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from facexai._messages import short
 from facexai.input_spec import InputSpec
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
@@ -26,11 +27,13 @@ class Section:
     Attributes:
         result: an answer (Saliency, PairSaliency, FrequencyHeat, Counterfactual), or a finding (metrics' Table, Bias,
             ShortcutAudit, Roc, or the Results of a run).
-        measured: what :mod:`facexai.metrics` found about its maps, with controls: deletion, retention, curves.
+        measured: what :mod:`facexai.metrics` found about its maps, with controls: deletion, retention, curves; of
+            counterfactuals those of the no-op control.
         names: of the photos, one for each item; of pairs ``(first, second)``; default: numbers.
         images: of the items, where the result does not hold them, as after loading: (N, 3, H, W), of pairs
             (P, 2, 3, H, W); or a list with None for each that is missing.
         note: a sentence of yours under the heading.
+        of: how many items there are, where the result holds some of them only.
         sample: False where the items were chosen, such as wrong decisions: then nothing is said about all of them.
     """
 
@@ -40,6 +43,7 @@ class Section:
     images: Tensor | Sequence[Tensor | None] | None = None
     note: str = ""
     sample: bool = True
+    of: int | None = None
 
 
 @final
@@ -51,11 +55,13 @@ class Page:
         album: takes the pictures.
         spec: how the photos are aligned; None: regions of the face are not told.
         most: items of a section that are shown.
+        threshold: cosine from which a face is taken for an enrolled person, or None.
     """
 
     album: Album = field(default_factory=Album)
     spec: InputSpec | None = None
     most: int = MOST
+    threshold: float | None = None
 
     @cached_property
     def masks(self) -> Mapping[str, Tensor] | None:
@@ -105,6 +111,31 @@ def checked_names(section: Section, count: int) -> list[Any]:
     """
     if section.names is None:
         return [None] * count
-    if len(section.names) != count:
-        raise ValueError(f"expected a name for each of the {count} items, got {len(section.names)}")
-    return list(section.names)
+    if isinstance(section.names, str) or len(section.names) != count:
+        raise ValueError(f"expected a name for each of the {count} items, got {short(section.names)}")
+    pairs = (list, tuple)
+    return [tuple(str(n) for n in name) if isinstance(name, pairs) else str(name) for name in section.names]
+
+
+def checked_images(section: Section, shape: tuple[int, ...], count: int) -> None:
+    """Refuse images that are not those of the result: of another number, size or kind of numbers.
+
+    Args:
+        section: whose.
+        shape: of one item's: (3, H, W), of a pair (2, 3, H, W).
+        count: items.
+    """
+    if section.images is None:
+        return
+    held = list(section.images)
+    odd = next((i for i in held if i is not None and (tuple(i.shape) != shape or not i.is_floating_point())), None)
+    if len(held) != count or odd is not None:
+        got = f"{len(held)} of them" if odd is None else f"{tuple(odd.shape)} of {odd.dtype}"
+        raise ValueError(f"expected images {(count, *shape)} in [0, 1] as floats, got {got}")
+
+
+def not_measured(section: Section) -> None:
+    """Refuse measurements, names and images where there is no item that they could belong to."""
+    for name in ("measured", "names", "images"):
+        if getattr(section, name) is not None and len(getattr(section, name)):
+            raise ValueError(f"a {type(section.result).__name__} takes no {name}=; it is a finding of its own")

@@ -37,6 +37,7 @@ class Saliency:
         rival_scores: (N, R) logits of the rivals, for SDD.
         class_cells: (N, 1 + R, h, w) raw class maps, the target's first, for SDD.
         constant: (N,) logits that no cell holds, for CAM: ``cells.sum((1, 2)) + constant`` is ``scores``.
+        predicted: (N,) class indices with the largest logit, whatever was asked about; None where it is not known.
         images: (N, 3, H, W), a reference for drawing only; never saved.
     """
 
@@ -50,6 +51,7 @@ class Saliency:
     rival_scores: Tensor | None = None
     class_cells: Tensor | None = None
     constant: Tensor | None = None
+    predicted: Tensor | None = None
     images: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -129,12 +131,22 @@ class Saliency:
         return images
 
     @property
+    def unit(self) -> str:
+        """What the cells are measured in."""
+        if not str(self.recipe.get("method", "")).startswith("SDD"):
+            return self.class_unit
+        return (
+            "difference of class maps" if self.recipe.get("sdd", {}).get("amplify") == "none" else "amplified, 0 to 1"
+        )
+
+    @property
+    def class_unit(self) -> str:
+        """What the class maps are measured in, for SDD those of its base."""
+        return str(self.recipe.get("unit", "logits"))
+
+    @property
     def _label(self) -> str:
-        amplified = str(self.recipe.get("method", "")).startswith("SDD")
-        unit = "amplified, 0 to 1" if amplified else self.recipe.get("unit", "logits")
-        if self.recipe.get("sdd", {}).get("amplify") == "none":
-            unit = "difference of class maps"
-        return f"{self.recipe.get('method', 'map')} at {self.recipe.get('layer', '?')} ({unit})"
+        return f"{self.recipe.get('method', 'map')} at {self.recipe.get('layer', '?')} ({self.unit})"
 
     def _repr_html_(self) -> str:
         few = self if len(self) <= _MOST_DRAWN else self._first(_MOST_DRAWN)
@@ -158,7 +170,7 @@ class Saliency:
         save_answer(path, self, ARRAYS, {"size": list(self.size), "names": names})
 
 
-ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant")
+ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant", "predicted")
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Saliency:
@@ -170,7 +182,8 @@ def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Salienc
         "rivals": ("int", (n, rivals)),
         "rival_scores": ("float", (n, rivals)),
         "class_cells": ("float", maps),
+        "predicted": ("int", (n,)),
     }
     found: dict[str, Any] = parts_of(arrays, {**parts, **more}, ("constant", *more))
-    names = names_of(manifest, found["targets"], found.get("rivals"))
+    names = names_of(manifest, found["targets"], found.get("rivals"), found.get("predicted"))
     return Saliency(**found, size=size_of(manifest), names=names, recipe=recipe_of(manifest))

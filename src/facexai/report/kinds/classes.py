@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from facexai.report.charts import number
-from facexai.report.controls import controls, overall
+from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
 from facexai.report.section import Page, Section, checked_names, finite, image_of
@@ -13,6 +15,7 @@ from facexai.results import Saliency
 
 QUESTION = "What in the photo speaks for this person?"
 AGAINST = "What in the photo speaks for this person, and not for the look-alikes?"
+NOBODY = "nobody"
 
 
 def told(section: Section, page: Page) -> dict[str, Any]:
@@ -28,38 +31,56 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "of": len(why),
         "items": items,
         "measured": overall(section.measured) if section.sample else [],
+        "measured_by": recipes(section.measured),
     }
 
 
 def _item(why: Saliency, n: int, name: str | None, section: Section, page: Page) -> dict[str, Any]:
     image = image_of(section, n)
-    who, score, scale = why.name(int(why.targets[n])), float(why.scores[n]), why.recipe.get("scale")
+    asked, score, scale = why.name(int(why.targets[n])), float(why.scores[n]), why.recipe.get("scale")
     method, title = str(why.recipe.get("method", "map")), name or f"photo {n + 1}"
-    unit = "share of the largest" if method.startswith("SDD") else "logit"
     masks = page.masks_for(why.size)
     rows = [] if masks is None else shares(why.maps[n], masks)
-    said = sentences(rows, f"what speaks for {who}{' rather than the others' if why.rivals is not None else ''}")
-    alt = f"{method} for {who} over {title}. {said[0] if said else ''}".strip()
-    views = [view(page.album, why.cells[n], why.size, image, title=f"{method}: {who}", unit=unit, alt=alt)]
-    made: dict[str, Any] = {"name": title, "decision": who, "score": finite(score), "unit": "logit"}
+    said = sentences(rows, _subject(why, asked))
+    alt = f"{method} for {asked} over {title}. {said[0] if said else ''}".strip()
+    views = [view(page.album, why.cells[n], why.size, image, title=f"{method}: {asked}", unit=why.unit, alt=alt)]
+    made: dict[str, Any] = {"name": title, "asked": asked, "score": finite(score), "unit": "logit"}
     made["cosine"] = finite(score / scale) if scale else None
+    made |= _decision(why, n, made["cosine"], page)
     made["rivals"] = []
     if why.rivals is not None and why.rival_scores is not None and why.class_cells is not None:
+        views.append(_class_view(why, n, 0, asked, score, image, page))
         for k, (rival, value) in enumerate(zip(why.rivals[n].tolist(), why.rival_scores[n].tolist(), strict=True)):
-            made["rivals"].append(
-                {"name": why.name(rival), "score": finite(value), "cosine": finite(value / scale) if scale else None}
-            )
-            if k == 0:
-                views.append(_class_view(why, n, 0, who, score, image, page))
+            cosine = finite(value / scale) if scale else None
+            made["rivals"].append({"name": why.name(rival), "score": finite(value), "cosine": cosine})
             views.append(_class_view(why, n, k + 1, why.name(rival), value, image, page))
     if why.constant is not None:
         made["constant"] = finite(why.constant[n])
     return made | {"views": views, "regions": rows, "sentences": said}
 
 
-def _class_view(why: Saliency, n: int, k: int, who: str, score: float, image: Any, page: Page) -> dict[str, Any]:
+def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[str, Any]:
+    """What the network decided, which is not always what was asked about; of a gallery the threshold has a say."""
+    if why.predicted is None:
+        return {"decision": None, "threshold": None}
+    nearest, limit = int(why.predicted[n]), page.threshold if why.recipe.get("scale") else None
+    if limit is None:
+        return {"decision": why.name(nearest), "threshold": None}
+    if nearest != int(why.targets[n]) or cosine is None:  # the nearest person's cosine is not told by this answer
+        return {"decision": None, "threshold": limit}
+    return {"decision": why.name(nearest) if cosine >= limit else NOBODY, "threshold": limit}
+
+
+def _subject(why: Saliency, who: str) -> str:
+    """What a map is of; a magnitude speaks neither for nor against."""
+    if "magnitude" in why.unit:
+        return f"the map of {who}"
+    return f"what speaks for {who}{' rather than the others' if why.rivals is not None else ''}"
+
+
+def _class_view(
+    why: Saliency, n: int, k: int, who: str, score: float, image: Tensor | None, page: Page
+) -> dict[str, Any]:
     assert why.class_cells is not None
-    title = f"class map: {who}, {number(score)}"
-    return view(
-        page.album, why.class_cells[n, k], why.size, image, title=title, unit="logit", alt=f"Class map of {who}"
-    )
+    title, cells = f"class map: {who}, {number(score)}", why.class_cells[n, k]
+    return view(page.album, cells, why.size, image, title=title, unit=why.class_unit, alt=f"Class map of {who}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from facexai.report.charts import number
 from facexai.report.pictures import view
-from facexai.report.section import Page, Section, checked_names, finite
+from facexai.report.section import Page, Section, checked_names, finite, plain
 from facexai.results import Counterfactual
 
 
@@ -14,22 +14,28 @@ def told(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.Counterfactual`."""
     found: Counterfactual = section.result
     names = checked_names(section, len(found))
+    if any(not isinstance(one, Counterfactual) for one in section.measured) or len(section.measured) > 1:
+        raise TypeError("counterfactuals are measured by one Counterfactual, explainer.no_op(images)")
+    control = section.measured[0] if section.measured else None
+    if control is not None and len(control) != len(found):
+        raise ValueError(f"expected a no-op control of the {len(found)} images, got {len(control)}")
     flipped = int(found.flipped.sum())
     return {
         "kind": "counterfactuals",
         "question": "What would have to change in the picture for the decision to be another one?",
         "of": len(found),
         "flipped": flipped,
-        "items": [_item(found, n, names[n], page) for n in range(min(len(found), page.most))],
+        "items": [_item(found, control, n, names[n], page) for n in range(min(len(found), page.most))],
         "measured": [],
+        "measured_by": [] if control is None else [{"measured": "no-op control", **plain(control.recipe)}],
     }
 
 
-def _item(found: Counterfactual, n: int, name: Any, page: Page) -> dict[str, Any]:
+def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: Any, page: Page) -> dict[str, Any]:
     size = (int(found.images.shape[-2]), int(found.images.shape[-1]))
     title, flipped = str(name or f"image {n + 1}"), bool(found.flipped[n])
     free = float(found.masks[n].float().mean())
-    moved = float((found.counterfactuals[n] - found.images[n]).abs().mean())
+    moved = _moved(found, n)
     change = view(
         page.album,
         found.differences[n],
@@ -60,4 +66,9 @@ def _item(found: Counterfactual, n: int, name: Any, page: Page) -> dict[str, Any
         "change": change,
         "path": [finite(value) for value in found.path[n].tolist()],
         "sentences": [said],
+        "control": None if control is None else {"after": finite(control.after[n]), "moved": _moved(control, n)},
     }
+
+
+def _moved(found: Counterfactual, n: int) -> float:
+    return float((found.counterfactuals[n] - found.images[n]).abs().mean())

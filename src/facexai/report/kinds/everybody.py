@@ -14,6 +14,8 @@ _PEOPLE = 5
 def told(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.results.GallerySaliency`."""
     why: GallerySaliency = section.result
+    if section.measured:
+        raise ValueError("maps of everybody enrolled take no measured=; metrics judge one map of each photo")
     names = checked_names(section, len(why))
     return {
         "kind": "classes",
@@ -21,6 +23,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "of": len(why),
         "items": [_item(why, n, names[n], section, page) for n in range(min(len(why), page.most))],
         "measured": [],
+        "measured_by": [],
     }
 
 
@@ -44,6 +47,7 @@ def _item(why: GallerySaliency, n: int, name: str | None, section: Section, page
     accepted = None if why.threshold is None else float(why.scores[n, best[0]]) >= why.threshold
     who = why.names[best[0]] if accepted is not False else "nobody"
     rivals = [{"name": why.names[c], "score": s, "cosine": s} for c, s in zip(best[1:], scores[1:], strict=True)]
-    made: dict[str, Any] = {"name": title, "decision": who, "score": scores[0], "unit": "cosine", "cosine": scores[0]}
+    made: dict[str, Any] = {"name": title, "asked": None, "decision": who}
+    made |= {"score": scores[0], "unit": "cosine", "cosine": scores[0]}
     made |= {"threshold": finite(why.threshold), "rivals": rivals, "views": views}
     return made | {"regions": [], "sentences": [], "controls": []}

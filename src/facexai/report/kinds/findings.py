@@ -7,20 +7,21 @@ from typing import Any
 import numpy as np
 
 from facexai.metrics import Bias, Roc, ShortcutAudit, Statistic, Table
-from facexai.report.section import Page, Section, finite, plain
+from facexai.report.section import Page, Section, finite, not_measured, plain
 
 _RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 def table(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.metrics.Table`, or a run that has one."""
+    not_measured(section)
     result = section.result
     held: Table = result if isinstance(result, Table) else result.table
     report = {} if isinstance(result, Table) else result.report
-    return table_told(held.rows, held.panels, plain(held.recipe), report)
+    return table_told(held.rows, held.panels, report)
 
 
-def table_told(rows: Any, panels: Any, recipe: Any, report: Any) -> dict[str, Any]:
+def table_told(rows: Any, panels: Any, report: Any) -> dict[str, Any]:
     """The same from rows as JSON holds them."""
     counts = {str(name): value for name, value in report.get("counts", {}).items()}
     about = report.get("classifier", report.get("decision", {}))
@@ -42,6 +43,7 @@ def table_told(rows: Any, panels: Any, recipe: Any, report: Any) -> dict[str, An
         ],
         "rows": [plain(dict(row)) for row in rows],
         "measured": [],
+        "measured_by": [],
     }
 
 
@@ -52,6 +54,7 @@ def _valued(row: Any, column: str) -> dict[str, Any]:
 
 def groups(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.metrics.Bias`."""
+    not_measured(section)
     found: Bias = section.result
     return groups_told(plain(found.record()))
 
@@ -93,11 +96,13 @@ def groups_told(record: dict[str, Any]) -> dict[str, Any]:
         "spectra": plain(spectra),
         "marks": [mark for mark in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0) if not spectra or mark <= spectra[0]["x"][-1]],
         "measured": [],
+        "measured_by": [],
     }
 
 
 def shortcut(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.metrics.ShortcutAudit`."""
+    not_measured(section)
     audit: ShortcutAudit = section.result
     rows = [_statistic("mean absolute difference (MAD)", audit.mad.absolute, None)]
     if audit.no_op is not None and audit.beyond_no_op is not None:
@@ -115,6 +120,7 @@ def shortcut(section: Section, page: Page) -> dict[str, Any]:
         "rows": rows,
         "auroc": None if area is None else plain(vars(area)),
         "measured": [],
+        "measured_by": [],
     }
 
 
@@ -132,6 +138,7 @@ def _statistic(name: str, held: Statistic, p: float | None, *, control: bool = F
 
 def roc(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.metrics.Roc`."""
+    not_measured(section)
     curve: Roc = section.result
     rates = {f"{far:g}": curve.tar_at(far) for far in _RATES if far * curve.impostor >= 1}
     record = {"genuine": curve.genuine, "impostor": curve.impostor, "auc": curve.auc, "eer": curve.eer}
@@ -153,4 +160,5 @@ def roc_told(record: dict[str, Any]) -> dict[str, Any]:
         "threshold": finite(record["threshold"]),
         "rates": [{"far": float(far), "tar": finite(tar)} for far, tar in record["tar_at_far"].items()],
         "measured": [],
+        "measured_by": [],
     }

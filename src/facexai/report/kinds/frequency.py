@@ -19,6 +19,8 @@ MARKS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 def told(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.FrequencyHeat`."""
     heat: FrequencyHeat = section.result
+    if section.measured:
+        raise ValueError("bands of frequencies take no measured=; metrics of maps do not judge them")
     names = checked_names(section, len(heat))
     items = [_item(heat, p, names[p], section, page) for p in range(min(len(heat), page.most))]
     return {
@@ -30,7 +32,12 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "marks": [mark for mark in MARKS if mark <= float(heat.face_edges[-1])],
         "unit": str(heat.recipe.get("unit", "score")),
         "measured": [],
+        "measured_by": [],
     }
+
+
+def _class(heat: FrequencyHeat, target: int) -> str:
+    return str(target) if heat.names is None else heat.names[target]
 
 
 def _rings(influence: Tensor) -> Tensor:
@@ -61,7 +68,8 @@ def _item(heat: FrequencyHeat, p: int, name: Any, section: Section, page: Page) 
     values = _rings(heat.influence)[p]
     return {
         "name": title,
-        "decision": None if heat.targets is None or heat.names is None else heat.names[int(heat.targets[p])],
+        "decision": None,
+        "asked": None if heat.targets is None else _class(heat, int(heat.targets[p])),
         "score": finite(heat.scores[p]),
         "unit": str(heat.recipe.get("unit", "score")),
         "photos": [page.album.add(image) for image in shown],
@@ -74,6 +82,8 @@ def _item(heat: FrequencyHeat, p: int, name: Any, section: Section, page: Page) 
 
 def _sentences(heat: FrequencyHeat, values: Tensor) -> list[str]:
     """The strongest band, and how the influence divides into octaves."""
+    if not bool(values.any()):
+        return ["No band has any influence."]
     face, unit = heat.face_edges, str(heat.recipe.get("unit", "score"))
     best = int(values.abs().argmax())
     way = "falls" if float(values[best]) > 0 else "rises"
@@ -81,12 +91,9 @@ def _sentences(heat: FrequencyHeat, values: Tensor) -> list[str]:
         f"The strongest band is {number(float(face[best]))} to {number(float(face[best + 1]))} cycles per face: "
         f"without it the {unit} {way} by {number(abs(float(values[best])))}."
     ]
-    total = float(values.abs().sum())
-    if total > 0:
-        middle, parts = (face[1:] + face[:-1]) / 2, []
-        for low, high in ((0.0, 4.0), (4.0, 8.0), (8.0, 16.0), (16.0, torch.inf)):
-            share = float(values[(middle >= low) & (middle < high)].abs().sum()) / total
-            where = f"{number(low)} and more" if high == torch.inf else f"{number(low)} to {number(high)}"
-            parts.append(f"{100 * share:.0f} % at {where}")
-        said.append(f"Of the size of all influence, by cycles per face: {', '.join(parts)}.")
-    return said
+    total, middle, parts = float(values.abs().sum()), (face[1:] + face[:-1]) / 2, []
+    for low, high in ((0.0, 4.0), (4.0, 8.0), (8.0, 16.0), (16.0, torch.inf)):
+        share = float(values[(middle >= low) & (middle < high)].abs().sum()) / total
+        where = f"{number(low)} and more" if high == torch.inf else f"{number(low)} to {number(high)}"
+        parts.append(f"{100 * share:.0f} % at {where}")
+    return [*said, f"Of the size of all influence, by cycles per face: {', '.join(parts)}."]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facexai.report.controls import controls, overall
+from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
 from facexai.report.section import Page, Section, checked_names, finite, image_of
@@ -30,6 +30,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "of": len(why),
         "items": items,
         "measured": overall(section.measured) if section.sample else [],
+        "measured_by": recipes(section.measured),
     }
 
 
@@ -53,6 +54,7 @@ def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) ->
             unit=str(why.recipe.get("unit", "signed")),
             alt=alt,
             blur=_blur(why),
+            whole=why.table is not None,  # correspondences are told cell by cell
         )
         sides.append({"view": shown, "regions": rows, "sentences": said})
     joined = name if isinstance(name, str) else " and ".join(titles) if name is not None else f"pair {p + 1}"
