@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +78,15 @@ def enrolled(zoo_installed: None, tmp_path_factory: pytest.TempPathFactory) -> P
         images.save(portrait.load(), root / "enrolled" / name / "a.png")
     images.save(mirrored(COLLINS.load()), root / "who.jpg")
     return root
+
+
+@pytest.fixture(scope="session")
+def demonstration(zoo_installed: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict]:
+    """``facexai demo``, once: its folder, what it printed, its numbers."""
+    out = tmp_path_factory.mktemp("demo") / "deep" / "out"
+    command = [sys.executable, "-m", "facexai", "demo", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return out, done.stdout, json.loads((out / "demo.json").read_text())
 
 
 @pytest.fixture(scope="session")

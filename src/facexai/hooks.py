@@ -1,19 +1,40 @@
-"""Looking inside a network during one call, and leaving it as it was found."""
+"""Looking inside a network during one call, and leaving it as it was found.
+
+A hook sees the calls of its own thread only, so that the user's forward beside an explanation is neither seen nor
+changed. Modes, random state and whose turn it is: :mod:`facexai.turns`, whose names are here too.
+"""
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from threading import get_ident
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
+
+from facexai.turns import alone, eval_mode, evaluating, in_training, quiet_grad, recording, seeded, unwrapped
+
+__all__ = [
+    "Call",
+    "Seen",
+    "alone",
+    "as_weights",
+    "capture",
+    "eval_mode",
+    "evaluating",
+    "in_training",
+    "quiet_grad",
+    "recording",
+    "replacing",
+    "seeded",
+    "trace",
+    "unwrapped",
+]
 
 
 @dataclass(eq=False)
@@ -61,7 +82,7 @@ def capture(
     """Keep what a layer gives (or takes) during the forward passes inside the ``with`` block.
 
     The network goes on with a copy, so an in-place operation after the layer (``ReLU(inplace=True)``,
-    ``out += identity``) cannot change what was captured.
+    ``out += identity``) cannot change what was captured. Calls by other threads are not seen.
 
     Args:
         net: the module that will be called.
@@ -80,7 +101,7 @@ def capture(
     >>> torch.equal(seen.tensor, net[0](torch.ones(1, 2)))
     True
     """
-    seen = Seen(layer)
+    seen, mine = Seen(layer), get_ident()
     module = net.get_submodule(layer)
 
     def keep(value: Any) -> Tensor:
@@ -96,58 +117,57 @@ def capture(
             seen.value = value if graph == "keep" else value.detach()
         return seen.value.clone()
 
-    def after(_: nn.Module, __: Any, output: Any) -> Tensor:
-        return keep(output)
+    def after(_: nn.Module, __: Any, output: Any) -> Tensor | None:
+        return keep(output) if get_ident() == mine else None
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        if get_ident() != mine:  # torch gives another thread no kwargs where the hook is removed in that moment
+            return None
         if args:
             return (keep(args[0]), *args[1:]), kwargs
+        kwargs = kwargs or {}
         name = next(iter(kwargs), "")
         return args, {**kwargs, name: keep(kwargs.get(name))}
 
-    with ExitStack() as stack:
+    with alone(net):
         if side == "output":
-            stack.callback(module.register_forward_hook(after).remove)
+            hook = module.register_forward_hook(after)
         else:
-            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        yield seen
+            hook = module.register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            yield seen
+        finally:
+            try:
+                hook.remove()
+            except KeyboardInterrupt:
+                hook.remove()
+                raise
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside, and afterwards everything as before: the mode of every submodule and the random state.
+def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Iterator[None]:
+    """The network goes on with a changed output of a layer, in this thread.
 
-    >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
-    >>> with evaluating(net):
-    ...     print(net[0].training)
-    False
-    >>> net[0].training, net[1].training
-    (True, False)
+    >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
+    >>> with replacing(net, "0", lambda output: -output):
+    ...     net(torch.tensor([-2.0, 3.0]))
+    tensor([2., 0.])
     """
-    modes = [(module, module.training) for module in net.modules()]
-    training = any(mode for _, mode in modes)
-    on_gpu = {p.device.index for p in net.parameters() if p.is_cuda} if torch.cuda.is_available() else set()
-    with torch.random.fork_rng(devices=sorted(on_gpu)):
+    mine = get_ident()
+
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        return change(output) if get_ident() == mine else None
+
+    with alone(net):
+        hook = net.get_submodule(layer).register_forward_hook(after)
         try:
-            if training:
-                net.eval()
             yield
         finally:
-            if training:
-                for module, mode in modes:
-                    module.training = mode
-
-
-@contextmanager
-def quiet_grad() -> Iterator[None]:
-    """No graph inside, also where the caller is in inference mode: then tensors can still take part in a graph.
-
-    >>> with torch.inference_mode(), quiet_grad():
-    ...     torch.zeros(1).is_inference()
-    False
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+            try:
+                hook.remove()
+            except KeyboardInterrupt:
+                hook.remove()
+                raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,82 +191,37 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
     """
     calls: list[Call] = []
     inputs: dict[int, Tensor | None] = {}
+    mine = get_ident()
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = next(chain(args, kwargs.values()), None)
-        inputs[id(module)] = first.detach().clone() if isinstance(first, Tensor) else None
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        if get_ident() == mine:
+            first = next(chain(args, (kwargs or {}).values()), None)
+            inputs[id(module)] = first.detach().clone() if isinstance(first, Tensor) else None
 
-    with ExitStack() as stack:
+    hooks: list[RemovableHandle] = []
+
+    def take_off() -> None:
+        for hook in hooks:
+            hook.remove()
+
+    try:
         for name, module in modules.items():
 
             def after(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
-                kept = output.detach().clone() if isinstance(output, Tensor) else None
-                calls.append(Call(name, module, inputs.pop(id(module), None), kept))
+                if get_ident() == mine:
+                    kept = output.detach().clone() if isinstance(output, Tensor) else None
+                    calls.append(Call(name, module, inputs.pop(id(module), None), kept))
 
-            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(after).remove)
+            hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.append(module.register_forward_hook(after))
         result = run()
+    finally:
+        try:
+            take_off()
+        except KeyboardInterrupt:
+            take_off()
+            raise
     return calls, result
-
-
-def _strided(values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, Tensor) and value.layout == torch.strided]
-
-
-def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operations made and that are still referred to."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.users: Counter[int] = Counter()
-        self.outside: set[int] = set()
-        self.now = self.peak = self.largest = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler for this, which takes longer than the rest of a first call
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = {_place(tensor) for tensor in _strided((args, kwargs))}
-        self.outside |= {place for place in given if self.users[place] == 0}  # weights, of which views are made
-        out = func(*args, **(kwargs or {}))
-        for tensor in _strided(out):
-            if _place(tensor) not in self.outside:
-                self._made(tensor)
-        return out
-
-    def _made(self, tensor: Tensor) -> None:
-        place, size = _place(tensor), tensor.untyped_storage().nbytes()
-        if self.users[place] == 0:
-            self.now, self.largest = self.now + size, max(self.largest, size)
-            self.peak = max(self.peak, self.now)
-        self.users[place] += 1
-        weakref.finalize(tensor, self._gone, place, size)
-
-    def _gone(self, place: int, size: int) -> None:
-        self.users[place] -= 1
-        if self.users[place] == 0:
-            self.now -= size
-
-
-def peak_bytes(run: Callable[[], object]) -> tuple[int, int]:
-    """Bytes of the tensors that operations inside a run made: the most that were alive at once, and of the largest.
-
-    What an operation needs as scratch space is not counted.
-
-    >>> peak_bytes(lambda: torch.zeros(8) + torch.ones(8))
-    (96, 32)
-    """
-    live = _Live()
-    with live:
-        run()
-    return live.peak, live.largest
 
 
 def as_weights(x: Tensor, net: nn.Module) -> Tensor:

@@ -139,7 +139,7 @@ def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: floa
     """Timings stand in files of their own: results do not depend on them."""
     row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
     line = json.dumps(row)
-    with contextlib.suppress(OSError), (folder / f"timings-{rank}.jsonl").open("a") as file:
+    with contextlib.suppress(OSError), (folder / f"timings-{rank}.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from facexai import decisions
 from facexai._messages import FaceXAIWarning, near_matches
+from facexai._progress import tqdm
 from facexai.denoisers import Denoiser
 from facexai.explainers.descent import Descent, Edited, Mask, Perceptual, descend
 from facexai.functional.diffusion import respaced, unchanged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from facexai import functional
+from facexai._progress import tqdm
 from facexai.explainers import jacobian
 from facexai.explainers.jacobian import Differentiate
 from facexai.explainers.masked import check_chunk
@@ -53,6 +55,7 @@ class FGGB:
         chunk: copies of a face per backward pass; ``"auto"`` times 4, 8 and 16 once. It changes time,
             memory and the last bits of the result.
         half: keep the gradient maps in float16: half the memory, maps differ by up to 1e-3 of their largest value.
+        progress: show a progress bar.
 
     Raises:
         ValueError: on use, no gradient reaches the image; a network that gives logits.
@@ -80,6 +83,7 @@ class FGGB:
     tolerance: float | None = None
     chunk: int | Literal["auto"] = "auto"
     half: bool = False
+    progress: bool = False
 
     def __post_init__(self) -> None:
         check_model(self.model, self.threshold, needed=True)
@@ -119,13 +123,14 @@ class FGGB:
         size = self._numbers(images)
         bound(self.model.forward_kwargs, len(images), None, images.device)  # one row, or a row for each
         basis, outputs = None, []
-        for n, image in enumerate(images):
-            maps, rows = self._gradients(image, n, range(size))
-            if basis is None:
-                kind = torch.float16 if self.half else maps.dtype
-                basis = torch.empty(len(images), *maps.shape, dtype=kind, device=maps.device)
-            basis[n] = maps
-            outputs.append(rows)
+        with tqdm(total=len(images) * size, desc="FGGB", unit="gradient", disable=not self.progress) as bar:
+            for n, image in enumerate(images):
+                maps, rows = self._gradients(image, n, range(size), bar.update)
+                if basis is None:
+                    kind = torch.float16 if self.half else maps.dtype
+                    basis = torch.empty(len(images), *maps.shape, dtype=kind, device=maps.device)
+                basis[n] = maps
+                outputs.append(rows)
         assert basis is not None
         parts = {"outputs": torch.stack(outputs), "basis": basis}
         return FaceEvidence(parts, self.model.fingerprint, "FGGB", self._settings())
@@ -135,7 +140,13 @@ class FGGB:
         with quiet_grad():
             return self.model.features(self.model.outputs(images[:1], torch.zeros(1, dtype=torch.long))).shape[1]
 
-    def _gradients(self, image: Tensor, index: int, numbers: Any) -> tuple[Tensor, Tensor]:
+    def _gradients(
+        self, image: Tensor, index: int, numbers: Any, tick: Callable[[int], object] = lambda _: None
+    ) -> tuple[Tensor, Tensor]:
+        def reduced(gradients: Tensor) -> Tensor:
+            tick(len(gradients))
+            return functional.unit_gradients(gradients)
+
         return jacobian.rows(
             self.model,
             image,
@@ -143,7 +154,7 @@ class FGGB:
             list(numbers),
             differentiate=self.differentiate,
             chunk=jacobian.chunk_size(self.model, self.chunk),
-            reduce=functional.unit_gradients,
+            reduce=reduced,
         )
 
     def answer(self, first: FaceEvidence, second: FaceEvidence) -> PairSaliency:

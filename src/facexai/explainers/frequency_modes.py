@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 from torch import Tensor
 
+from facexai._notebook import words
 from facexai.functional import agreement
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class ModeAgreement:
     def means(self) -> dict[str, dict[str, float]]:
         """Means over the questions; undefined correlations are left out."""
         return {row: {name: float(v.nanmean()) for name, v in made.items()} for row, made in self.values.items()}
+
+    _repr_html_ = words
 
     def __repr__(self) -> str:
         heads = {"pearson": "Pearson", "spearman": "Spearman", "top": f"top {self.top}", "relative_l1": "relative L1"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import Evidence, Similarity, check_explainable, check_kind
-from facexai.hooks import capture, evaluating, quiet_grad
+from facexai.hooks import capture, quiet_grad, recording
 from facexai.models import HeadDoesNotFold, WhiteBox
 
 
@@ -36,10 +36,11 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
     """One forward pass; keeps the layer's map and the graph from there to the output."""
     model = self.classifier.model
     name, last = model.layer(self.layer), _unit_head(self)
-    with ExitStack() as stack:
-        stack.enter_context(quiet_grad())
-        seen = stack.enter_context(capture(model.net, name, graph="start"))
-        end = stack.enter_context(capture(model.net, last, graph="keep")) if last else None
+    with (
+        quiet_grad(),
+        capture(model.net, name, graph="start") as seen,
+        capture(model.net, last, graph="keep") if last else nullcontext() as end,
+    ):
         outputs = model.outputs(images)
     shape, rows = tuple(seen.tensor.shape), len(outputs)
     if name not in model.structure.layers or len(seen.tensor) != rows:
@@ -96,8 +97,7 @@ def class_maps(
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
     layout = model.structure.layers[evidence.layer]
-    # eval mode: checkpointed blocks run again in the backward pass
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
+    with recording(model.net):
         outputs = evidence.outputs
         if dot and evidence.head is not None:  # undo the network's own normalisation: its length counts as a constant
             outputs = evidence.head / evidence.head.norm(dim=1, keepdim=True).clamp(min=1e-12).detach()

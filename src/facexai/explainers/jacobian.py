@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facexai.functional import at_least_float32
-from facexai.hooks import evaluating, quiet_grad
+from facexai.hooks import quiet_grad, recording
 from facexai.models import FaceModel
 
 Differentiate = Literal["unit", "raw"]
@@ -56,7 +56,7 @@ def rows(
     """
     size = min(chunk, len(numbers))
     found = []
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
+    with recording(model.net):
         copies = at_least_float32(image.detach()).expand(size, -1, -1, -1).clone().requires_grad_()
         outputs = model.outputs(copies, torch.full((size,), index))
         features = model.features(outputs)
@@ -99,7 +99,7 @@ def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
     known = _best.setdefault(model.core, {})
     device = str(model.device)
     if device not in known:
-        known[device] = _fastest(model)
+        known.setdefault(device, _fastest(model))  # another thread may have timed it first: one choice for all
     return known[device]
 
 
@@ -134,12 +134,7 @@ def _graph_bytes(model: FaceModel, image: Tensor) -> int:
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        evaluating(model.net),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
+    with recording(model.net), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model.outputs(image[None].clone().requires_grad_(), torch.zeros(1, dtype=torch.long))
     weights = sum(p.numel() * p.element_size() for p in model.net.parameters())
     return max(1, kept - weights)

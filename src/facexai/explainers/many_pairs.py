@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from facexai._progress import tqdm
 from facexai.explainers.kept import Kept
 from facexai.explainers.pairs import Answer, FaceEvidence, Pairwise
 from facexai.store import Store

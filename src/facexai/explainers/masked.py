@@ -9,8 +9,8 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from facexai._progress import tqdm
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
 from facexai.models.blackbox import BlackBox

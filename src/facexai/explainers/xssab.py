@@ -14,7 +14,7 @@ from facexai.explainers.classmaps import check_evidence
 from facexai.explainers.jacobian import INSTEAD, UNREACHED, gradient
 from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
 from facexai.functional import at_least_float32
-from facexai.hooks import evaluating
+from facexai.hooks import recording
 from facexai.models import FaceModel, Gallery
 from facexai.models.options import check_device
 from facexai.results import PairSaliency
@@ -93,7 +93,7 @@ class XSSAB:
         """One forward pass; keeps the graph from the pixels to the embedding."""
         check_device(images, self.model.device)
         self.model.spec.check(images)
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model.net):
+        with recording(self.model.net):
             leaves = at_least_float32(images.detach()).clone().requires_grad_()
             outputs = self.model.outputs(leaves)
             features = self.model.features(outputs)
@@ -130,7 +130,7 @@ class XSSAB:
         features = evidence.features.detach()
         agree = functional.agreeing(F.normalize(features) * partners, self.threshold)
         parts = []
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(self.model.net):
+        with recording(self.model.net):
             for mask in (agree, ~agree):
                 direction = functional.through_length(mask * partners, features)
                 gradients = gradient((evidence.features * direction.clone()).sum(), evidence.images, keep=True)

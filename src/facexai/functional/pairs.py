@@ -66,7 +66,7 @@ def through_length(directions: Tensor, features: Tensor) -> Tensor:
         features: (P, K), the vector.
 
     Returns:
-        (P, K): ``(v - <f, v> f) / |e|`` with f = e / |e|.
+        (P, K): ``(v - <f, v> f) / |e|`` with ``f = e / |e|``.
 
     >>> through_length(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]]))
     tensor([[0.0000, 0.5000]])

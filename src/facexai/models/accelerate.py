@@ -12,8 +12,9 @@ from typing import Any, final, overload
 import torch
 from torch import Tensor, nn
 
+from facexai._notebook import words
 from facexai.functional import at_least_float32
-from facexai.hooks import quiet_grad
+from facexai.hooks import alone, quiet_grad, seeded
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 from facexai.models.folding import Pair, fold, hooked, pairs
@@ -48,6 +49,8 @@ class Acceleration:
     difference: float
     seconds: Mapping[str, float]
     rejected: Mapping[str, str] = field(default_factory=dict)
+
+    _repr_html_ = words
 
     def __str__(self) -> str:
         before, after = self.seconds["original"], self.seconds["compiled" if self.compiled else self.layout]
@@ -198,7 +201,8 @@ def _copied(core: nn.Module) -> nn.Module:
     """
     name = type(core).__name__
     try:
-        net = copy.deepcopy(core)
+        with alone(core):  # nobody else's hooks are copied
+            net = copy.deepcopy(core)
     except Exception as error:  # whatever the parts of the user's network raise
         raise ValueError(
             f"cannot copy {name}: {_said(error)}; copy.deepcopy(net) has to work: take off weight_norm or pruning, and "
@@ -248,7 +252,7 @@ def _refuse_unsteady(face: FaceModel, net: nn.Module, trial: _Trial) -> None:
         ValueError: it does.
     """
     gpus = sorted({t.device.index for t in _tensors(face.net) if t.is_cuda})
-    with torch.random.fork_rng(devices=gpus):
+    with seeded(None, face.net):
         for device in ("cpu", *(f"cuda:{gpu}" for gpu in gpus)):
             torch.rand(1, device=device)  # every pass starts from the caller's random state: start from another
         reason = trial.refusal(around(face, net).model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -11,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from facexai._notebook import words
 from facexai.functional import at_least_float32, completeness_error
-from facexai.hooks import capture, evaluating, quiet_grad
+from facexai.hooks import capture, in_training, quiet_grad, recording, seeded
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
@@ -77,8 +77,7 @@ class Diagnosis:
             lines.append(f"      {v.separation:6.2f}  {v.auc:.4f}  {v.name}")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+    _repr_html_ = words
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON can hold them."""
@@ -200,7 +199,7 @@ def _length(model: FaceModel, rows: Tensor) -> Finding:
 
 
 def _mode(model: FaceModel) -> Finding:
-    training = sum(module.training for module in model.net.modules())
+    training = in_training(model.net)
     if training:
         found = f"{training} modules are in train mode; facexai evaluates in eval mode and puts them back"
         return Finding("mode", "note", found, "net.eval() if the rest of your code should agree")
@@ -222,8 +221,8 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]
         advice = "the weights are not loaded, or the input's range is far off"
         varies = Finding("varies", "bad", f"different images give the same output within {apart:.1e}", advice)
     yield varies
-    with torch.random.fork_rng(), quiet_grad():  # calls restore the random state, so equal seeds would hide dropout
-        torch.manual_seed(1)
+    # calls restore the random state, so equal seeds would hide dropout
+    with seeded(1, model.net), quiet_grad():
         again = _run(model, images)
     if isinstance(again, Finding):
         yield Finding("repeatable", "bad", f"the same images a second time: {again.found}", "see the error")
@@ -237,12 +236,12 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]
         "something random runs in eval mode (F.dropout without training=self.training?): no map can be trusted",
     )
     branches = rows.view(-1, len(images), rows.shape[1])
-    alone = [_run(model, image[None]) for image in images]
-    if any(isinstance(row, Finding) for row in alone):
+    lone = [_run(model, image[None]) for image in images]
+    if any(isinstance(row, Finding) for row in lone):
         advice = "the network needs batches: explain several images at a time, and read maps with care"
-        yield Finding("batch", "bad", next(row.found for row in alone if isinstance(row, Finding)), advice)
+        yield Finding("batch", "bad", next(row.found for row in lone if isinstance(row, Finding)), advice)
         return
-    single = torch.stack([row for row in alone if isinstance(row, Tensor)], 1)
+    single = torch.stack([row for row in lone if isinstance(row, Tensor)], 1)
     yield _agreement(
         "batch",
         "one image alone and in a batch",
@@ -271,7 +270,7 @@ def _gradient(model: FaceModel, images: Tensor) -> Finding:
         return Finding("gradient", "note", "none: the model is a function", "black-box methods and metrics work")
     advice = "gradient methods do not work (no_grad, detach, NumPy or quantised weights inside?); CAM and metrics may"
     try:
-        with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
+        with recording(model.net):
             x = images.detach().clone().requires_grad_()
             outputs = model.outputs(x)
             gradient = torch.autograd.grad(outputs.square().sum(), x)[0] if outputs.requires_grad else None

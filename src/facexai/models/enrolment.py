@@ -12,9 +12,9 @@ from typing import Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from facexai._messages import FaceXAIWarning
+from facexai._progress import tqdm
 from facexai.hooks import quiet_grad
 from facexai.images import When, Which, fitted, load, photo_files
 from facexai.models.face_model import FaceModel

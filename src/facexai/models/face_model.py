@@ -14,17 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._messages import near_matches
-from facexai.hooks import evaluating, quiet_grad
+from facexai._messages import near_matches, short
+from facexai._notebook import words
+from facexai.hooks import evaluating, quiet_grad, unwrapped
 from facexai.input_spec import InputSpec
 from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
 from facexai.models.options import ForwardKwargs, Output, bound, check_device, check_options, digest
-from facexai.models.outputs import Take, forward
+from facexai.models.outputs import Take, forward, named
 from facexai.models.source import call_factory
-from facexai.models.structure import Structure, look, same_objects, unwrapped
+from facexai.models.structure import Structure, look, same_objects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ class FaceModel:
         model = call_factory(source)
         if not isinstance(model, FaceModel):
             raise TypeError(
-                f"{source} returned a {type(model).__name__}, expected a facexai.FaceModel around the network"
+                f"{short(source)} returned a {type(model).__name__}, expected a facexai.FaceModel around the network"
             )
         object.__setattr__(model, "source", source)
         return model
@@ -150,11 +151,14 @@ class FaceModel:
         return cls(box, seen_by(space, InputSpec.of(spec)), **options)
 
     def __repr__(self) -> str:
-        said = (("flip", self.flip), ("take", _named(self.took)))
+        said = (("flip", self.flip), ("take", named(self.took)))
         extra = "".join(f", {name}={value!r}" for name, value in said if value is not None)
         centred = ", centred" if self.center is not None else ""
         what = repr(self.core) if isinstance(self.core, BlackBox) else type(self.core).__name__
         return f"FaceModel({what}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
+
+    def _repr_html_(self) -> str:
+        return words(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.source is None:
@@ -200,7 +204,7 @@ class FaceModel:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits: weights, input specification, flip and centre."""
         center = b"" if self.center is None else self.center.detach().cpu().float().numpy().tobytes()
-        recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{_named(self.take)}|".encode()
+        recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{named(self.take)}|".encode()
         return hashlib.sha256(recipe + center + digest(self.forward_kwargs)).hexdigest()[:16]
 
     @property
@@ -393,8 +397,3 @@ class FaceModel:
 
         how = Reading(align=align, face=face, batch_size=batch_size, progress=progress, names=names)
         return enrol(self, people, scale=scale, center=center, how=how)
-
-
-def _named(take: Take | None) -> int | str | None:
-    """What is taken, without the address that a function's repr has."""
-    return getattr(take, "__qualname__", type(take).__name__) if callable(take) else take

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
 from torch import Tensor, nn
 
-from facexai._messages import near_matches
+from facexai._messages import near_matches, short
+from facexai._notebook import facts
 from facexai.hooks import quiet_grad
 from facexai.models.face_model import FaceModel
+
+_MOST_NAMED = 20  # in a notebook
 
 
 @final
@@ -44,12 +48,17 @@ class Gallery:
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names) or len(self.names) != len(self.templates):
             raise ValueError(f"expected one distinct name per template, got {len(self.names)} names")
-        if not self.scale > 0:
-            raise ValueError(f"expected scale > 0, got {self.scale}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"expected scale > 0 and finite, got {self.scale}")
 
     def __repr__(self) -> str:
         centred = ", centred" if self.center is not None else ""
         return f"Gallery({len(self.names)} people, scale={self.scale:g}{centred}, {self.model!r})"
+
+    def _repr_html_(self) -> str:
+        few = ", ".join(self.names[:_MOST_NAMED]) + (", ..." if len(self) > _MOST_NAMED else "")
+        told = {"people": f"{len(self)}: {few}", "scale": float(self.scale), "centred": self.center is not None}
+        return facts({**told, "model": repr(self.model), "fingerprint": self.fingerprint}, "Gallery")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,7 +78,7 @@ class Gallery:
             ValueError: nobody of that name is enrolled.
         """
         if name not in self.names:
-            raise ValueError(f"nobody enrolled is called {name!r}; {near_matches(name, self.names)}")
+            raise ValueError(f"nobody enrolled is called {short(name)}; {near_matches(name, self.names)}")
         return self.names.index(name)
 
     def _unit(self, features: Tensor, detach_norm: bool) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._messages import FaceXAIWarning, clipped, near_matches, short
 
 Take = int | str | Callable[[Any], Tensor]
 
@@ -108,7 +109,12 @@ def describe(output: Any) -> str:
     if isinstance(output, Tensor):
         return f"a {output.dtype} tensor of shape {tuple(output.shape)}"
     if isinstance(output, Mapping):
-        return f"a dict with {', '.join(repr(key) for key in output)}"
+        return f"a dict with {clipped(', '.join(short(key) for key in itertools.islice(output, 50)))}"
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of {len(output)}"
     return f"a {type(output).__name__}"
+
+
+def named(take: Take | None) -> int | str | None:
+    """What is taken, without the address that a function's repr has."""
+    return getattr(take, "__qualname__", type(take).__name__) if callable(take) else take

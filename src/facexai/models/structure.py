@@ -12,10 +12,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from facexai.hooks import Call, capture, evaluating, peak_bytes, quiet_grad, trace
+from facexai.hooks import Call, alone, capture, quiet_grad, recording, replacing, trace
 from facexai.models.blackbox import BlackBox
 from facexai.models.heads import Head, HeadDoesNotFold, find_head
 from facexai.models.layout import Layout, layout_of
+from facexai.models.memory import peak_bytes
 
 _CELLS = (14, 7)
 _SCRATCH = 8  # tensors of the largest size that convolutions need besides, as measured on a CPU
@@ -70,14 +71,6 @@ class Structure:
         )
 
 
-def unwrapped(net: nn.Module) -> nn.Module:
-    """The network without a wrapper of DataParallel or ``torch.compile``."""
-    if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return unwrapped(net.module)
-    original = getattr(net, "_orig_mod", None)  # torch.compile keeps the network under this name
-    return unwrapped(original) if isinstance(original, nn.Module) else net
-
-
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
     """Whether two sequences hold the very same objects."""
     return len(a) == len(b) and all(one is other for one, other in zip(a, b, strict=True))
@@ -112,7 +105,7 @@ def look(
         assert function is not None
         return function(images)
 
-    with quiet_grad():
+    with alone(net), quiet_grad():
         calls, outputs = trace(lambda: run(images), modules)
         peak, largest = peak_bytes(lambda: run(images))
     image = (int(images.shape[2]), int(images.shape[3]))
@@ -193,9 +186,7 @@ def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, lay
     if not layers:
         return set()
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(evaluating(net))  # checkpointed blocks run again in the backward pass
+        stack.enter_context(recording(net))
         seen = {name: stack.enter_context(capture(net, name, graph="keep")) for name in layers}
         outputs = run(images.clone().requires_grad_())
         known = {name: one.last for name, one in seen.items() if one.last.requires_grad}
@@ -212,10 +203,9 @@ def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, la
     def swapped(rows: Tensor) -> Tensor:
         return rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)  # type: ignore[no-untyped-call, no-any-return]
 
-    with quiet_grad(), ExitStack() as stack:
+    with quiet_grad():
         expected = swapped(run(images))
-        hook = net.get_submodule(layer).register_forward_hook(lambda _, __, output: swapped(output))
-        stack.callback(hook.remove)
-        found = run(images)
+        with replacing(net, layer, swapped):
+            found = run(images)
     apart = (found - expected).norm(dim=1) / (expected - swapped(expected)).norm(dim=1).clamp(min=1e-12)
     return bool(apart.max() < 1e-2)

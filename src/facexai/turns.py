@@ -1,0 +1,251 @@
+"""What a network runs under: whose turn it is, eval mode, the random state, the grad mode, and all of it back.
+
+Threads may share a network. They take turns with it (:func:`alone`); train mode comes back when the last thread that
+needs eval mode is done.
+
+Ctrl-C may arrive anywhere, also on the way back. So every ``finally`` below begins again where it was interrupted; and
+a ``with`` block whose end was interrupted before it began ends late, when Python forgets the error: :func:`_restored`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from threading import RLock, get_ident, local
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+
+@dataclass(eq=False)
+class _Held:
+    """A module kept in eval mode: the mode it goes back to, and who still needs it."""
+
+    mode: bool
+    users: set[object] = field(default_factory=set)
+
+
+_guard = RLock()  # of the two tables below; held for moments, never while a network runs
+_turns: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_held: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
+
+
+def _forked() -> None:
+    """Locks of threads that a forked process does not have would never open."""
+    global _guard
+    _guard = RLock()
+    _turns.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The network without a wrapper of DataParallel or ``torch.compile``."""
+    if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(net.module)
+    original = getattr(net, "_orig_mod", None)  # torch.compile keeps the network under this name
+    return unwrapped(original) if isinstance(original, nn.Module) else net
+
+
+@contextmanager
+def alone(net: nn.Module) -> Iterator[None]:
+    """This thread's turn with a network: it is run, watched and copied by one thread of this library at a time.
+
+    A thread may take its turn again inside. The lock is not part of the network, so that it copies and pickles as
+    before; it is held for a pass or for the gradients of one question, never while the user's code is waited for.
+    """
+    with _guard:
+        turn = _turns.setdefault(unwrapped(net), RLock())
+    with turn:
+        yield
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside; the mode of every submodule comes back when the last one who needs eval mode is done.
+
+    For long work: other threads may have their turn with the network meanwhile.
+    """
+    token, kept = object(), list[nn.Module]()
+
+    def back() -> None:
+        with _guard:
+            for module in kept:
+                held = _held.get(module)
+                if held is None or token not in held.users:
+                    continue
+                if len(held.users) == 1:  # the mode first: whoever interrupts this finds the token and does it again
+                    module.training = held.mode
+                    del _held[module]
+                else:
+                    held.users.discard(token)
+
+    try:
+        with _guard:
+            modules = list(net.modules())
+            training = [module for module in modules if module.training]
+            if training or _held:
+                kept += modules if training else [module for module in modules if module in _held]
+            for module in kept:
+                _held.setdefault(module, _Held(module.training)).users.add(token)
+            if training:
+                net.eval()
+        yield
+    finally:
+        if kept:
+            try:
+                back()
+            except KeyboardInterrupt:
+                back()
+                raise
+
+
+def in_training(net: nn.Module) -> int:
+    """How many modules the user has in train mode, also while somebody keeps them in eval mode."""
+    with _guard:
+        return sum(_held[module].mode if module in _held else module.training for module in net.modules())
+
+
+class _Open(local):
+    """What this thread will put back, innermost last."""
+
+    def __init__(self) -> None:
+        self.grad: list[object] = []
+        self.random: list[object] = []
+
+
+_open = _Open()
+
+
+@contextmanager
+def _restored(levels: list[object], back: Callable[[], object]) -> Iterator[None]:
+    """Put something back at the end, unless the block around this one has done so: then this one ends late."""
+    token = object()
+
+    def end() -> None:
+        if token in levels:
+            back()
+            del levels[levels.index(token) :]
+
+    try:
+        levels.append(token)
+        yield
+    finally:
+        try:
+            end()
+        except KeyboardInterrupt:
+            end()
+            raise
+
+
+# ---- random numbers ---------------------------------------------------------------------------------------------
+
+_seeding = RLock()
+_seeder: dict[object, int] = {}  # the thread that has seeded torch's generator, once for each level
+
+
+@contextmanager
+def seeded(seed: int | None, net: nn.Module) -> Iterator[None]:
+    """Torch's random state is this thread's inside, one thread at a time, and as before afterwards.
+
+    Args:
+        seed: from which to start; None: from where it is.
+        net: on whose devices.
+    """
+    token = object()
+    with _seeding:
+        try:
+            _seeder[token] = get_ident()
+            with _own_random(net):
+                if seed is not None:
+                    torch.manual_seed(seed)
+                yield
+        finally:
+            _seeder.pop(token, None)
+
+
+def _shared() -> bool:
+    """Whether another thread has seeded the generator and is drawing from it."""
+    return any(thread != get_ident() for thread in tuple(_seeder.values()))
+
+
+@contextmanager
+def _own_random(net: nn.Module) -> Iterator[None]:
+    """Afterwards the random state of the devices of the network is as before; that of another thread is left alone."""
+    gpus = sorted({p.device.index for p in net.parameters() if p.is_cuda}) if torch.cuda.is_available() else []
+    states, state, shared = [torch.cuda.get_rng_state(gpu) for gpu in gpus], torch.get_rng_state(), _shared()
+
+    def back() -> None:
+        if shared or _shared():
+            return
+        if not torch.equal(torch.get_rng_state(), state):
+            torch.set_rng_state(state)
+        for gpu, of_gpu in zip(gpus, states, strict=True):
+            torch.cuda.set_rng_state(of_gpu, gpu)
+
+    with _restored(_open.random, back):
+        yield
+
+
+# ---- both, and gradients ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside, and afterwards everything as before: the mode of every submodule and the random state.
+
+    Other threads of this library wait for their turn with the network.
+
+    >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
+    >>> with evaluating(net):
+    ...     print(net[0].training)
+    False
+    >>> net[0].training, net[1].training
+    (True, False)
+    """
+    with alone(net), eval_mode(net), _own_random(net):
+        yield
+
+
+def _no_inference() -> AbstractContextManager[None]:
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
+@contextmanager
+def _grad_mode(enabled: bool) -> Iterator[None]:
+    with _restored(_open.grad, partial(torch.set_grad_enabled, torch.is_grad_enabled())), _no_inference():
+        torch.set_grad_enabled(enabled)
+        yield
+
+
+@contextmanager
+def quiet_grad() -> Iterator[None]:
+    """No graph inside, also where the caller is in inference mode: then tensors can still take part in a graph.
+
+    >>> with torch.inference_mode(), quiet_grad():
+    ...     torch.zeros(1).is_inference()
+    False
+    """
+    with _grad_mode(False):
+        yield
+
+
+@contextmanager
+def recording(net: nn.Module) -> Iterator[None]:
+    """Graphs are recorded inside and used, whatever the caller's grad mode; the network is in eval mode.
+
+    Eval mode also for the backward pass: checkpointed blocks run again there.
+
+    >>> net = nn.Linear(2, 1)
+    >>> with torch.inference_mode(), recording(net):
+    ...     net(torch.ones(1, 2)).requires_grad
+    True
+    """
+    with _grad_mode(True), evaluating(net):
+        yield

@@ -1,0 +1,309 @@
+"""Threads that share one network give what one thread gives, bit for bit, also beside the user's own forward."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import random
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from everything import SIZE, calls, equal, faces, keeping, network, quietly
+from torch import nn
+from untouched import same, snapshot
+
+from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec
+from facexai._messages import muted
+from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad
+
+pytestmark = pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")
+PATIENCE = 120.0
+NAMES = tuple(calls(network()))
+
+
+@pytest.fixture(autouse=True)
+def _restless():
+    """Threads change places as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def together(*works, patience=PATIENCE):
+    """Run functions at the same time; their errors are raised, and so is waiting for one another for ever."""
+    barrier, errors = threading.Barrier(len(works)), []
+
+    def run(work):
+        try:
+            barrier.wait(patience)
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + patience
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), "the threads wait for one another"
+
+
+def asking(name, call, expected, rounds):
+    def work():
+        for number in range(rounds):
+            assert equal(call(), expected), f"{name} differs in round {number}"
+
+    return work
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_call_in_several_threads(name, threads, training):
+    net = network(training=training)
+    expected = quietly(calls(net)[name])
+    before = snapshot(net, faces())
+    cold = calls(net)[name]  # the threads find out together what a first use finds out
+    together(*(asking(name, cold, expected, 1 if threads == 4 else 2) for _ in range(threads)))
+    assert same(before, snapshot(net, faces()))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_everything_at_once(training):
+    """Four threads, each in an order of its own, over everything that a network is used for."""
+    net = network(training=training)
+    known = calls(net)
+    expected = {name: quietly(call) for name, call in known.items()}
+    before = snapshot(net, faces())
+
+    def work(seed):
+        order = random.Random(seed).sample(NAMES, len(NAMES))
+        return lambda: [asking(name, known[name], expected[name], 1)() for name in order]
+
+    together(*(work(seed) for seed in range(4)))
+    assert same(before, snapshot(net, faces()))
+
+
+def test_the_users_own_forward_and_gradients_beside():
+    net = network()
+    known = calls(net)
+    explained = [n for n in NAMES if n not in ("acceleration", "pair_faithfulness", "faithfulness")]
+    expected = {name: quietly(known[name]) for name in explained}
+    images, done = faces(), threading.Event()
+
+    def forward():
+        x = images.clone().requires_grad_()
+        rows = net(x)
+        return [rows.detach(), *torch.autograd.grad(rows.square().sum(), x)]
+
+    theirs, rounds = forward(), []
+
+    def user():
+        while not done.is_set():
+            assert equal(forward(), theirs)
+            with torch.no_grad():
+                assert not net(images).requires_grad
+            assert torch.is_grad_enabled()
+            rounds.append(1)
+
+    def explain():
+        try:
+            for name in explained:
+                asking(name, known[name], expected[name], 3)()
+        finally:
+            done.set()
+
+    together(user, explain)
+    assert len(rounds) > 20
+
+
+def test_results_are_saved_loaded_and_drawn_in_threads(tmp_path):
+    filters = list(warnings.filters)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    net = network()
+    made = [keeping(net, folder) for folder in folders]
+    expected = {name: call() for name, call in made[0].items() if name.startswith("load")}
+
+    def work(mine):
+        def run():
+            for name, call in mine.items():
+                found = call()
+                assert name not in expected or equal(found, expected[name])
+
+        return run
+
+    together(*(work(mine) for mine in made))
+    assert warnings.filters == filters
+
+
+def test_muted_threads_leave_no_filter_behind():
+    filters, step = list(warnings.filters), threading.Barrier(2, timeout=5)
+
+    def first():
+        with muted():
+            step.wait()
+            time.sleep(0.05)
+
+    def second():
+        step.wait()
+        with muted():
+            pass
+
+    together(first, second)
+    assert warnings.filters == filters
+    with pytest.warns(FaceXAIWarning):
+        warnings.warn("heard again", FaceXAIWarning)
+
+
+class Forgetful(nn.Module):
+    """Keeps what it is doing on itself, as much research code does, so two threads must not be inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.kept = nn.Conv2d(3, 4, 8, stride=8), nn.Linear(4 * 49, 6), None
+
+    def forward(self, x):
+        self.kept = self.conv(x)
+        time.sleep(0)  # lets another thread in
+        return self.fc(self.kept.flatten(1))
+
+
+def test_a_network_that_keeps_state_is_run_by_one_thread_at_a_time():
+    torch.manual_seed(2)
+    model = FaceModel(Forgetful().eval(), InputSpec(SIZE))
+    shown = [faces(seed=k) for k in range(4)]
+    expected = [model.embed(images) for images in shown]
+    together(*(asking("embed", lambda i=i: model.embed(shown[i]), expected[i], 50) for i in range(4)))
+
+
+def test_the_same_network_in_two_wrappers_is_one_network():
+    torch.manual_seed(2)
+    net = Forgetful().eval()
+    inner, outer = FaceModel(net, InputSpec(SIZE)), FaceModel(nn.DataParallel(net), InputSpec(SIZE))
+    shown = faces(), faces(seed=9)
+    expected = inner.embed(shown[0]), inner.embed(shown[1])
+    together(
+        asking("inner", lambda: inner.embed(shown[0]), expected[0], 50),
+        asking("outer", lambda: outer.embed(shown[1]), expected[1], 50),
+    )
+
+
+class Dice(nn.Module):
+    """Draws from torch's generator in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * SIZE * SIZE, 6)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1)) + torch.rand(6)
+
+
+def test_a_network_that_draws_random_numbers_draws_the_same_in_every_thread():
+    torch.manual_seed(2)
+    model, images = FaceModel(Dice().eval(), InputSpec(SIZE)), faces()
+    state, expected = torch.get_rng_state(), model.embed(faces())
+    together(*(asking("embed", lambda: model.embed(images), expected, 50) for _ in range(4)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_train_mode_comes_back_with_the_last_one_out():
+    net = network(training=True)
+    modes, inside, out = [m.training for m in net.modules()], threading.Event(), threading.Event()
+
+    def long():
+        with eval_mode(net):
+            inside.set()
+            assert out.wait(30)
+            assert not any(m.training for m in net.modules())
+
+    def short():
+        assert inside.wait(30)
+        with evaluating(net):
+            pass
+        with evaluating(net.block):  # a part of it, as another network may share it
+            assert not net.block.training
+        assert not net.block.training
+        out.set()
+
+    together(long, short)
+    assert [m.training for m in net.modules()] == modes
+
+
+def test_another_threads_calls_are_not_seen():
+    net, images = network(), faces()
+
+    def other():
+        with ThreadPoolExecutor(1) as pool, torch.no_grad():
+            return pool.submit(net, images[:1]).result(30)
+
+    for side in ("output", "input"):
+        with quiet_grad(), capture(net, "block", side=side, graph="start") as seen:
+            net(images)
+            other()
+        assert (seen.calls, len(seen.tensor)) == (1, 2)
+    with alone(net):
+        assert copy.deepcopy(net)
+    with capture(net, "block"):
+        assert other().shape == (1, 10)
+
+
+def test_turns_nest_and_do_not_follow_the_network():
+    net = network()
+    with alone(net), alone(net), capture(net, "block"), evaluating(net):
+        assert copy.deepcopy(net.fc).weight.shape == net.fc.weight.shape
+    again = pickle.loads(pickle.dumps(net))
+    assert "turn" not in str(vars(again))
+    people = FaceModel(net, InputSpec(SIZE)).gallery({"a": torch.eye(10)[0], "b": torch.eye(10)[1]})
+    with alone(net):  # a turn of ours does not keep us out
+        assert len(CAM(people)(faces())) == 2
+
+
+def test_an_error_gives_the_turn_back():
+    net = network()
+    people = FaceModel(net, InputSpec(SIZE)).gallery({"a": torch.eye(10)[0], "b": torch.eye(10)[1]})
+    explainer = HiResCAM(people, layer="block")
+    expected = explainer(faces())
+    hook = net.fc.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        explainer(faces())
+    hook.remove()
+    together(asking("HiResCAM", lambda: explainer(faces()), expected, 1))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_does_not_inherit_another_threads_turn():
+    net, taken, over = network(), threading.Event(), threading.Event()
+    said: list[int] = []
+
+    def holder():
+        with alone(net):
+            taken.set()
+            assert over.wait(30)
+
+    def forker():
+        assert taken.wait(30)
+        child = os.fork()
+        if child == 0:  # no assertion here: the child must end, whatever happens
+            thread = threading.Thread(target=lambda: alone(net).__enter__(), daemon=True)
+            thread.start()
+            thread.join(20)
+            os._exit(int(thread.is_alive()))
+        said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        over.set()
+
+    together(holder, forker)
+    assert said == [0]
