@@ -85,6 +85,13 @@ def pictures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any
     return figure_rst(made, gallery_conf["src_dir"]) if made else ""
 
 
+def library() -> str:
+    """Of the library's source: what ran with another is out of date."""
+    source = Path(__file__).parents[1] / "src"
+    texts = (path.read_bytes() for path in sorted(source.rglob("*.py")))
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
 def written(app: Sphinx, exception: Exception | None) -> None:
     """Write the record into the built documentation; what did not run again keeps its old entry."""
     _open.close()
@@ -96,6 +103,7 @@ def written(app: Sphinx, exception: Exception | None) -> None:
         text = (source / name).with_suffix(".rst").read_text()
         record[name] = {
             "sha256": hashlib.sha256((examples / name).read_bytes()).hexdigest(),
+            "library": library(),
             "ran": name not in failed,
             "error": failed.get(name),
             **found,
@@ -115,6 +123,13 @@ def _printed(block: str) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Before sphinx-gallery's own summary, which raises where an example failed."""
+    """Before sphinx-gallery's own summary, which raises where an example failed.
+
+    What ran with another version of the library runs again: sphinx-gallery looks at the scripts alone.
+    """
+    old = Path(app.srcdir) / "gallery"
+    record = json.loads((old / RECORD).read_text()) if (old / RECORD).is_file() else {}
+    if any(entry.get("library") != library() for entry in record.values()):
+        shutil.rmtree(old)
     app.connect("build-finished", written, priority=400)
     return {"parallel_read_safe": True}

@@ -51,12 +51,14 @@ found = evaluate.run(config, options.run or Path(temporary.name) / "run", model=
 print(found)
 
 # %%
-# The same objects as for data in memory, with intervals by person and paired tests. Is hiding what the map marks
-# worse than hiding the same region somewhere else, and worse than hiding the middle of the picture?
+# The same objects as for data in memory, with intervals by person and paired, two-sided tests. Does hiding what the map
+# marks take more, or less, than hiding the same region somewhere else, or the middle of the picture?
 for name, measured in found.measured.items():
     gone = measured["deletion"]
-    tests = ", ".join(f"{control}: p = {gone.p_value(control):.3f}" for control in ("random", "centre", "other-image"))
-    print(f"{name}: {gone.drop:.1f} points lost; against {tests}")
+    for control in ("random", "centre", "other-image"):
+        p = gone.p_value(control)
+        told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        print(f"{name}: {gone.drop:.1f} points lost, {control} {gone.controls[control].drop:.1f}; {told}")
 
 # %%
 # The table as a picture: points lost when the marked area goes, and when nothing else stays.

@@ -90,7 +90,10 @@ spectrum.set_title("which frequencies decide", fontsize=10)
 spectrum.legend(frameon=False, fontsize=9)
 errors.set_xticks([0, 1], ["FMR", "FNMR"])
 errors.set_ylabel("errors, %")
-errors.set_title(f"errors at cosine {found.threshold:.2f}", fontsize=10)
+genuine = min(rates.genuine for rates in found.rates.values())
+errors.set_title(
+    f"errors at cosine {found.threshold:.2f}, the\nEER of these pairs; {genuine} genuine a group", fontsize=10
+)
 rows = [(kind, d) for kind, part in (("", found.distances), (",\nenergy-matched", found.matched)) for d in part or ()]
 for row, (_, d) in enumerate(rows):
     apart.errorbar(d.value, row, xerr=[[d.value - d.interval[0]], [d.interval[1] - d.value]], fmt="o", color="black")

@@ -37,7 +37,8 @@ print(found)
 # %%
 # A second classifier, which did not guide, has to agree that the glasses are gone: here one of smiles that learned
 # from faces in which all who smile wore glasses, and so learned to see glasses. An edit that only fools the network
-# that it was made for leaves ``held-out`` near 0.
+# that it was made for leaves ``held-out`` near 0. For a network of yours the witness is another network that was
+# trained for the same question.
 witness = decisions.binary(drawn_networks.classifier("smile_100"))
 worth = metrics.counterfactual(found, held_out=witness, decision=edit.decision)
 worth

@@ -66,7 +66,7 @@ class Tiles:
         with torch.no_grad():
             for tile in range(self.tiles**2):
                 here = (rows == tile // self.tiles)[:, None] & (columns == tile % self.tiles)
-                covered.append(model.outputs(torch.where(here, self.grey, images)))
+                covered.append(model.outputs(torch.where(here.to(images.device), self.grey, images)))
             outputs = model.outputs(images)
         return Hidden(outputs, torch.stack(covered, 1), model.fingerprint)
 

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,21 +47,16 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into; create it first")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:_MOST_NAME]}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name[:_MOST_NAME]}.{secrets.token_hex(6)}")
+    # "x" takes no file or link that somebody else put there; the mode follows the umask, unlike that of tempfile
+    file = open(temporary, "xb")  # noqa: SIM115 (closed below; what was there before is not ours to remove)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             write(file)
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> None:

@@ -35,6 +35,12 @@ WARNS = {"two_faces.py": ["a map of pair"]}
 DRAWS = {"two_faces.py": 2}
 
 
+def library() -> str:
+    """As the documentation writes it."""
+    texts = (path.read_bytes() for path in sorted((EXAMPLES[0].parents[1] / "src").rglob("*.py")))
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
 @pytest.fixture(scope="module")
 def gallery() -> tuple[Path, dict]:
     """The built documentation and the record in it."""
@@ -53,6 +59,7 @@ def test_it_ran_as_it_is_now_and_ended_with_a_picture(gallery, path):
     folder, record = gallery
     found = record[path.name]
     assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest(), "another version ran: build again"
+    assert found["library"] == library(), "it ran with another version of the library: build again"
     assert found["ran"], found["error"]
     wanted = WARNS.get(path.name, [])
     assert len(found["warnings"]) == len(wanted), found["warnings"]
