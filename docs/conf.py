@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import version as _version
 from pathlib import Path
 
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "facexai"
@@ -26,10 +28,14 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+GoogleDocstring._consume_inline_attribute = lambda self: ("", self._dedent(self._consume_to_end()))
+"""The first words of a property, up to a colon, are words and not its type: the annotation has that."""
 myst_heading_anchors = 2
 exclude_patterns = ["_build", "_tables"]
 html_theme = "furo"
 html_title = "facexai"
+html_static_path = ["_static"]
+html_css_files = ["facexai.css"]
 
 sphinx_gallery_conf = {  # every example runs once, here; hooks by name, since the configuration has to pickle
     "examples_dirs": "../examples",

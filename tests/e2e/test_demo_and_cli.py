@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from facexai import FaceModel, images, load
@@ -20,13 +19,9 @@ from facexai.cli import main
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def demo(zoo_installed, tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "deep" / "out"
-    done = subprocess.run(
-        [sys.executable, "-m", "facexai", "demo", "--out", str(out)], capture_output=True, text=True, check=True
-    )
-    return out, done.stdout, json.loads((out / "demo.json").read_text())
+@pytest.fixture
+def demo(demonstration):
+    return demonstration
 
 
 def test_the_demo_draws_what_it_says(demo):
@@ -406,40 +401,6 @@ def test_usage_errors_exit_with_two(capsys):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/start.md",
-        "docs/metrics.md",
-        "docs/models.md",
-        "docs/methods.md",
-        "docs/pairs.md",
-        "docs/frequency.md",
-        "docs/evaluate.md",
-        "docs/counterfactuals.md",
-    ],
-)
-def test_every_python_block_of_the_pages_runs(enrolled, tmp_path, monkeypatch, page):
-    import re
-
-    shutil.copytree(enrolled / "enrolled", tmp_path / "enrolled")
-    shutil.copy(enrolled / "who.jpg", tmp_path / "who.jpg")
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
-    assert blocks
-    names: dict = {}
-    for block in blocks:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
-            warnings.filterwarnings("ignore", message="a map of pair")  # FGGB of one person's two photos
-            exec(compile(block, page, "exec"), names)
-    assert page not in ("README.md", "docs/start.md") or (tmp_path / "why.npz").exists()
 
 
 def test_every_photo_has_files_of_its_own(enrolled, tmp_path):

@@ -721,7 +721,7 @@ def test_the_command_line(root, tmp_path, capsys, monkeypatch):
     assert "centre prior" in told
     rows = list(csv.DictReader((tmp_path / "out" / "items.csv").read_text().splitlines()))
     assert len(rows) == 12
-    assert rows[0].keys() == {"image", "identity", "cam: deletion"}
+    assert rows[0].keys() == {"image", "identity", "predicted", "score", "cam: deletion"}
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     drops = [float(row["cam: deletion"]) for row in rows]
     assert report["details"]["cam"]["deletion"][0]["drop"] == pytest.approx(np.mean(drops), abs=1e-3)

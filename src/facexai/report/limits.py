@@ -33,7 +33,7 @@ _LIMITS: dict[str, tuple[str, ...]] = {
         "Gradients of single pixels; where a map has one sign everywhere its shape says little about the pair.",
         "Details of the method are reconstructed.",
     ),
-    "XSSAB": ("Gradients of two scores; details are reconstructed. Where a map has one sign its shape says little.",),
+    "XSSAB": ("Gradients of two scores. Where a map has one sign everywhere its shape says little about the pair.",),
     "CorrRISE": ("A sample of random masks: another seed gives a slightly different map. Details are reconstructed.",),
     "PairCAM": (
         "What a cell matched is what adds to the cosine together with it, not what a person would call alike.",
