@@ -10,6 +10,7 @@ a ``with`` block whose end was interrupted before it began ends late, when Pytho
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -148,6 +149,7 @@ def _restored(levels: list[object], back: Callable[[], object]) -> Iterator[None
 
 _seeding = RLock()
 _seeder: dict[object, int] = {}  # the thread that has seeded torch's generator, once for each level
+_times: Counter[int] = Counter()  # by thread, how often it began or ended to seed
 
 
 @contextmanager
@@ -162,11 +164,13 @@ def seeded(seed: int | None, net: nn.Module) -> Iterator[None]:
     with _seeding:
         try:
             _seeder[token] = get_ident()
+            _times[get_ident()] += 1
             with _own_random(net):
                 if seed is not None:
                     torch.manual_seed(seed)
                 yield
         finally:
+            _times[get_ident()] += 1
             _seeder.pop(token, None)
 
 
@@ -175,14 +179,20 @@ def _shared() -> bool:
     return any(thread != get_ident() for thread in tuple(_seeder.values()))
 
 
+def _others() -> int:
+    """Changes whenever another thread begins or ends to seed."""
+    return sum(times for thread, times in tuple(_times.items()) if thread != get_ident())
+
+
 @contextmanager
 def _own_random(net: nn.Module) -> Iterator[None]:
     """Afterwards the random state of the devices of the network is as before; that of another thread is left alone."""
     gpus = sorted({p.device.index for p in net.parameters() if p.is_cuda}) if torch.cuda.is_available() else []
-    states, state, shared = [torch.cuda.get_rng_state(gpu) for gpu in gpus], torch.get_rng_state(), _shared()
+    before, shared = _others(), _shared()  # read first: a state of another thread's seeding must not come back
+    states, state = [torch.cuda.get_rng_state(gpu) for gpu in gpus], torch.get_rng_state()
 
     def back() -> None:
-        if shared or _shared():
+        if shared or _shared() or _others() != before:
             return
         if not torch.equal(torch.get_rng_state(), state):
             torch.set_rng_state(state)

@@ -18,7 +18,7 @@ from everything import SIZE, calls, equal, faces, keeping, network, quietly
 from torch import nn
 from untouched import same, snapshot
 
-from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec
+from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, turns
 from facexai._messages import muted
 from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad
 
@@ -307,3 +307,34 @@ def test_a_fork_does_not_inherit_another_threads_turn():
 
     together(holder, forker)
     assert said == [0]
+
+
+def test_a_state_that_another_thread_seeded_never_comes_back(monkeypatch):
+    """The random state is read while another thread has seeded it, which ends right then."""
+    net, before = network(), torch.get_rng_state()
+    inside, leave, left = threading.Event(), threading.Event(), threading.Event()
+
+    def seeding():
+        with turns.seeded(1, net):
+            inside.set()
+            leave.wait(10)
+        left.set()
+
+    read, mine = torch.get_rng_state, threading.get_ident()
+
+    def read_late(*args):
+        state = read(*args)
+        if threading.get_ident() == mine and not leave.is_set():
+            leave.set()
+            left.wait(10)
+        return state
+
+    other = threading.Thread(target=seeding)
+    other.start()
+    assert inside.wait(10)
+    monkeypatch.setattr(torch, "get_rng_state", read_late)
+    with turns.evaluating(net):
+        pass
+    monkeypatch.undo()
+    other.join(10)
+    assert torch.equal(torch.get_rng_state(), before)

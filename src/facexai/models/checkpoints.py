@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, clipped, near_matches, short
 from facexai.models.outputs import describe
-from facexai.models.pickles import checked
+from facexai.models.pickles import TORCHSCRIPT, checked
 
 PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "_orig_mod.")
 """What wrappers and training code write before the names of weights."""
@@ -187,9 +187,8 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     """A file of ``torch.save``, by the reader that builds tensors and plain values only."""
-    if any(
-        name.endswith("constants.pkl") for name in checked(path)
-    ):  # older versions of torch run it in spite of weights_only
+    # older versions of torch run it in spite of weights_only
+    if any(name.endswith(TORCHSCRIPT) for name in checked(path)):
         raise ValueError(f"{path.name!r} is a TorchScript archive, a network and no checkpoint: torch.jit.load it")
     try:
         with warnings.catch_warnings():

@@ -21,6 +21,10 @@ _PROGRAMS = 5  # one after the other in torch's old format
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+TORCHSCRIPT = "constants.pkl"
+"""A file that only archives of TorchScript have."""
+
+
 def checked(path: Path) -> list[str]:
     """Names in a file of ``torch.save``, none in the old format; refuses what would fill the memory or keep torch busy.
 
@@ -37,6 +41,8 @@ def checked(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            if any(entry.filename.endswith(TORCHSCRIPT) for entry in entries):
+                return [entry.filename for entry in entries]  # nobody will unpack it
             _check_size(entries, path)
             programs = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
     except _Refused:
