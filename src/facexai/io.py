@@ -121,6 +121,23 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON, or JSON of something else.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
+    return found
+
+
 def package_file(package: str, name: str, size: int, sha256: str, *, extra: str, purpose: str) -> Path:
     """A data file of an installed package, found without importing the package and checked byte for byte.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +117,7 @@ def _network(folders: list[Path], photos: list[Path], options: argparse.Namespac
         network = model(_DEFAULT)
     except ImportError:
         return None
-    return network if json.dumps(network.fingerprint) in told or network.fingerprint in told else None
+    return network if network.fingerprint in told else None
 
 
 def _of_photos(

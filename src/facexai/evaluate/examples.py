@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import heapq
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai import io
 from facexai.evaluate.found import of_rows
 from facexai.evaluate.methods import label as named
 from facexai.results import Saliency
@@ -82,11 +82,8 @@ def examples(folder: str | Path, count: int) -> Examples:
 def _report(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: the run is not finished; start it again")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict) or not {"unit", "explainers", "run"} <= found.keys():
+    found = io.read_json(path)
+    if not {"unit", "explainers", "run"} <= found.keys():
         raise ValueError(f"{path} is no results of a run")
     return found
 

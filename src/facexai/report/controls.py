@@ -13,7 +13,6 @@ from facexai.report.section import finite, plain
 WORDS = {
     "own": "this map",
     "random": "random place",
-    "random pixels": "random pixels",
     "random-region": "order moved elsewhere",
     "centre": "centre of the picture",
     "mean-map": "mean of all maps",

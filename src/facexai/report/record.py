@@ -194,6 +194,10 @@ def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None
             )
 
 
+_UNKNOWN = {"parameters": None, "input": None, "people": None}
+"""Of a network that is known by its fingerprint alone; see :func:`_described`."""
+
+
 def _networks(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> list[dict[str, Any]]:
     """Every network that made a result: what it is called, its fingerprint, and what is known of it."""
     found: dict[str, dict[str, Any]] = {}
@@ -201,8 +205,7 @@ def _networks(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | No
         found[model.model.fingerprint] = {"name": repr(model.model), **_described(model), "sections": []}
     for section in told:
         for name, fingerprint in _fingerprints(section["recipe"]):
-            held = found.setdefault(fingerprint, {"name": name, "input": None, "parameters": None, "sections": []})
-            held.setdefault("people", None)
+            held = found.setdefault(fingerprint, {"name": name, **_UNKNOWN, "sections": []})
             if section["id"] not in held["sections"]:
                 held["sections"].append(section["id"])
     return [{"fingerprint": fingerprint, **held} for fingerprint, held in found.items()]

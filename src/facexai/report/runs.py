@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facexai import evaluate
+from facexai import evaluate, io
 from facexai.images import Aligned
 from facexai.report.kinds import findings
 from facexai.report.page import free
@@ -48,7 +48,7 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
     for name, reader in _READERS.items():
         if (folder / name).is_file():
             try:
-                for heading, section in reader(folder, _json(folder / name), photo, items):
+                for heading, section in reader(folder, io.read_json(folder / name), photo, items):
                     found[free(heading, found)] = section
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 raise ValueError(
@@ -61,7 +61,7 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
 
 def decided_with(folder: Path) -> float | None:
     """The threshold with which ``facexai compare`` decided about the pair of a folder."""
-    found = _json(folder / "compare.json").get("threshold") if (folder / "compare.json").is_file() else None
+    found = io.read_json(folder / "compare.json").get("threshold") if (folder / "compare.json").is_file() else None
     return float(found) if isinstance(found, int | float) else None
 
 
@@ -74,7 +74,7 @@ def threshold_of(folder: Path, fingerprint: str | None) -> tuple[float, str] | N
     for name, told in (("verify.json", "pairs"), ("audit.json", "pairs_of_one_group")):
         if not (folder / name).is_file():
             continue
-        record = _json(folder / name)
+        record = io.read_json(folder / name)
         value = record.get("threshold")
         if not isinstance(value, int | float):
             continue
@@ -85,16 +85,6 @@ def threshold_of(folder: Path, fingerprint: str | None) -> tuple[float, str] | N
         rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
         return float(value), f"{name}: rule {rule}, {told.replace('_', ' ')} {record.get(told)}"
     return None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
-    return found
 
 
 def _answer(folder: Path, name: str, kind: type) -> Any:
