@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     explain.add_argument("--method", choices=METHODS, default="sdd", help="default: sdd (over hirescam)")
     model_argument(explain)
     explain.add_argument(
-        "--layer", default="auto", help="layer to explain; default: the deepest map of 14x14 cells, else 7x7"
+        "--layer", default="auto", help="layer to explain; default: the deepest map of at least 14x14 cells, else 7x7"
     )
     explain.add_argument("--target", help="person to explain; default: the predicted one")
     explain.add_argument("--rivals", type=int, default=4, help="rivals of sdd; default: 4")

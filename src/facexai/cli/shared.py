@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def model_argument(parser: argparse.ArgumentParser) -> None:
     """``--model``, the same for all commands."""
     parser.add_argument(
-        "--model", default="dlib-resnet29", help="a name of 'facexai models', or package.module:factory"
+        "--model",
+        default="dlib-resnet29",
+        help="a name of 'facexai models', or package.module:factory; default: dlib-resnet29",
     )
 
 

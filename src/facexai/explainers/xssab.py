@@ -65,7 +65,7 @@ class XSSAB:
     Cost: one forward pass per face, two backward passes per face and partner. Evidence holds the graph and cannot be
     kept: to ask about many partners, :class:`~facexai.FGGB` is cheaper.
 
-    Source: Huber et al. 2023, arXiv:2304.13409.
+    Source: Huber et al. 2024, WACV, arXiv:2304.13409.
 
     >>> import torch
     >>> from facexai import FaceModel, InputSpec

@@ -52,7 +52,7 @@ def fggb(basis: Tensor, agreement: Tensor, threshold: float | Tensor) -> Tensor:
 def agreeing(agreement: Tensor, threshold: float) -> Tensor:
     """Which numbers of two unit embeddings speak for a match: agreement (P, K) of at least ``threshold / K``.
 
-    Source: Huber et al. 2023, arXiv:2304.13409.
+    Source: Huber et al. 2024, WACV, arXiv:2304.13409.
     """
     agree: Tensor = agreement >= threshold / agreement.shape[1]
     return agree

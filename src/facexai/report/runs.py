@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def threshold_of(folder: Path, fingerprint: str | None) -> tuple[float, str] | N
         value = record.get("threshold")
         if not isinstance(value, int | float):
             continue
-        if fingerprint is not None and fingerprint not in json.dumps(record):
+        if fingerprint is not None and record.get("fingerprint") != fingerprint:
             raise ValueError(
                 f"{folder / name}: this threshold was found with another network; give --threshold, or that --model"
             )
