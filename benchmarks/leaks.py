@@ -1,4 +1,4 @@
-"""What do a thousand calls leave behind, and does a fault anywhere leave the network as it was?"""
+"""What do many calls leave behind, and does a fault anywhere leave the network as it was?"""
 
 from __future__ import annotations
 
@@ -62,14 +62,16 @@ def main() -> None:
             rows.append(row(name, found, faults, time.perf_counter() - start))
             print(rows[-1], flush=True)
     clean, faults = all(r["clean"] for r in rows), sum(r["faults injected"] for r in rows)
-    grown = max(r["MiB"] for r in rows)
+    grown, counts = max(r["MiB"] for r in rows), [r["calls"] for r in rows]
+    times = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     sentences = [
-        f"{len(rows)} calls of the library on one small network, after warming up {options.calls} times each, slow "
-        f"ones at least {min(r['calls'] for r in rows)} times, {sum(r['calls'] for r in rows)} in all: "
+        f"{len(rows)} calls of the library on one small network, each {times} times after a tenth of that to warm up, "
+        f"{sum(counts)} in all: "
         + ("nothing was left behind" if clean else "something was left behind")
         + f"; the process grew by at most {grown:.1f} MiB during any of them.",
         f"{faults} faults (RuntimeError, KeyboardInterrupt, MemoryError, OutOfMemoryError) at calls of modules and in "
-        "backward passes: every time the network was as before, and the next call was right.",
+        f"backward passes, at most {options.faults} of a kind for each call: every time the network was as before, and "
+        "the next call was right.",
     ]
     report(options, rows, sentences=sentences)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+MOST_OBJECTS, MOST_MIB = 10, 32.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Left:
 
     @property
     def clean(self) -> bool:
-        """Nothing at all grew; caches of Python and of torch may hold a few objects more, not some for each call."""
+        """Nothing grew but caches of Python and of torch by a few objects, and what the process keeps to use again."""
         counted = (self.tensors, self.hooks, self.files, self.threads, self.temporary, self.nets)
-        return max(counted) <= 0 and self.objects <= max(10, self.calls // 4)
+        return max(counted) <= 0 and self.objects <= MOST_OBJECTS and self.resident <= MOST_MIB
 
 
 def resident() -> int:

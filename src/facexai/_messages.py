@@ -8,8 +8,9 @@ import reprlib
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from threading import RLock
 from types import ModuleType
+
+from facexai._locks import Renewed
 
 _LONGEST = 300  # characters of a name that is compared with others
 _JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emojis are written
@@ -22,7 +23,7 @@ class FaceXAIWarning(UserWarning):
     """Something works, but not the way its user may think. Every warning of this library is one."""
 
 
-_filters = RLock()
+_filters = Renewed()
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def muted(category: type[Warning] = FaceXAIWarning, message: str = "") -> Iterat
 
     Python has one list of filters for all threads: blocks that overlapped would leave each other's filters behind.
     """
-    with _filters, warnings.catch_warnings():
+    with _filters.lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message, category)
         yield
 

@@ -53,7 +53,10 @@ class Seen:
             ValueError: the layer did not run in this forward pass.
         """
         if self.value is None:
-            raise ValueError(f"layer {self.layer!r} did not run in the forward pass; name one that does")
+            raise ValueError(
+                f"layer {self.layer!r} did not run in the forward pass, or in another thread; name one that runs, and "
+                "in the thread that called the network"
+            )
         return self.value
 
     @property
@@ -66,7 +69,8 @@ class Seen:
         if self.calls > 1:
             raise ValueError(
                 f"layer {self.layer!r} ran {self.calls} times in one forward pass, so its map is ambiguous; "
-                "name a module that runs once, such as the block around it"
+                "name a module that runs once, such as the block around it (a hook of yours that asks the network "
+                "counts, too)"
             )
         return self.last
 
@@ -101,7 +105,8 @@ def capture(
     >>> torch.equal(seen.tensor, net[0](torch.ones(1, 2)))
     True
     """
-    seen, mine = Seen(layer), get_ident()
+    seen = Seen(layer)
+    mine: int | None = get_ident()  # the thread that the hooks listen to; None once they are to be deaf
     module = net.get_submodule(layer)
 
     def keep(value: Any) -> Tensor:
@@ -137,6 +142,7 @@ def capture(
         try:
             yield seen
         finally:
+            mine = None  # a copy that the user made of the network meanwhile has the hook for ever
             try:
                 hook.remove()
             except KeyboardInterrupt:
@@ -153,7 +159,7 @@ def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Itera
     ...     net(torch.tensor([-2.0, 3.0]))
     tensor([2., 0.])
     """
-    mine = get_ident()
+    mine: int | None = get_ident()
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
         return change(output) if get_ident() == mine else None
@@ -163,6 +169,7 @@ def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Itera
         try:
             yield
         finally:
+            mine = None
             try:
                 hook.remove()
             except KeyboardInterrupt:
@@ -191,7 +198,7 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
     """
     calls: list[Call] = []
     inputs: dict[int, Tensor | None] = {}
-    mine = get_ident()
+    mine: int | None = get_ident()
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         if get_ident() == mine:
@@ -216,6 +223,7 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
             hooks.append(module.register_forward_hook(after))
         result = run()
     finally:
+        mine = None
         try:
             take_off()
         except KeyboardInterrupt:

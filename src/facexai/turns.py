@@ -9,17 +9,19 @@ a ``with`` block whose end was interrupted before it began ends late, when Pytho
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock, get_ident, local
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+from facexai._locks import Renewed
 
 
 @dataclass(eq=False)
@@ -30,20 +32,30 @@ class _Held:
     users: set[object] = field(default_factory=set)
 
 
-_guard = RLock()  # of the two tables below; held for moments, never while a network runs
-_turns: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-_held: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
+@dataclass(eq=False)
+class _Turn:
+    """A lock that knows whose it is."""
+
+    lock: Any = field(default_factory=RLock)
+    owner: int | None = None
 
 
 def _forked() -> None:
-    """Locks of threads that a forked process does not have would never open."""
-    global _guard
-    _guard = RLock()
-    _turns.clear()
+    """Other threads are not there any more, nor what they were doing."""
+    for module, held in _held.items():
+        module.training = held.mode
+    for table in (_held, _turns, _wanted, _seeder, _times):
+        table.clear()
+    _seeding.lock, _seeding.owner = RLock(), None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+_guard = Renewed(_forked)  # of the tables here; held for moments, never while a network runs
+_turns: WeakKeyDictionary[nn.Module, _Turn] = WeakKeyDictionary()
+_held: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
+_wanted: dict[int, _Turn] = {}  # by thread, what it waits for
+_seeding = _Turn()  # torch's generator
+_seeder: dict[object, int] = {}  # the thread that has seeded torch's generator, once for each level
+_times: Counter[int] = Counter()  # by thread, how often it began or ended to seed
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
@@ -59,24 +71,62 @@ def alone(net: nn.Module) -> Iterator[None]:
     """This thread's turn with a network: it is run, watched and copied by one thread of this library at a time.
 
     A thread may take its turn again inside. The lock is not part of the network, so that it copies and pickles as
-    before; it is held for a pass or for the gradients of one question, never while the user's code is waited for.
+    before; it is held for a pass or for the gradients of one question.
+
+    Raises:
+        RuntimeError: the thread that has the turn waits for one that this thread has. Only networks that run another
+            one inside come to this, two of them crosswise.
     """
-    with _guard:
-        turn = _turns.setdefault(unwrapped(net), RLock())
-    with turn:
+    with _guard.lock:
+        turn = _turns.setdefault(unwrapped(net), _Turn())
+    with _taken(turn):
         yield
+
+
+@contextmanager
+def _taken(turn: _Turn) -> Iterator[None]:
+    me = get_ident()
+    try:
+        with _guard.lock:
+            if turn.owner != me:
+                _wanted[me] = turn
+                _check_for_a_circle(me)
+        with turn.lock:
+            _wanted.pop(me, None)
+            again, turn.owner = turn.owner == me, me
+            try:
+                yield
+            finally:
+                if not again:
+                    turn.owner = None
+    finally:
+        _wanted.pop(me, None)
+
+
+def _check_for_a_circle(me: int) -> None:
+    """Threads that wait for each other would wait for ever."""
+    thread, seen = _wanted[me].owner, set[int | None]()
+    while thread in _wanted and thread not in seen:
+        seen.add(thread)
+        thread = _wanted[thread].owner
+        if thread == me:
+            raise RuntimeError(
+                "two threads wait for each other: each runs a network and asks, from inside it, for the one that the "
+                "other runs; let one thread do both, or run them one after the other"
+            )
 
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
     """Eval mode inside; the mode of every submodule comes back when the last one who needs eval mode is done.
 
-    For long work: other threads may have their turn with the network meanwhile.
+    For long work: other threads may have their turn with the network meanwhile. Flags are set, ``train()`` is not
+    called: where a class does more there, such as merging weights, it could not be undone.
     """
     token, kept = object(), list[nn.Module]()
 
     def back() -> None:
-        with _guard:
+        with _guard.lock:
             for module in kept:
                 held = _held.get(module)
                 if held is None or token not in held.users:
@@ -88,15 +138,15 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
                     held.users.discard(token)
 
     try:
-        with _guard:
+        with _guard.lock:
             modules = list(net.modules())
             training = [module for module in modules if module.training]
             if training or _held:
                 kept += modules if training else [module for module in modules if module in _held]
             for module in kept:
                 _held.setdefault(module, _Held(module.training)).users.add(token)
-            if training:
-                net.eval()
+            for module in training:
+                module.training = False
         yield
     finally:
         if kept:
@@ -109,7 +159,7 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 def in_training(net: nn.Module) -> int:
     """How many modules the user has in train mode, also while somebody keeps them in eval mode."""
-    with _guard:
+    with _guard.lock:
         return sum(_held[module].mode if module in _held else module.training for module in net.modules())
 
 
@@ -147,10 +197,6 @@ def _restored(levels: list[object], back: Callable[[], object]) -> Iterator[None
 
 # ---- random numbers ---------------------------------------------------------------------------------------------
 
-_seeding = RLock()
-_seeder: dict[object, int] = {}  # the thread that has seeded torch's generator, once for each level
-_times: Counter[int] = Counter()  # by thread, how often it began or ended to seed
-
 
 @contextmanager
 def seeded(seed: int | None, net: nn.Module) -> Iterator[None]:
@@ -161,7 +207,7 @@ def seeded(seed: int | None, net: nn.Module) -> Iterator[None]:
         net: on whose devices.
     """
     token = object()
-    with _seeding:
+    with _taken(_seeding):
         try:
             _seeder[token] = get_ident()
             _times[get_ident()] += 1

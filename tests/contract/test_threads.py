@@ -21,6 +21,7 @@ from untouched import same, snapshot
 from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, turns
 from facexai._messages import muted
 from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad
+from facexai.images import mtcnn
 
 pytestmark = pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")
 PATIENCE = 120.0
@@ -283,25 +284,97 @@ def test_an_error_gives_the_turn_back():
     together(asking("HiResCAM", lambda: explainer(faces()), expected, 1))
 
 
+def test_networks_that_run_each_other_crosswise_are_refused():
+    """Each of two networks asks the other one from inside, in two threads: one of them is told, none waits for ever."""
+    one, two = (FaceModel(network(), InputSpec(SIZE)) for _ in range(2))
+    inside, refused, asking = threading.Barrier(2), [], threading.local()
+
+    def ask(other):
+        def hook(*_):
+            if not getattr(asking, "already", False):
+                asking.already = True
+                inside.wait(30)
+                other.embed(faces())
+
+        return hook
+
+    def embed(model):
+        try:
+            model.embed(faces())
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    handles = [one.net.register_forward_hook(ask(two)), two.net.register_forward_hook(ask(one))]
+    together(lambda: embed(one), lambda: embed(two), patience=60)
+    assert [("wait for each other" in words) for words in refused] == [True]
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(one.embed(faces()), one.embed(faces()))
+
+
+class Merging(nn.Linear):
+    """Does more than set a flag when it is put into eval mode, as adapters do that merge their weights."""
+
+    def train(self, mode=True):
+        if mode != self.training:
+            with torch.no_grad():
+                self.weight.mul_(0.5 if mode else 2.0)
+        return super().train(mode)
+
+
+def test_a_train_method_of_the_users_is_not_called():
+    net = nn.Sequential(nn.Flatten(), Merging(3 * SIZE * SIZE, 4))
+    before, expected = net[1].weight.clone(), net(faces())
+    embedded = FaceModel(net, InputSpec(SIZE)).embed(faces())
+    assert torch.equal(net[1].weight, before)
+    assert net[1].training
+    assert torch.allclose(embedded, nn.functional.normalize(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["output", "input"])
+def test_a_copy_that_was_made_meanwhile_is_not_changed(side):
+    """It has our hook for ever, which must be deaf when the explanation is over."""
+    net = network()
+    with quiet_grad(), capture(net, "block", side=side, graph="start"):
+        twin = copy.deepcopy(net)
+        net(faces())
+    with torch.no_grad():
+        assert not twin(faces()).requires_grad
+        assert torch.equal(twin(faces()), net(faces()))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_does_not_inherit_another_threads_turn():
-    net, taken, over = network(), threading.Event(), threading.Event()
+@pytest.mark.parametrize("held", ["turn", "seed", "filters", "detector", "eval mode"])
+def test_a_fork_does_not_inherit_what_another_thread_holds(held):
+    net, taken, over = network(training=True), threading.Event(), threading.Event()
+    modes = [m.training for m in net.modules()]
     said: list[int] = []
+    block = {
+        "turn": lambda: alone(net),
+        "seed": lambda: turns.seeded(1, net),
+        "filters": muted,
+        "detector": lambda: mtcnn._turns.lock,
+        "eval mode": lambda: eval_mode(net),
+    }[held]
 
     def holder():
-        with alone(net):
+        with block():
             taken.set()
             assert over.wait(30)
+
+    def work():
+        with block():
+            pass
 
     def forker():
         assert taken.wait(30)
         child = os.fork()
         if child == 0:  # no assertion here: the child must end, whatever happens
-            thread = threading.Thread(target=lambda: alone(net).__enter__(), daemon=True)
+            thread = threading.Thread(target=work, daemon=True)
             thread.start()
             thread.join(20)
-            os._exit(int(thread.is_alive()))
+            os._exit(int(thread.is_alive() or [m.training for m in net.modules()] != modes))
         said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         over.set()
 

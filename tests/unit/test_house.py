@@ -16,6 +16,7 @@ import facexai
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "facexai"
 FLOORS = [
+    "_locks",
     "_messages",
     "_notebook",
     "_progress",

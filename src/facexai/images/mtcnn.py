@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from threading import Lock
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai._locks import Renewed
 from facexai._messages import require
 from facexai.input_spec import check_pixels
 from facexai.io import package_file
@@ -31,7 +31,7 @@ _FILES = {
 _THRESHOLDS = (0.6, 0.7, 0.7)
 _PYRAMID = 0.709
 _PURPOSE = "finding faces"
-_turns = Lock()  # OpenCV's networks keep their input between two calls
+_turns = Renewed()  # OpenCV's networks keep their input between two calls
 
 
 @final
@@ -94,7 +94,7 @@ def _scaled(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _run(network: Any, batch: NDArray[np.float32], outputs: list[str]) -> list[Array]:
     """One forward pass; these networks take (N, W, H, 3), columns before rows."""
-    with _turns:
+    with _turns.lock:
         network.setInput(np.ascontiguousarray(batch.transpose(0, 2, 1, 3)))
         return [np.asarray(out, dtype=np.float64) for out in network.forward(outputs)]
 

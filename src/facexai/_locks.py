@@ -1,0 +1,25 @@
+"""Locks of a module that a forked process has anew: the thread that held them is not there to open them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import RLock
+
+
+class Renewed:
+    """A lock for the life of the program, ``with renewed.lock:``.
+
+    Args:
+        forked: what else to put in order in a forked process.
+    """
+
+    def __init__(self, forked: Callable[[], object] = lambda: None) -> None:
+        self.lock = RLock()
+        self._forked = forked
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self.lock = RLock()
+        self._forked()
