@@ -53,7 +53,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, more than the {_MOST_BYTES} that are read")
     try:
         text = path.read_text("utf-8-sig")
-        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
             raise ValueError(f"expected at most {_MOST_DOTS} dots on a line")
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of integers with thousands of digits

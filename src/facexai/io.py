@@ -20,6 +20,8 @@ from facexai._messages import clipped
 _MANIFEST = "manifest"
 _MOST_NAME = 40  # characters of a file's name that are in the name of its temporary neighbour, too
 _MAX_BYTES = 2**31
+_MAX_JSON = 2**28
+_UNPACKED_IN_PARTS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack whole blocks before they are cut
 
 
 def output_folder(path: str | Path) -> Path:
@@ -99,11 +101,16 @@ def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, ND
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    with path.open("rb"):  # what hinders the machine is no damage
+        pass
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
         if unpacked > max_bytes:
             raise ValueError(f"{path} unpacks to {unpacked} bytes, more than max_bytes={max_bytes}")
+        if any(entry.compress_type not in _UNPACKED_IN_PARTS for entry in entries):
+            raise ValueError("compressed in a way that save does not use")
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         manifest = json.loads(arrays.pop(_MANIFEST).tobytes().decode())
@@ -126,9 +133,13 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no JSON, or JSON of something else.
+        ValueError: no JSON, or JSON of something else, or more than 256 MiB of it.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.stat().st_size > _MAX_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {_MAX_JSON} that are read")
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:

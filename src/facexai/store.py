@@ -72,7 +72,7 @@ class Store:
                     if name not in sums:
                         raise KeyError(f"{path.name} has no tensor {name!r}")
                     found[name] = file.get_tensor(name)
-        except KeyError:
+        except (KeyError, OSError, MemoryError):
             raise
         except Exception as error:  # of a type of safetensors' own
             raise _damaged(path, error) from error
@@ -99,6 +99,8 @@ class Store:
         path = self.path(key)
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}")
+        with path.open("rb"):  # where the machine cannot, Python says so and safetensors that there is no such file
+            pass
         try:
             with safe_open(str(path), "pt") as file:
                 made: dict[str, Any] = json.loads(file.metadata()[_TOLD])
@@ -106,6 +108,8 @@ class Store:
                     if made.pop("check") != _check(made):
                         raise ValueError("what is said about the tensors is not what was written")
                     return made
+        except (OSError, MemoryError):
+            raise
         except Exception as error:  # of a type of safetensors' own, or no metadata of ours
             raise _damaged(path, error) from error
         raise _damaged(path, "it was written by something else")

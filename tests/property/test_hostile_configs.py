@@ -37,6 +37,7 @@ def test_malformed_configurations(number, tmp_path):
         "a." * 60_000 + "b = 1",
         "[" + "a." * 60_000 + "b]",
         "data." * 150 + "x = 1",
+        ".".join(["a"] * 60 + ['"\u2028"']) * 99 + " = 1",  # a line for Python, not for TOML
         "x = " + "9" * 100_000,
         "x = 1\n" * 50_000,
         "x = 0o" + "7" * 9_000,

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 import zipfile
+from collections import Counter
 
 import pytest
 import torch
@@ -178,6 +179,12 @@ def program(body: bytes, old: bool, content) -> bytes:
     return b"".join(head) + body
 
 
+def integer(value: int) -> bytes:
+    """A code of pickle for a long number."""
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize(
     ("body", "told"),
@@ -186,6 +193,27 @@ def program(body: bytes, old: bool, content) -> bytes:
         (b"\x80\2})" + b"".join(b"q%ch%ch%c\x86" % (n, n, n) for n in range(1, 40)) + b"K\1s.", "tuples in tuples"),
         (b"\x80\2}(" + b"h\0" * 9 + b"tq\1" + b"(" + b"h\1" * 5000 + b"tq\2(" + b"h\2" * 5000 + b"tK\1s.", "tuples in"),
         (b"\x80\2c" + b"a" * 10**6 + b"\nb\n.", "a class whose name has 1000002 characters"),
+        (b"\x80\2c" + "é".encode() * 10**5 + b"\nb\n.", "cannot be read"),
+        # the same long tuple as a key again and again: tuples do not keep their hashes
+        (
+            b"\x80\2(" + b"K\1" * 2000 + b"tq\0(" + b"h\0" * 2000 + b"tq\1}q\2" + b"h\1Ns" * 9000 + b".",
+            "steps to compare",
+        ),
+        # keys with equal hashes are compared each with each
+        (
+            b"\x80\2}(" + b"".join(integer(k * (2**61 - 1)) + b"N" for k in range(1, 20_000)) + b"u.",
+            "steps to compare",
+        ),
+        (
+            b"\x80\2ccollections\nCounter\n]("
+            + b"".join(b"K\1" + integer(k) + b"\x86" for k in range(20_000))
+            + b"e\x85R.",
+            "steps to compare",
+        ),
+        (b"\x80\2c__builtin__\nbytearray\n" + integer(10**11) + b"\x85R.", "builtins.bytearray with values"),
+        (b"\x80\2ctorch\nTensor\n" + integer(10**11) + b"\x85R.", "torch.Tensor with values"),
+        (b"\x80\2c_codecs\nencode\nX\1\0\0\0aX\x08\0\0\0punycode\x86R.", "_codecs.encode with values"),
+        (b"\x80\2\x95.", "cannot be read"),  # a frame, of a later protocol
     ],
 )
 def test_programs_that_would_keep_the_reader_busy_for_ever_are_refused_at_once(net, tmp_path, old, body, told):
@@ -193,6 +221,34 @@ def test_programs_that_would_keep_the_reader_busy_for_ever_are_refused_at_once(n
     with pytest.raises(ValueError, match=f"'w.pt' .*{told}"):
         load_weights(net, path)
     assert time.perf_counter() - start < 2
+
+
+def test_a_program_is_looked_at_whatever_the_case_of_its_name(net, tmp_path):
+    bomb = b"\x80\2})" + b"".join(b"q%ch%ch%c\x86" % (n, n, n) for n in range(1, 40)) + b"K\1s."
+    buffer, made = io.BytesIO(archive(net.state_dict(), lambda _, data: data)), io.BytesIO()
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            program = name.endswith("data.pkl")
+            new.writestr(name.replace("data.pkl", "DATA.PKL"), bomb if program else old.read(name))
+    with pytest.raises(ValueError, match="steps to compare"):
+        load_weights(net, put(tmp_path / "w.pt", made.getvalue()))
+
+
+def test_a_checkpoint_with_much_beside_its_weights_is_read(net, tmp_path):
+    """What training code keeps: optimisers' states, settings, seeds, sets, shapes, counters."""
+    extra = {
+        "optimizer": {"state": {k: {"step": torch.tensor(k), "m": torch.ones(3)} for k in range(2000)}},
+        "groups": [{"betas": (0.9, 0.999), "params": list(range(2000))}] * 10,
+        "seed": 2**63 - 1,
+        "classes": {"ann", "bo"},
+        "shape": torch.Size([3, 4]),
+        "seen": Counter({"ann": 3}),
+        "table": {(k, k + 1): k for k in range(500)},
+    }
+    for old in (False, True):
+        content = {"state_dict": net.state_dict(), **extra}
+        torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=not old)
+        assert load_weights(net, tmp_path / "w.pt")
 
 
 # ---- folders of denoisers ---------------------------------------------------------------------------------------

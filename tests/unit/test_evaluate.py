@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import ownmodel
@@ -18,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facexai import CAM, FGGB, SDD, HiResCAM, PairCAM, evaluate, images, metrics
-from facexai.evaluate import Config
+from facexai.evaluate import Config, engine
 from facexai.evaluate import stage as stages
 from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.people import next_other
 from facexai.evaluate.prefetch import ahead
+from facexai.store import Store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a map of pair .* has one sign"),
@@ -211,6 +214,18 @@ def test_photos_without_people_against_a_gallery(root, model, tmp_path):
     made = evaluate.run(listed, tmp_path / "2", model=model, base=root)
     assert made.report["counts"]["measured"] == 2
     assert [row["map"] for row in made.table.rows] == ["cam", "centre prior"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs os.O_NOFOLLOW")
+def test_timings_are_not_written_through_a_link(tmp_path):
+    """They are a courtesy: the work goes on without them."""
+    shards = stages.Shards(Store(tmp_path), SimpleNamespace(name="a", count=3), 2, 2)
+    engine.note_time(tmp_path, 1, shards, 0, 0.5)
+    assert json.loads((tmp_path / "timings-1.jsonl").read_text()) == {"shard": "a-0000000", "items": 2, "seconds": 0.5}
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "timings-0.jsonl").symlink_to(tmp_path / "mine.txt")
+    engine.note_time(tmp_path, 0, shards, 0, 0.5)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 # ---- whoever works -------------------------------------------------------------------------------------------------

@@ -148,3 +148,33 @@ def test_json_is_whole_and_strict(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         io.write_json(tmp_path / "b.json", {"a": float("nan")})
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_unpack_block_by_block_are_refused(why, tmp_path, way):
+    """Their readers unpack more than the directory promises before anybody can stop them."""
+    why.save(tmp_path / "why.npz")
+    with zipfile.ZipFile(tmp_path / "why.npz") as old, zipfile.ZipFile(tmp_path / "other.npz", "w", way) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match=r"other\.npz is damaged or was not written by facexai: compressed in a way"):
+        load(tmp_path / "other.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_json_is_read_from_files_only_and_bounded(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(FileNotFoundError, match=r"no file .*pipe\.json"):
+        io.read_json(tmp_path / "pipe.json")
+    io.write_json(tmp_path / "a.json", {"a": 1})
+    assert io.read_json(tmp_path / "a.json") == {"a": 1}
+    monkeypatch.setattr(io, "_MAX_JSON", 5)
+    with pytest.raises(ValueError, match=r"a\.json has \d+ bytes, more than the 5 that are read"):
+        io.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 100_000])
+def test_json_of_something_else(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json(: expected an object, got list| is damaged)"):
+        io.read_json(tmp_path / "a.json")

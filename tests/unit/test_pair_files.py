@@ -465,3 +465,9 @@ def test_the_reader_knows_no_module_to_import():
     source = Path(packed.__file__).read_text()
     for word in ("import pickle", "importlib", "__import__", "getattr", "eval(", "exec("):
         assert word not in source
+
+
+@pytest.mark.parametrize("pattern", ["{person}.jpg", "{0}/{1}.jpg", "{name.x}", "{name", "{number:s}"])
+def test_a_pattern_that_says_something_else_is_one_clear_error(faces, pattern):
+    with pytest.raises(ValueError, match=r"expected a pattern of \{name\} and \{number\}, such as"):
+        metrics.read_pairs(write(faces, "Ann_Bo\t1\t2\n"), pattern=pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -85,3 +86,26 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert store.get("k")["a"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["k.safetensors"]
+
+
+def test_a_machine_that_has_no_more_open_files_is_no_damage(tmp_path):
+    """Whoever is told that a good file is damaged deletes it."""
+    resource = pytest.importorskip("resource")
+    store = Store(tmp_path)
+    store.put("k", TENSORS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, used + 8), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(tmp_path / "k.safetensors", os.O_RDONLY))
+        for read in (store.get, store.told):
+            with pytest.raises(OSError, match="Too many open files"):
+                read("k")
+    finally:
+        for file in held:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert store.get("k").keys() == TENSORS.keys()

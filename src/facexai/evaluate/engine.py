@@ -139,8 +139,13 @@ def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: floa
     """Timings stand in files of their own: results do not depend on them."""
     row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
     line = json.dumps(row)
-    with contextlib.suppress(OSError), (folder / f"timings-{rank}.jsonl").open("a", encoding="utf-8") as file:
+    with contextlib.suppress(OSError), open(folder / f"timings-{rank}.jsonl", "a", opener=_no_link) as file:
         file.write(line + "\n")
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file, and no other one through a link in its place."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def ranks() -> tuple[int, int, int]:

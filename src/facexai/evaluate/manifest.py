@@ -71,11 +71,10 @@ def claim(folder: Path, manifest: dict[str, Any], *, first: bool, patience: floa
             raise TimeoutError(f"no {FILE} in {folder} after {patience:g} s; has the first worker stopped?")
         time.sleep(_POLL)
     try:
-        found = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}); choose another folder, or delete this one") from error
-    if found != manifest:
-        known = found if isinstance(found, dict) else {}
+        known = io.read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose another folder, or delete this one") from error
+    if known != manifest:
         odd = [k for k in {**known, **manifest} if known.get(k) != manifest.get(k)]
         values = (
             (clipped(k.removeprefix("config "), 80), short(known.get(k)), short(manifest.get(k))) for k in odd[:3]

@@ -126,6 +126,7 @@ def read_pairs(
     if form == "csv":
         rows, folds = list(_table(path, text)), None
     else:
+        _check_pattern(pattern)
         rows, folds = _lfw(path, text, pattern)
     return _found(path, root, rows, folds)
 
@@ -174,6 +175,16 @@ def _lfw(path: Path, text: str, pattern: str) -> tuple[list[Row], NDArray[np.int
             f"got {len(rows)} pairs, {sum(r[2] for r in rows)} genuine"
         )
     return rows, np.repeat(np.arange(folds), 2 * each) if len(head) == 2 else None
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        pattern.format(name="a", number=1)
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"expected a pattern of {{name}} and {{number}}, such as '{{name}}/{{name}}_{{number:04d}}.jpg', got "
+            f"{short(pattern)} ({clipped(error)})"
+        ) from error
 
 
 def _lfw_row(where: str, cells: list[str], pattern: str) -> Row:

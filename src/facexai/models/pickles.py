@@ -1,25 +1,35 @@
 """What a program of pickle asks for, looked at before torch reads it. Nothing is unpickled here.
 
-torch's reader for weights makes tensors and plain values only, but a small file can keep it busy for ever: tuples of
-tuples of the same tuples have a hash that takes time without end, and names of classes without end fill its messages.
+torch's reader for weights makes tensors and plain values only, but a small file can keep it busy for ever or fill the
+memory: tuples of tuples of the same tuples have a hash that takes time without end, keys whose hashes are equal are
+compared each with each, and some of the types that it knows have any size that they are asked for.
 """
 
 from __future__ import annotations
 
+import _compat_pickle
 import io
 import pickletools
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
+
+import torch
 
 from facexai._messages import clipped
 
 _LONGEST = 300  # characters of the name of a class
-_MOST = 10_000_000  # values in a tuple, those of tuples in it counted as often as they are in it
+_MOST = 10_000_000  # steps of hashing: values in keys, those of tuples in them counted as often as they are in them
+_COLLISION = 3_000  # steps that a key may cost whose hash its author can choose
+_WIDE = 2**61 - 1  # Python hashes integers modulo this
 _PROGRAMS = 5  # one after the other in torch's old format
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
+_ROOTS = ("torch", "collections", "builtins", "_codecs")
+"""Packages of what torch's reader knows. It stops at any other name that the user did not add."""
+_ANY_SIZE = re.compile(r"_codecs\.encode|builtins\.bytearray|torch\.(.*\.)?\w*(Tensor|Storage)")
+"""What makes as many bytes, or takes as much time, as a file says."""
 
 TORCHSCRIPT = "constants.pkl"
 """A file that only archives of TorchScript have."""
@@ -44,14 +54,12 @@ def checked(path: Path) -> list[str]:
             if any(entry.filename.endswith(TORCHSCRIPT) for entry in entries):
                 return [entry.filename for entry in entries]  # nobody will unpack it
             _check_size(entries, path)
-            programs = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
+            # torch finds its program whatever the case of its name
+            programs = [archive.read(entry) for entry in entries if entry.filename.lower().endswith("data.pkl")]
     except _Refused:
         raise
     except Exception as error:  # of many types: a damaged directory, an unknown version, a checksum
-        raise ValueError(
-            f"{path.name!r} cannot be read ({clipped(error)}): truncated, or another kind of file? "
-            "copy or download it again"
-        ) from None
+        raise _damaged(path.name, error) from None
     for program in programs:
         _look(io.BytesIO(program), path.name)
     return [entry.filename for entry in entries]
@@ -70,66 +78,167 @@ def _check_size(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
         )
 
 
+def _damaged(name: str, why: object) -> ValueError:
+    return ValueError(
+        f"{name!r} cannot be read ({clipped(why)}): truncated, or another kind of file? copy or download it again"
+    )
+
+
 def _look(file: Any, name: str) -> bool:
-    """Whether a program was followed to its end."""
-    machine, codes = _Machine(), pickletools.genops(file)
+    """Whether a program was followed to its end: torch stops where it asks for what torch does not know."""
+    machine, codes = _Machine(name), pickletools.genops(file)
     while True:
         try:
             code, given, _ = next(codes)
         except StopIteration:
             return True
-        except Exception:  # a damaged program, which torch's reader refuses at the same place
-            return False
-        if code.name in ("GLOBAL", "INST") and len(str(given)) > _LONGEST:
-            raise ValueError(
-                f"{name!r} asks for a class whose name has {len(str(given))} characters; it is no checkpoint"
-            )
+        except Exception as error:  # of many types
+            raise _damaged(name, error) from None
+        step = _STEPS.get(code.name)
+        if step is None:
+            raise _damaged(name, f"the code {code.name} of pickle, which torch.save does not write")
         try:
-            machine.step(code, given)
-        except IndexError:  # something is taken that was never put there
-            return False
-        if machine.stack and (machine.stack[-1] or 0) > _MOST:
-            raise ValueError(
-                f"{name!r} holds tuples in tuples that unpack to more than {_MOST} values; it is no checkpoint"
-            )
+            if step(machine, given) is _STRANGE:
+                return False
+        except IndexError:
+            raise _damaged(name, "something is taken that was never put there") from None
+
+
+_STRANGE = object()
+
+
+def _added() -> set[str]:
+    """What the user told torch to trust."""
+    added = torch.serialization.get_safe_globals()
+    return {one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}" for one in added}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What is known of a value: how many values are in it, how many of those have a hash to choose, a class's name."""
+
+    size: int = 1
+    chosen: int = 0
+    name: str = ""
+
+    @property
+    def inside(self) -> _Value:
+        """Of a tuple that is taken apart."""
+        return _Value(self.size, max(0, self.chosen - 1))
+
+
+_MARK = _Value(0)
 
 
 @final
 class _Machine:
-    """The stack of a program: of every value only how many values are in it, None for a mark."""
+    """The stack of a program, and how many steps of hashing it has asked for."""
 
-    def __init__(self) -> None:
-        self.stack: list[int | None] = []
-        self.memo: dict[int, int | None] = {}
+    def __init__(self, file: str) -> None:
+        self.file, self.work = file, 0
+        self.stack: list[_Value] = []
+        self.memo: dict[int, _Value] = {}
 
-    def step(self, code: pickletools.OpcodeInfo, given: Any) -> None:
-        if code.name == "MARK":
-            self.stack.append(None)
-        elif code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if given is None else given] = self.stack[-1]
-        elif code.name in ("GET", "BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo.get(given, 1))
-        elif code.name == "TUPLE":
-            self.stack.append(1 + sum(self.marked()))
-        elif code.name in _TUPLES:
-            self.stack.append(1 + sum(self.stack.pop() or 0 for _ in range(_TUPLES[code.name])))
-        else:
-            self.other(code)
+    def mark(self, _: Any) -> None:
+        self.stack.append(_MARK)
 
-    def other(self, code: pickletools.OpcodeInfo) -> None:
-        """Take what the code takes and put what it puts, which holds no more than the largest of what was taken."""
-        before = list(code.stack_before)
-        taken = []
-        if pickletools.markobject in before:
-            taken = self.marked()
-            before = before[: before.index(pickletools.markobject)]
-        taken += [self.stack.pop() or 0 for _ in before]
-        after = [kind for kind in code.stack_after if kind is not pickletools.markobject]
-        self.stack += [max(taken, default=1) for _ in after]
+    def plain(self, _: Any) -> None:
+        self.stack.append(_Value())
 
-    def marked(self) -> list[int]:
+    def integer(self, given: int) -> None:
+        self.stack.append(_Value(chosen=int(abs(given) >= _WIDE)))
+
+    def named(self, given: str) -> object:
+        """A class or a function."""
+        if len(given) > _LONGEST:
+            raise ValueError(
+                f"{self.file!r} asks for a class whose name has {len(given)} characters; it is no checkpoint"
+            )
+        module, _, name = given.partition(" ")
+        module, name = _compat_pickle.NAME_MAPPING.get(
+            (module, name), (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
+        )
+        self.stack.append(_Value(name=f"{module}.{name}"))
+        return None if module.split(".")[0] in _ROOTS or f"{module}.{name}" in _added() else _STRANGE
+
+    def put(self, given: int) -> None:
+        self.memo[given] = self.stack[-1]
+
+    def get(self, given: int) -> None:
+        self.stack.append(self.memo.get(given, _Value()))
+
+    def marked(self) -> list[_Value]:
         """The values above the last mark, taken away with it."""
-        taken: list[int] = []
-        while (value := self.stack.pop()) is not None:
+        taken: list[_Value] = []
+        while (value := self.stack.pop()) is not _MARK:
             taken.append(value)
-        return taken
+        return taken[::-1]
+
+    def taken(self, count: int) -> list[_Value]:
+        return [self.stack.pop() for _ in range(count)][::-1]
+
+    def tuple_of(self, values: Sequence[_Value]) -> None:
+        self.stack.append(_Value(1 + sum(v.size for v in values), 1 + sum(v.chosen for v in values)))
+
+    def filled(self, values: Sequence[_Value], keys: Sequence[_Value] = ()) -> None:
+        """A list or a dictionary gets more values."""
+        self.hashed(keys)
+        held = self.stack.pop()
+        both = (held, *values)
+        self.stack.append(_Value(sum(v.size for v in both), sum(v.chosen for v in both)))
+
+    def called(self, _: Any) -> None:
+        """A class or a function with the values of a tuple."""
+        called, given = self.taken(2)
+        if _ANY_SIZE.fullmatch(called.name):
+            raise ValueError(
+                f"{self.file!r} asks for {called.name} with values of its own, which weights do not need and which can "
+                "fill the memory; load it where its own code is and save its state dict alone"
+            )
+        if called.name.startswith("torch._"):  # makes a tensor
+            self.stack.append(_Value())
+        else:  # what it holds may become keys
+            self.hashed([given.inside])
+            self.stack.append(_Value(given.size, given.chosen))
+
+    def built(self, _: Any) -> None:
+        """A state for what was made before, which goes into its dictionary."""
+        self.hashed([self.stack.pop()])
+
+    def stored(self, _: Any) -> None:
+        """The description of a storage in its place."""
+        self.hashed([self.stack.pop().inside])
+        self.stack.append(_Value())
+
+    def hashed(self, keys: Sequence[_Value]) -> None:
+        self.work += sum(key.size + _COLLISION * key.chosen for key in keys)
+        if self.work > _MOST:
+            raise ValueError(
+                f"{self.file!r} holds keys that take more than {_MOST} steps to compare, such as tuples in tuples; it "
+                "is no checkpoint"
+            )
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+    **dict.fromkeys(("PROTO", "STOP"), lambda machine, _: None),
+    **dict.fromkeys(("NONE", "NEWFALSE", "NEWTRUE", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), _Machine.plain),
+    **dict.fromkeys(("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), _Machine.plain),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _Machine.integer),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.called),
+    "MARK": _Machine.mark,
+    "GLOBAL": _Machine.named,
+    "BINPERSID": _Machine.stored,
+    "BUILD": _Machine.built,
+    "TUPLE": lambda machine, _: machine.tuple_of(machine.marked()),
+    "TUPLE1": lambda machine, _: machine.tuple_of(machine.taken(1)),
+    "TUPLE2": lambda machine, _: machine.tuple_of(machine.taken(2)),
+    "TUPLE3": lambda machine, _: machine.tuple_of(machine.taken(3)),
+    "APPEND": lambda machine, _: machine.filled(machine.taken(1)),
+    "APPENDS": lambda machine, _: machine.filled(machine.marked()),
+    "SETITEM": lambda machine, _: machine.filled(pair := machine.taken(2), pair[:1]),
+    "SETITEMS": lambda machine, _: machine.filled(pairs := machine.marked(), pairs[::2]),
+}
+"""The codes that torch's reader knows."""
