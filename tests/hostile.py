@@ -31,6 +31,7 @@ Mutate = Callable[[Random], bytes]
 _STARTS = ("subprocess.", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.system", "pty.", "webbrowser.")
 _EVENTS = ("pickle.find_class", "socket.connect", "socket.bind", "socket.getaddrinfo", "os.startfile", "urllib.Request")
 _VIRTUAL = 4 * 2**30  # bytes of addresses that one input may ask for; more is an error of memory
+_DRAWS = 20  # for each input that is wanted
 _LONGEST = 2000  # characters of a clear message
 _watched: list[str] | None = None
 
@@ -210,7 +211,7 @@ class Reader:
         read: reads it; raises AssertionError where an answer is not whole or something was changed.
         good: inputs that must be read.
         says: one of these must be in an error's message.
-        errors: the documented types, exactly.
+        errors: the documented types, exactly; or a type of the library's own.
         few: inputs of a quick test.
         seconds, mib: what one input may take.
     """
@@ -260,7 +261,7 @@ class Hung(BaseException):
 
 
 def tried(reader: Reader, count: int, folder: Path, seed: int = 0) -> Tally:
-    """Give a reader so many malformed inputs; the same ones for the same seed."""
+    """Give a reader so many inputs, no two alike and none a good one; the same ones for the same seed."""
     tally, rng = Tally(reader.name), Random(f"{reader.name}, {seed}")
     for data in reader.good:
         reader.read(data)
@@ -269,8 +270,14 @@ def tried(reader: Reader, count: int, folder: Path, seed: int = 0) -> Tally:
             reader.read(b"none")
     before = _listed(folder)
     with _watching() as events, _temporary(folder), contextlib.chdir(folder), _alarm():
-        for _ in range(count):
-            survives(reader, reader.mutate(rng), tally, events)
+        seen = set(map(hash, reader.good))
+        for _ in range(_DRAWS * count):
+            data = reader.mutate(rng)
+            if hash(data) not in seen:
+                seen.add(hash(data))
+                survives(reader, data, tally, events)
+            if tally.inputs == count:
+                break
     left = sorted(_listed(folder) - before)
     tally.left = len(left)
     if left:
