@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1000, help="of everything")
     parser.add_argument("--seconds", type=float, default=30.0, help="after which slow calls may stop at 100")
     parser.add_argument("--faults", type=int, default=40, help="at most, of each call; 0: none")
+    parser.add_argument("--only", help="calls whose name has this in it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", FaceXAIWarning)
@@ -50,6 +51,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tasks = calls(net) | keeping(net, Path(folder))
         for name, call in tasks.items():
+            if options.only and options.only not in name:
+                continue
             start, faults = time.perf_counter(), 0
             call()
             each = time.perf_counter() - start
