@@ -90,7 +90,8 @@ def read_pairs(
 
     Args:
         path: the file.
-        root: folder of the photos; None: that of the file.
+        root: folder of the photos; None: that of the file. Paths of a table may lead elsewhere, also absolute ones;
+            they are opened for reading, as photos.
         kind: ``"lfw"``: lines ``name number number`` and ``name number name number``, after a line with the number of
             folds and of pairs of each kind in a fold, or that number alone, or none. ``"csv"``: columns first, second,
             same, in this order or named by a first row; same is 1, true or same, else 0, false or different.
