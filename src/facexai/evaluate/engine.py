@@ -138,8 +138,8 @@ def _face(work: Work, photo: int) -> Tensor | str:
 def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: float) -> None:
     """Timings stand in files of their own: results do not depend on them."""
     row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
-    line = json.dumps(row)
-    with contextlib.suppress(OSError), open(folder / f"timings-{rank}.jsonl", "a", opener=_no_link) as file:
+    line, path = json.dumps(row), folder / f"timings-{rank}.jsonl"
+    with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=_no_link) as file:
         file.write(line + "\n")
 
 
