@@ -210,6 +210,13 @@ def integer(value: int) -> bytes:
             + b"e\x85R.",
             "steps to compare",
         ),
+        # a list that is filled when it is in a tuple already
+        (
+            b"\x80\2]q\0h\0\x85q\1\x86h\0("
+            + b"".join(b"K\1" + integer(k) + b"\x86" for k in range(9999))
+            + b"ec__builtin__\nset\nh\1R.",
+            "steps to compare",
+        ),
         (b"\x80\2c__builtin__\nbytearray\n" + integer(10**11) + b"\x85R.", "builtins.bytearray with values"),
         (b"\x80\2ctorch\nTensor\n" + integer(10**11) + b"\x85R.", "torch.Tensor with values"),
         (b"\x80\2c_codecs\nencode\nX\1\0\0\0aX\x08\0\0\0punycode\x86R.", "_codecs.encode with values"),

@@ -13,7 +13,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -22,8 +22,8 @@ import torch
 from facexai._messages import clipped
 
 _LONGEST = 300  # characters of the name of a class
-_MOST = 10_000_000  # steps of hashing: values in keys, those of tuples in them counted as often as they are in them
-_COLLISION = 3_000  # steps that a key may cost whose hash its author can choose
+_MOST = 3_000_000  # steps of hashing: values in keys, those of tuples in them counted as often as they are in them
+_COLLISION = 1_000  # steps that a key may cost whose hash its author can choose
 _WIDE = 2**61 - 1  # Python hashes integers modulo this
 _PROGRAMS = 5  # one after the other in torch's old format
 _ROOTS = ("torch", "collections", "builtins", "_codecs")
@@ -114,21 +114,23 @@ def _added() -> set[str]:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Value:
-    """What is known of a value: how many values are in it, how many of those have a hash to choose, a class's name."""
+    """What is known of a value.
 
-    size: int = 1
-    chosen: int = 0
+    Attributes:
+        parts: the values in it. Lists and dictionaries get theirs later, also where others hold them already.
+        chosen: whether the author of the file can choose its hash.
+        name: of a class or a function.
+    """
+
+    parts: list[_Value] = field(default_factory=list)
+    chosen: bool = False
     name: str = ""
 
-    @property
-    def inside(self) -> _Value:
-        """Of a tuple that is taken apart."""
-        return _Value(self.size, max(0, self.chosen - 1))
 
-
-_MARK = _Value(0)
+_PLAIN, _WIDE_INTEGER, _MARK = _Value(), _Value(chosen=True), _Value()
+_FIXED = (_PLAIN, _WIDE_INTEGER, _MARK)
 
 
 @final
@@ -144,10 +146,13 @@ class _Machine:
         self.stack.append(_MARK)
 
     def plain(self, _: Any) -> None:
+        self.stack.append(_PLAIN)
+
+    def empty(self, _: Any) -> None:
         self.stack.append(_Value())
 
     def integer(self, given: int) -> None:
-        self.stack.append(_Value(chosen=int(abs(given) >= _WIDE)))
+        self.stack.append(_WIDE_INTEGER if abs(given) >= _WIDE else _PLAIN)
 
     def named(self, given: str) -> object:
         """A class or a function."""
@@ -166,7 +171,7 @@ class _Machine:
         self.memo[given] = self.stack[-1]
 
     def get(self, given: int) -> None:
-        self.stack.append(self.memo.get(given, _Value()))
+        self.stack.append(self.memo.get(given, _PLAIN))
 
     def marked(self) -> list[_Value]:
         """The values above the last mark, taken away with it."""
@@ -178,15 +183,15 @@ class _Machine:
     def taken(self, count: int) -> list[_Value]:
         return [self.stack.pop() for _ in range(count)][::-1]
 
-    def tuple_of(self, values: Sequence[_Value]) -> None:
-        self.stack.append(_Value(1 + sum(v.size for v in values), 1 + sum(v.chosen for v in values)))
+    def tuple_of(self, values: list[_Value]) -> None:
+        self.stack.append(_Value(values, chosen=True))
 
     def filled(self, values: Sequence[_Value], keys: Sequence[_Value] = ()) -> None:
         """A list or a dictionary gets more values."""
         self.hashed(keys)
-        held = self.stack.pop()
-        both = (held, *values)
-        self.stack.append(_Value(sum(v.size for v in both), sum(v.chosen for v in both)))
+        if self.stack[-1] in _FIXED:
+            raise IndexError
+        self.stack[-1].parts.extend(values)
 
     def called(self, _: Any) -> None:
         """A class or a function with the values of a tuple."""
@@ -199,8 +204,8 @@ class _Machine:
         if called.name.startswith("torch._"):  # makes a tensor
             self.stack.append(_Value())
         else:  # what it holds may become keys
-            self.hashed([given.inside])
-            self.stack.append(_Value(given.size, given.chosen))
+            self.hashed(given.parts)
+            self.stack.append(_Value(given.parts, chosen=True))
 
     def built(self, _: Any) -> None:
         """A state for what was made before, which goes into its dictionary."""
@@ -208,22 +213,26 @@ class _Machine:
 
     def stored(self, _: Any) -> None:
         """The description of a storage in its place."""
-        self.hashed([self.stack.pop().inside])
-        self.stack.append(_Value())
+        self.hashed(self.stack.pop().parts)
+        self.stack.append(_PLAIN)
 
     def hashed(self, keys: Sequence[_Value]) -> None:
-        self.work += sum(key.size + _COLLISION * key.chosen for key in keys)
-        if self.work > _MOST:
-            raise ValueError(
-                f"{self.file!r} holds keys that take more than {_MOST} steps to compare, such as tuples in tuples; it "
-                "is no checkpoint"
-            )
+        rest = list(keys)
+        while rest:
+            value = rest.pop()
+            rest += value.parts
+            self.work += _COLLISION if value.chosen else 1
+            if self.work > _MOST:
+                raise ValueError(
+                    f"{self.file!r} holds keys that take more than {_MOST} steps to compare, such as tuples in tuples; "
+                    "it is no checkpoint"
+                )
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     **dict.fromkeys(("PROTO", "STOP"), lambda machine, _: None),
     **dict.fromkeys(("NONE", "NEWFALSE", "NEWTRUE", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), _Machine.plain),
-    **dict.fromkeys(("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), _Machine.plain),
+    **dict.fromkeys(("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), _Machine.empty),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _Machine.integer),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
