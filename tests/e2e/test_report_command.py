@@ -176,6 +176,11 @@ def test_examples_of_a_run_are_its_own_numbers(runs):
         (["nowhere.jpg", "--gallery", "."], "nowhere.jpg"),
         (["{photos}"], "no folder that a command wrote"),
         (["{photos}/ann/ann0.png"], "1 photos without --gallery"),
+        (["nowhere", "{runs}/explain"], "no file or folder nowhere"),
+        (["{runs}/explain", "--gallery", "."], "--gallery belongs to photos"),
+        (["{runs}/explain", "--scale", "3"], "--scale belongs to photos"),
+        (["{photos}/ann/ann0.png", "{photos}/ann/ann1.png", "--scale", "3"], "--scale belongs to --gallery"),
+        (["{photos}/ann/ann0.png", "--gallery", ".", "--photos", "."], "--photos belongs to folders"),
         (["{runs}/explain", "--photos", "nowhere", *OWN], "is no folder"),
         (["{runs}/explain", "--items", "0", *OWN], "--items of at least 1"),
         (["{photos}/ann/ann0.png", "{photos}/ann/ann1.png", "--threshold-source", "x", *OWN], "without a threshold"),
@@ -199,13 +204,24 @@ def test_damaged_runs_are_refused(runs, tmp_path, capsys):
         ("compare", "compare.npz", "broken"),
         ("audit", "audit.json", '{"groups": ["a"]}'),
         ("evaluate", "results.json", "[]"),
+        ("verify", "verify.json", {"auc": "high"}),
+        ("verify", "verify.json", {"genuine": -3}),
+        ("verify", "verify.json", {"eer": 1.5}),
+        ("verify", "verify.json", {"threshold": 7}),
+        ("verify", "verify.json", {"tar_at_far": {"often": 0.5}}),
+        ("evaluate", "results.json", {"table": []}),
+        ("evaluate", "results.json", {"table": {}}),
+        ("evaluate", "results.json", {"table": [{}]}),
     ):
         copy = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
         shutil.copytree(runs / name, copy)
+        if isinstance(content, dict):
+            content = json.dumps(json.loads((copy / file).read_text()) | content)
         (copy / file).write_text(content)
         assert main(["report", str(copy), "--out", str(tmp_path / "out"), *OWN]) == 2, (name, content)
         err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("facexai report:")]
         assert len(err) == 1, err
+        assert file in err[0], err
         assert not (tmp_path / "out").exists()
 
 
@@ -242,13 +258,66 @@ def test_a_threshold_is_taken_from_the_folder_that_found_it_for_this_network(run
     assert not (tmp_path / "no").exists()
 
 
+def test_a_threshold_of_another_network_decides_nothing(runs, tmp_path, capsys):
+    strange = tmp_path / "strange"
+    shutil.copytree(runs / "verify", strange)
+    found = json.loads((strange / "verify.json").read_text())
+    (strange / "verify.json").write_text(json.dumps(found | {"fingerprint": "0" * 16}))
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["report", str(strange), *out]) == 0
+    assert made(tmp_path / "out")["decisions"] == []
+    assert main(["report", str(strange), str(runs / "explain"), *out]) == 2
+    assert "another network" in capsys.readouterr().err
+    assert main(["report", str(runs / "verify"), str(runs / "explain"), *out]) == 0
+    assert made(tmp_path / "out")["sections"][1]["items"][0]["threshold"] == found["threshold"]
+
+
+def test_one_bad_photo_is_told_and_the_report_stands(runs, photos, tmp_path):
+    shutil.copytree(photos / "ann", tmp_path / "photos")
+    (tmp_path / "photos" / "ann1.png").write_bytes(b"broken")
+    command = ["report", str(runs / "explain"), str(runs / "compare"), "--photos", str(tmp_path / "photos")]
+    assert main([*command, "--out", str(tmp_path / "out"), *OWN]) == 0
+    explained, compared = made(tmp_path / "out")["sections"]
+    assert [item["views"][0]["photo"] is None for item in explained["items"]] == [False, True, False]
+    assert compared["items"][0]["sides"][0]["view"]["photo"] is None
+    for section in (explained, compared):
+        assert section["note"].startswith("Photos that cannot be shown: ann1.png: ")
+
+
+def test_pairs_are_shown_as_they_were_cut(runs, photos, tmp_path):
+    for name in ("compare", "frequency"):
+        copy = tmp_path / name
+        shutil.copytree(runs / name, copy)
+        record = json.loads((copy / f"{name}.json").read_text())
+        assert record["aligned"] == [None, None]
+        record["aligned"][1] = [[0.5, 0, 3], [0, 0.5, 2]]
+        (copy / f"{name}.json").write_text(json.dumps(record))
+        out = tmp_path / f"{name}-out"
+        assert main(["report", str(copy), "--photos", str(photos / "ann"), "--out", str(out), *OWN]) == 0
+        (section,) = made(out)["sections"]
+        assert "ann1.png: it was cut otherwise" in section["note"]
+
+
+def test_a_pair_without_a_threshold_tells_none(photos, tmp_path):
+    pair = [str(photos / "ann" / "ann0.png"), str(photos / "ann" / "ann1.png")]
+    assert main(["report", *pair, "--out", str(tmp_path / "out"), *OWN]) == 0
+    record = made(tmp_path / "out")
+    assert record["threshold"] is None
+    measured = [one for section in record["sections"] for one in section["measured_by"]]
+    assert measured
+    assert not any("threshold" in one or "accepted from" in one for one in measured)
+
+
 def test_what_a_run_lacks_is_said(runs, tmp_path):
     copy = tmp_path / "old"
     shutil.copytree(runs / "evaluate", copy)
-    (copy / "items.csv").write_text("image\nx\n")
-    assert main(["report", str(copy), "--out", str(tmp_path / "out"), *OWN]) == 0
-    (section,) = made(tmp_path / "out")["sections"]
-    assert section["note"].startswith("Single photos cannot be shown")
+    rows = (copy / "items.csv").read_text().splitlines(keepends=True)
+    for content in ("image\nx\n", "", rows[0], "".join(rows[:-1]), "".join([rows[0], *rows[:0:-1]])):
+        (copy / "items.csv").write_text(content)
+        assert main(["report", str(copy), "--out", str(tmp_path / "out"), *OWN]) == 0
+        (section,) = made(tmp_path / "out")["sections"]
+        assert section["note"].startswith("Single photos cannot be shown"), content
+        assert "start the run again" in section["note"]
 
 
 def test_what_is_asked_about_is_no_decision(photos, tmp_path):
@@ -257,7 +326,7 @@ def test_what_is_asked_about_is_no_decision(photos, tmp_path):
     assert main(command) == 0
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "out"), *OWN]) == 0
     (item,) = made(tmp_path / "out")["sections"][0]["items"]
-    assert (item["asked"], item["decision"]) == ("di", "ann")
+    assert (item["asked"], item["nearest"], item["decision"]) == ("di", "ann", None)
 
 
 def test_parts_are_counted_and_failures_named(runs, photos, tmp_path):

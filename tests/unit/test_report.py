@@ -167,8 +167,10 @@ def test_networks_seeds_and_limits_are_told(everything, people):
 def test_decisions_stand_once_with_all_that_explain_them(everything):
     rows = everything.record["decisions"]
     assert len({json.dumps([row[k] for k in ("name", "decision", "score", "unit")]) for row in rows}) == len(rows)
-    changed = [row["decision"] for row in rows if row["unit"] == "logit" and row["name"].startswith("image")]
-    assert changed == ["changed", "not changed"]
+    assert not any(row["name"].startswith("image") for row in rows)  # what an edit changed is no decision
+    edited = next(section for section in everything.record["sections"] if section["kind"] == "counterfactuals")
+    assert [item["flipped"] for item in edited["items"]] == [True, False]
+    assert "not changed" in everything.html
 
 
 def test_item_controls_are_the_metrics_own_numbers(model, people, faces):
@@ -431,8 +433,47 @@ def test_what_does_not_belong_is_refused(model, people, faces):
         report.build(why, model=stranger)
     with pytest.raises(ValueError, match="without a threshold"):
         report.build(why, threshold_source="EER")
-    with pytest.raises(ValueError, match="items of at least 1"):
-        report.build(why, items=0)
+    for items in (0, True, "3", 2.0):
+        with pytest.raises(ValueError, match="items of at least 1"):
+            report.build(why, items=items)
+    assert len(report.build(why, items=np.int64(2)).record["sections"][0]["items"]) == 2
+    with pytest.raises(ValueError, match="from -1 to 1, a cosine, got 7"):
+        report.build(why, threshold=7.0)
+    with pytest.raises(ValueError, match="one name for each photo, got"):
+        report.build(report.Section(why, names=[("a", "b")] * 3))
+    pair = PairCAM(model)(faces[:1], faces[1:2])
+    for names in (("a",), ("a", "b", "c")):
+        with pytest.raises(ValueError, match=r"names of pairs as \(first, second\)"):
+            report.build(report.Section(pair, names=[names]))
+    with pytest.raises(TypeError, match="expected a result of facexai"):
+        report.build({"a": {"kind": "roc"}})
+    with pytest.raises(ValueError, match="at least one row"):
+        report.build(metrics.Table((), {}, {}))
+
+
+def test_what_was_measured_about_other_maps_is_refused(model, people, faces):
+    why, other = CAM(people)(faces), HiResCAM(people)(faces)
+    for measure in (metrics.deletion, metrics.insertion):
+        with pytest.raises(ValueError, match="about maps of method HiResCAM, this result has CAM"):
+            report.build(report.Section(why, [measure(people, faces, other)]))
+    torch.manual_seed(6)
+    stranger = FaceModel(shaken(FlatNet()), "arcface").gallery({n: faces[k : k + 1] for k, n in enumerate("abc")})
+    with pytest.raises(ValueError, match="about maps of fingerprint"):
+        report.build(report.Section(why, [metrics.retention(stranger, faces, CAM(stranger)(faces))]))
+    protocol = metrics.Protocol(pairs="all", threshold=0.2, steps=3)
+    first, second = PairCAM(model)(faces[:2], faces[1:]), PairCAM(model)(faces[1:], faces[:2])
+    alone = (faces[:2], faces[:2])
+    for maps, images, wrong in (
+        (first, (faces[:2], faces[1:]), False),
+        (second, (faces[1:], faces[:2]), False),  # the same cosines: nothing that a curve could tell
+        (PairCAM(model)(*alone), alone, True),
+    ):
+        curve = metrics.verification_insertion(model, *images, maps, [True, False], protocol)
+        if wrong:
+            with pytest.raises(ValueError, match="about other pairs"):
+                report.build(report.Section(first, [curve]))
+        else:
+            report.build(report.Section(first, [curve]))
 
 
 def test_nothing_is_half_written(everything, tmp_path):
@@ -468,7 +509,7 @@ def test_nan_is_refused_by_name(model, people, faces):
 
 def test_images_are_those_of_the_result(people, faces):
     why = CAM(people)(faces)
-    for images in (faces[:1], faces[:, :, :50], (faces * 255).byte(), [None, None]):
+    for images in (faces[:1], faces[:, :, :50], (faces * 255).byte(), faces * 255, faces - 1, [None, None]):
         with pytest.raises(ValueError, match="expected images"):
             report.build(report.Section(why, images=images))
     report.build(report.Section(why, images=[None, faces[1], None]))
@@ -500,13 +541,25 @@ def test_what_was_asked_about_is_not_what_was_decided(people, faces):
     logits = people.logits(faces)
     (section,) = report.build(CAM(people)(faces, targets="bo")).record["sections"]
     assert [item["asked"] for item in section["items"]] == ["bo"] * 3
-    assert [item["decision"] for item in section["items"]] == [people.names[k] for k in logits.argmax(1).tolist()]
+    nearest = [people.names[k] for k in logits.argmax(1).tolist()]
+    assert [item["nearest"] for item in section["items"]] == nearest
+    # the score is bo's: beside another person's name it would be a wrong decision
+    assert [item["decision"] for item in section["items"]] == [who if who == "bo" else None for who in nearest]
+
+
+def test_one_photo_has_one_decision_whoever_is_asked_about(people, faces):
+    every = {who: CAM(people)(faces[:1], targets=who) for who in people.names}
+    for threshold in (None, 0.2):
+        (row,) = report.build(every, threshold=threshold).record["decisions"]
+        assert row["decision"] == people.names[int(people.logits(faces[:1]).argmax())]
 
 
 def test_who_does_not_reach_the_threshold_is_nobody(people, faces):
-    cosine = float(people.cosines(faces[:1]).max())
-    for limit, nobody in ((cosine - 0.01, False), (cosine + 0.01, True)):
-        (row,) = report.build(CAM(people)(faces[:1]), threshold=limit).record["decisions"]
+    images = torch.stack([faces[0], faces[0].flip(0)])[1:]
+    cosine = float(people.cosines(images).max())
+    for limit, nobody in ((cosine - 1e-4, False), (cosine + 1e-4, True)):
+        (row,) = report.build(CAM(people)(images), threshold=limit).record["decisions"]
+        assert (row["score"], row["unit"]) == (pytest.approx(cosine, abs=1e-5), "cosine")  # what the threshold is about
         assert (row["decision"] == "nobody") == nobody
         assert row["threshold"] == limit
 
@@ -515,9 +568,39 @@ def test_the_threshold_that_is_told_is_the_one_that_decided(model, faces):
     low, high = (PairCAM(model, threshold=t)(faces[:1], faces[1:2]) for t in (0.2, 0.4))
     with pytest.raises(ValueError, match=r"decided with the threshold 0\.2, the report is given 0\.9"):
         report.build(low, threshold=0.9, threshold_source="EER")
+    with pytest.raises(ValueError, match=r"decided with \[0\.2, 0\.4\]; leave it out"):
+        report.build([low, high], threshold_source="EER")
     both = report.build([low, high]).record
     assert both["threshold"]["values"] == [0.2, 0.4]
     assert [row["threshold"] for row in both["decisions"]] == [0.2, 0.4]
+
+
+def test_one_threshold_decides_about_everything(model, people, faces):
+    pair = PairCAM(model)(faces[:1], faces[1:2])
+    cosine = float(pair.scores[0])
+    everybody = CorrRISE(model, count=10).against(people)(faces[:1])
+    best = float(everybody.scores.max())
+    made = report.build([pair, everybody], threshold=(cosine + best) / 2).record
+    assert [row["decision"] for row in made["decisions"]] == [
+        "match" if cosine > best else "no match",
+        "nobody" if cosine > best else people.names[int(everybody.scores[0].argmax())],
+    ]
+    assert {row["threshold"] for row in made["decisions"]} == {(cosine + best) / 2}
+    (silent,) = report.build(pair).record["sections"][0]["items"]
+    assert (silent["decision"], silent["threshold"]) == (None, None)
+
+
+def test_a_threshold_of_one_network_decides_nothing_about_another(model, people, faces):
+    torch.manual_seed(7)
+    stranger = FaceModel(shaken(FlatNet()), "arcface")
+    asked = PairCAM(stranger, threshold=0.99)(faces[:1], faces[1:2])
+    why = CAM(people)(faces[:1])
+    rows = report.build([asked, why]).record["decisions"]
+    assert [row["threshold"] for row in rows] == [0.99, None]
+    assert rows[1]["decision"] == why.name(int(why.predicted[0]))
+    with pytest.raises(ValueError, match="a threshold holds for one network, these decisions are of 2"):
+        report.build([PairCAM(stranger)(faces[:1], faces[1:2]), why], threshold=0.5)
+    report.build([PairCAM(model)(faces[:1], faces[1:2]), why], threshold=0.5)
 
 
 def test_every_seed_behind_a_control_is_told(people, faces):
@@ -527,6 +610,8 @@ def test_every_seed_behind_a_control_is_told(people, faces):
     (section,) = made.record["sections"]
     assert section["measured_by"][0]["fill"] == "noise"
     assert "how it was measured" in made.html
+    drawn = metrics.deletion(people, faces[:1], why, seed=np.int64(78), fill="noise")
+    assert [row["seed"] for row in report.build(report.Section(why, [drawn])).record["seeds"]] == [78]
 
 
 def test_correspondences_are_told_cell_by_cell_however_many(model, faces):
@@ -555,8 +640,84 @@ def test_every_explainer_has_limits():
     for method in [*methods.split(), "FrequencyHeatPlot", "FastDiME (fastdime)", "captum Saliency"]:
         assert limits({"method": method, "kind": "classes", "recipe": {}}), method
     run = {"explainers": {"a": {"method": "PairCAM"}, "b": {"method": "SDD(HiResCAM)"}}}
-    about = [one["about"] for one in limits({"method": "table", "kind": "table", "recipe": run})]
-    assert about == ["HiResCAM", "SDD", "PairCAM", "tables"]
+    table = {"method": "table", "kind": "table", "recipe": run, "rows": [{"map": "a", "deletion": 1.0}]}
+    about = [one["about"] for one in limits(table)]
+    assert about == ["HiResCAM", "SDD", "PairCAM", "deletion, retention, insertion", "tables"]
+    wrapped = limits({"method": "SDD(captum Saliency)", "kind": "classes", "recipe": {}})
+    assert [one["about"] for one in wrapped] == ["SDD", "captum"]
+    (own,) = limits({"method": "my own method", "kind": "classes", "recipe": {}})
+    assert "Nothing is known here" in own["limits"][0]
+    heat = {"method": "FrequencyHeatPlot", "kind": "frequency"}
+    exact, fast = (limits({**heat, "recipe": {"mode": mode}})[0]["limits"] for mode in ("exact", "hybrid"))
+    assert "estimated from gradients" not in " ".join(exact)
+    assert "estimated from gradients" in " ".join(fast)
+
+
+def test_a_magnitude_speaks_neither_for_nor_against(people, faces):
+    why = CAM(people)(faces[:1])
+    why = replace(why, cells=why.cells.abs(), recipe={**why.recipe, "unit": "magnitude", "method": "captum Saliency"})
+    made = report.build(why, model=people)
+    (item,) = made.record["sections"][0]["items"]
+    assert "magnitude" in item["views"][0]["unit"]
+    assert not any("speaks" in sentence for sentence in item["sentences"])
+    assert "of what speaks against, %" not in made.html
+
+
+def test_the_edits_numbers_are_about_what_they_say():
+    found = edits()
+    (section,) = report.build(found).record["sections"]
+    for n, item in enumerate(section["items"]):
+        change = (found.counterfactuals[n] - found.images[n]).abs()
+        assert item["moved"] == pytest.approx(float(change.mean()), rel=1e-5)
+        assert item["moved"] < float(change[:, found.masks[n]].mean()) / 10  # most of the picture stayed
+        assert "Over the whole picture" in item["sentences"][0]
+
+
+def test_bands_are_told_as_they_were_found(model, people, faces):
+    for mode, how, verb in (
+        ("exact", "each band of the second face was taken out", "the cosine (falls|rises) by"),
+        ("preview", "no band of the second face was taken out", "the cosine would (fall|rise) by about"),
+        ("hybrid", "bands of the second face: the 2 of most energy", "the cosine would (fall|rise) by about"),
+    ):
+        chosen = {"exact_bands": 2} if mode == "hybrid" else {}
+        heat = FrequencyHeatPlot(model, masked="second", width=6.0, mode=mode, **chosen)(faces[:1], faces[1:2])
+        (section,) = report.build(heat).record["sections"]
+        assert how in section["how"]
+        assert re.search(f"without it {verb} ", section["items"][0]["sentences"][0])
+    assert "of the photo" in report.build(FrequencyHeatPlot(people, width=28.0)(faces)).record["sections"][0]["how"]
+
+
+@pytest.mark.parametrize("width", [1.0, 7.0, 30.0])
+def test_shares_of_octaves_are_those_of_whole_bands(model, faces, width):
+    heat = FrequencyHeatPlot(model, width=width)(faces[:1], faces[1:2])
+    (section,) = report.build(heat).record["sections"]
+    (item,) = section["items"]
+    told = re.findall(r"(over|under)? ?([\d.]+) % at ([\d.]+) to ([\d.]+\d|\d)", item["sentences"][1])
+    assert told
+    total = sum(abs(band["influence"]) for band in item["bands"])
+    for _, share, low, high in told:
+        inside = [b for b in item["bands"] if b["low"] >= float(low) * 0.998 and b["high"] <= float(high) * 1.002]
+        assert 100 * sum(abs(b["influence"]) for b in inside) / total == pytest.approx(float(share), abs=0.6)
+    assert [low for *_, low, _ in told[1:]] == [high for *_, high in told[:-1]]
+    assert float(told[0][2]) == 0
+    assert float(told[-1][3]) == pytest.approx(item["bands"][-1]["high"], rel=2e-3)
+
+
+def test_a_smoothed_drawing_says_so(model, faces):
+    tiny = InputSpec(32)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.Flatten(), torch.nn.Linear(512, 16))
+    why = CorrRISE(FaceModel(net, tiny), count=20)(faces[:1, :, :32, :32], faces[1:2, :, :32, :32])
+    (section,) = report.build(why).record["sections"]
+    assert [side["view"]["note"] for side in section["items"][0]["sides"]] == ["drawn smoothed"] * 2
+
+
+def test_groups_say_where_their_threshold_is_from():
+    found = group_findings()
+    (section,) = report.build(found).record["sections"]
+    assert section["rule"] == "rule eer over all groups"
+    given = replace(found, recipe={**found.recipe, "rule": "0.3"})
+    assert report.build(given).record["sections"][0]["rule"] == "given"
 
 
 def test_an_even_map_has_no_region():

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import face, model, model_argument, out_arguments, photo_arguments, show
+from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
     from facexai.models import FaceModel
@@ -42,13 +42,13 @@ def run(options: argparse.Namespace) -> int:
     network = model(options.model)
     explainer = _explainer(network, options)
     faces = [face(path, network, options) for path in options.images]
-    why = explainer(*faces)
+    why = explainer(*(one.image.to(network.device) for one in faces))
     folder.mkdir(parents=True, exist_ok=True)
     why.save(folder / "compare.npz")
     plots.save(why.plot(), folder / "compare.png")
     if why.table is not None:
         plots.save(why.plot_matches(), folder / "matches.png")
-    report = _report(why, options)
+    report = _report(why, [cut(one) for one in faces], options)
     io.write_json(folder / "compare.json", report)
     show(report, _line(report), as_json=options.json)
     return 0
@@ -68,7 +68,7 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
     return pair_explainer(options.method, network, threshold=options.threshold, **chosen)
 
 
-def _report(why: PairSaliency, options: argparse.Namespace) -> dict[str, Any]:
+def _report(why: PairSaliency, aligned: list[Any], options: argparse.Namespace) -> dict[str, Any]:
     """Names only, no folders."""
     first, second = (path.name for path in options.images)
     made: dict[str, Any] = {"first": first, "second": second, "cosine": round(float(why.scores[0]), 6)}
@@ -83,6 +83,7 @@ def _report(why: PairSaliency, options: argparse.Namespace) -> dict[str, Any]:
             for one, other, value in found
         ]
     made["recipe"] = dict(why.recipe)
+    made["aligned"] = aligned
     made["files"] = ["compare.png", "compare.npz", *(["matches.png"] if why.table is not None else [])]
     return made
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._messages import told
-from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, say, scale, show
+from facexai.cli.shared import cut, model, model_argument, out_arguments, photo_arguments, say, scale, show
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -120,7 +120,7 @@ def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery
         row["rivals"] = {why.name(int(r)): round(s, 6) for r, s in zip(why.rivals[0], scores, strict=True)}
     peak = divmod(int(why.cells[0].argmax()), why.cells.shape[2])
     row |= {"peak_cell": list(peak), "cells": list(why.cells.shape[1:]), "recipe": dict(why.recipe)}
-    row["aligned"] = None if face.face is None else [[round(float(v), 4) for v in line] for line in face.matrix]
+    row["aligned"] = cut(face)
     row["files"] = [f"{name}.png", f"{name}.npz"]
     return row
 

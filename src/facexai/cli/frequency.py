@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import face, model, model_argument, out_arguments, photo_arguments, show
+from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
     from facexai.results import FrequencyHeat
@@ -47,12 +47,13 @@ def run(options: argparse.Namespace) -> int:
         network, options.width, masked=options.masked, mode=options.mode, sectors=options.sectors, progress=True
     )
     faces = [face(path, network, options) for path in options.images]
-    heat: FrequencyHeat = explainer(*faces)
+    shown = [one.image.to(network.device) for one in faces]
+    heat: FrequencyHeat = explainer(*shown)
     folder.mkdir(parents=True, exist_ok=True)
     heat.save(folder / "frequency.npz")
     plots.save(heat.plot(), folder / "frequency.png")
     plots.save(heat.plot("line"), folder / "lines.png")
-    plots.save(heat.plot_bands(faces[int(options.masked == "second")]), folder / "bands.png")
+    plots.save(heat.plot_bands(shown[int(options.masked == "second")]), folder / "bands.png")
     rings = heat.influence[0] if heat.influence.ndim == 2 else heat.influence[0].sum(1)
     largest = torch.argsort(rings.abs(), descending=True)[:_LARGEST].tolist()
     report = {
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
             for k in largest
         ],
         "recipe": dict(heat.recipe),
+        "aligned": [cut(one) for one in faces],
         "files": ["frequency.png", "lines.png", "bands.png", "frequency.npz"],
     }
     io.write_json(folder / "frequency.json", report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,26 +53,23 @@ def run(options: argparse.Namespace) -> int:
     from facexai import io, report
     from facexai._messages import require
     from facexai.report.page import free
-    from facexai.report.runs import is_run
 
     require("jinja2", extra="report", purpose="writing a report")
     require("matplotlib", extra="report", purpose="writing a report")
     io.output_folder(options.out)
     if options.items < 1:
         raise ValueError(f"expected --items of at least 1, got {options.items}")
-    folders = [path for path in options.inputs if path.is_dir()]
-    photos = [path for path in options.inputs if not path.is_dir()]
-    if odd := next((path for path in folders if not is_run(path)), None):
-        raise ValueError(f"{odd} is no folder that a command wrote (explain, compare, verify, evaluate, ...)")
+    folders, photos = _inputs(options)
     network = _network(folders, photos, options)
-    limit, source = _threshold(folders, network, options)
+    found = {path: _of_folder(path, network, options) for path in folders}
+    limit, source = _threshold(found, network, options)
     sections: dict[str, Section] = {}
     known: Any = network
     if photos:
         known, made = _of_photos(photos, network, limit, options)
         sections |= made
-    for path in folders:
-        for heading, section in _of_folder(path, network, options).items():
+    for path, own in found.items():
+        for heading, section in own.items():
             sections[free(heading if heading not in sections else f"{heading} ({path.name})", sections)] = section
     page = report.build(
         sections,
@@ -86,8 +84,33 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Folders of commands, and photos.
+
+    Raises:
+        ValueError: neither, or an option that would be ignored.
+    """
+    from facexai.report.runs import is_run
+
+    if gone := next((path for path in options.inputs if not path.exists()), None):
+        raise ValueError(f"no file or folder {gone}")
+    folders = [path for path in options.inputs if path.is_dir()]
+    photos = [path for path in options.inputs if not path.is_dir()]
+    if odd := next((path for path in folders if not is_run(path)), None):
+        raise ValueError(f"{odd} is no folder that a command wrote (explain, compare, verify, evaluate, ...)")
+    for name in ("gallery", "scale") if not photos else ("scale",) if options.gallery is None else ():
+        if getattr(options, name) is not None:
+            of = "photos, and there are none" if not photos else "--gallery, and there is none"
+            raise ValueError(f"--{name} belongs to {of}")
+    if options.photos is not None and not options.photos.is_dir():
+        raise ValueError(f"--photos {options.photos} is no folder")
+    if options.photos is not None and not folders:
+        raise ValueError("--photos belongs to folders of commands, and there are none")
+    return folders, photos
+
+
 def _threshold(
-    folders: list[Path], network: FaceModel | None, options: argparse.Namespace
+    found: dict[Path, dict[str, Section]], network: FaceModel | None, options: argparse.Namespace
 ) -> tuple[float | None, str | None]:
     """What was said, else what pairs of the folders were decided with, else what a folder found for this network."""
     from facexai.report.runs import decided_with, threshold_of
@@ -95,13 +118,22 @@ def _threshold(
     said = options.threshold_source
     if options.threshold is not None:
         return options.threshold, said
-    if any(decided_with(path) is not None for path in folders):
+    if any(decided_with(path) is not None for path in found):
         return None, said
-    for path in folders:
-        found = threshold_of(path, None if network is None else network.fingerprint)
-        if found is not None:
-            return found[0], found[1] if said is None else f"{said} ({found[1]})"
+    networks: set[str | None] = _networks(found) if network is None else {network.fingerprint}
+    for path in found if len(networks) < 2 else ():  # no threshold holds for two networks
+        limit = threshold_of(path, networks)
+        if limit is not None:
+            return limit[0], limit[1] if said is None else f"{said} ({limit[1]})"
     return None, said
+
+
+def _networks(found: dict[Path, dict[str, Section]]) -> set[str | None]:
+    """Fingerprints of the networks whose decisions stand in the folders."""
+    from facexai.results import PairSaliency, Saliency
+
+    results = [section.result for own in found.values() for section in own.values()]
+    return {one.recipe.get("fingerprint") for one in results if isinstance(one, Saliency | PairSaliency)}
 
 
 def _say(step: str) -> None:
@@ -132,7 +164,7 @@ def _of_photos(
         raise ValueError(f"{len(photos)} photos, a report takes {MOST_PHOTOS}; 'facexai evaluate' takes data sets")
     if options.gallery is None and len(photos) != 2:
         raise ValueError(f"{len(photos)} photos without --gallery: give two photos to compare, or a gallery of people")
-    faces = torch.cat([face(path, network, options) for path in photos])
+    faces = torch.cat([face(path, network, options).image.to(network.device) for path in photos])
     names = _names(photos)
     how = {"when": options.align, "face": options.face}
     if options.gallery is None:
@@ -168,20 +200,18 @@ def _of_folder(folder: Path, network: FaceModel | None, options: argparse.Namesp
     from facexai import images
     from facexai.report.runs import sections_of
 
-    if options.photos is not None and not options.photos.is_dir():
-        raise ValueError(f"--photos {options.photos} is no folder")
-
     if options.photos is not None and network is None:
         raise ValueError("--photos needs --model: another network than the default one made this")
 
-    def photo(name: str) -> Aligned | None:
+    def photo(name: str, how: Mapping[str, Any]) -> Aligned | None:
         """Names come from files: they must not lead out of the folder of photos."""
         if options.photos is None or network is None:
             return None
         path = options.photos / name
         if not path.is_file() or not path.resolve().is_relative_to(options.photos.resolve()):
             return None
-        how = {"when": options.align, "face": options.face}
-        return images.fitted(images.load(path), network.spec, **how)
+        return images.fitted(
+            images.load(path), network.spec, **({"when": options.align, "face": options.face} | dict(how))
+        )
 
     return sections_of(folder, photo, options.items)

@@ -12,8 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from facexai._messages import printable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from facexai.images import Aligned
     from facexai.models import FaceModel
 
 
@@ -53,12 +52,16 @@ def out_arguments(parser: argparse.ArgumentParser, holds: str, report: str, inst
     parser.add_argument("--json", action="store_true", help=f"print {report} instead of {instead}")
 
 
-def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Tensor:
-    """The photo of ``--align`` and ``--face`` as the network wants it, (1, 3, H, W), where the network is."""
+def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned:
+    """The photo of ``--align`` and ``--face`` as the network wants it."""
     from facexai import images
 
-    photo = images.load(path)
-    return images.fitted(photo, network.spec, when=options.align, face=options.face).image.to(network.device)
+    return images.fitted(images.load(path), network.spec, when=options.align, face=options.face)
+
+
+def cut(found: Aligned) -> list[list[float]] | None:
+    """From pixels of the photo to those of the aligned face, for a report; None: the photo as it is."""
+    return None if found.face is None else [[round(float(v), 4) for v in line] for line in found.matrix]
 
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:

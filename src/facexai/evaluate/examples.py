@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import heapq
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import io
+from facexai._messages import short
 from facexai.evaluate.found import of_rows
 from facexai.evaluate.methods import label as named
 from facexai.results import Saliency
@@ -42,6 +44,9 @@ class Examples:
     label: str
 
 
+_AGAIN = "start the run again, which writes it anew"
+
+
 def examples(folder: str | Path, count: int) -> Examples:
     """Those that an auditor asks for first: wrong decisions, then the lowest scores.
 
@@ -58,11 +63,15 @@ def examples(folder: str | Path, count: int) -> Examples:
     if report["unit"] != "photo":
         raise ValueError(f"{folder}: examples are of runs about people, this one is about {report['unit']}s")
     try:
-        chosen, rows = _chosen(folder / "items.csv", count)
+        chosen, rows, listed = _chosen(folder / "items.csv", count)
         store, label = Store(folder / "shards"), named(report["run"]["config explainers"][0])
         asked = bool(list(store.folder.glob("measure-*.safetensors")))
-        items = _items(store, "measure" if asked else "maps")[chosen]
+        every = _items(store, "measure" if asked else "maps")
+        if not listed or listed != len(every):
+            raise ValueError(f"{folder}: items.csv has {listed} rows, the shards hold {len(every)} items; {_AGAIN}")
+        items = every[chosen]
         held = _rows(store, "maps", items, [f"{label}: cells", "scores"])
+        _check_scores(folder, rows, held["scores"])
         height, width = report["size"]
         saliency = Saliency(
             held[f"{label}: cells"],
@@ -76,7 +85,7 @@ def examples(folder: str | Path, count: int) -> Examples:
         measured = _measured(store, label, items, report) if asked else []
         return Examples([row["image"] for row in rows], [row["identity"] for row in rows], saliency, measured, label)
     except (KeyError, IndexError, TypeError, AttributeError, csv.Error) as error:
-        raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); start it again") from error
+        raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); {_AGAIN}") from error
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -93,16 +102,33 @@ def _recipe(report: Mapping[str, Any], label: str) -> dict[str, Any]:
     return recipe | {"scale": report["classifier"]["scale"]} if "scale" in report["classifier"] else recipe
 
 
-def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]]]:
-    """Numbers of rows of ``items.csv``, and the rows: wrong decisions first, then the lowest scores."""
+def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]], int]:
+    """Numbers of rows of ``items.csv``, the rows, wrong decisions first, then the lowest scores; how many it has."""
 
     def key(numbered: tuple[int, dict[str, str]]) -> tuple[bool, float]:
         row = numbered[1]
         return not row["identity"] or row["identity"] == row["predicted"], float(row["score"])
 
+    listed = 0
+
+    def counted(file: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        nonlocal listed
+        for listed, row in enumerate(csv.DictReader(file), 1):
+            yield listed - 1, row
+
     with path.open(encoding="utf-8", newline="") as file:
-        found = heapq.nsmallest(count, enumerate(csv.DictReader(file)), key=key)
-    return [number for number, _ in found], [row for _, row in found]
+        found = heapq.nsmallest(count, counted(file), key=key)
+    return [number for number, _ in found], [row for _, row in found], listed
+
+
+def _check_scores(folder: Path, rows: Sequence[Mapping[str, str]], scores: Tensor) -> None:
+    """Refuse a list in another order than the shards: its maps would be those of other photos."""
+    for row, score in zip(rows, scores.tolist(), strict=True):
+        if not math.isclose(float(row["score"]), score, rel_tol=1e-4, abs_tol=1e-4):
+            raise ValueError(
+                f"{folder}: items.csv says score {row['score']} for {short(row['image'])}, the shards {score:.6g}: "
+                f"it was sorted or changed; {_AGAIN}"
+            )
 
 
 def _keys(store: Store, stage: str) -> list[str]:

@@ -36,7 +36,7 @@ class Curve:
         area: statistic of the area under each curve (trapezoid), 0 to 1.
         controls: the same with the controls' order of pixels; ``random`` is a random order.
         reasons: why a control is None.
-        recipe: scheme, steps, fill and seed.
+        recipe: scheme, steps, fill, seed, and which method and network made the maps, where they say it.
     """
 
     shares: NDArray[np.float64]
@@ -189,7 +189,7 @@ def measured(
     maps, reasons = control_maps(who)
     maps["random"] = _noise(who, seed)
     controls = adding.with_known(CONTROLS, known, lambda name: along(maps[name]) if name in maps else None)
-    return replace(along(who.maps), controls=controls, reasons=reasons)
+    return replace(along(who.maps), controls=controls, reasons=reasons, recipe={**recipe, **who.explained})
 
 
 def _noise(who: Subject, seed: int) -> Tensor:

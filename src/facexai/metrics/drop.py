@@ -42,7 +42,7 @@ class Drop:
         change: 1 where the predicted class changed, else 0.
         controls: the same for ``random``, ``centre``, ``mean-map`` and ``other-image``; None with a reason.
         reasons: why a control is None.
-        recipe: scheme, area, fill, seed and score unit.
+        recipe: scheme, area, fill, seed, score unit, and which method and network made the maps, where they say it.
 
     Drops of two parts of a data set add to that of the whole (give both the whole set's ``reference`` and ``items``).
     """
@@ -279,7 +279,7 @@ def measured(
         return changed(regions.controls[name]) if name in regions.controls else None
 
     controls = adding.with_known(CONTROLS, known, control)
-    return replace(changed(regions.own), controls=controls, reasons=regions.reasons)
+    return replace(changed(regions.own), controls=controls, reasons=regions.reasons, recipe={**recipe, **who.explained})
 
 
 def _compare(who: Subject, after: Tensor, recipe: Mapping[str, Any]) -> Drop:

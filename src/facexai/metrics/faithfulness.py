@@ -147,6 +147,7 @@ def faithfulness(
     if not methods:
         raise ValueError("expected at least one method")
     measured: dict[str, dict[str, Measure]] = {}
+    recipes: dict[str, Any] = {}
     explained = None
     for name, method in methods.items():
         why = method if isinstance(method, Saliency) else method(images)
@@ -160,9 +161,11 @@ def faithfulness(
         if steps:
             measured[name]["insertion"] = insertion(classifier, images, why, steps, seed=seed, **options)
         measured[name]["narrowness"] = narrowness(why)
+        recipes[name] = dict(why.recipe)
     first = next(iter(measured.values()))["deletion"]
     assert isinstance(first, Drop)
-    recipe = {**first.recipe, "insertion": {"steps": steps, "fill": "blur"}, "images": len(images)}
+    recipe = {name: value for name, value in first.recipe.items() if name != "explained"}
+    recipe |= {"insertion": {"steps": steps, "fill": "blur"}, "images": len(images), "explainers": recipes}
     return table_of(measured, recipe)
 
 

@@ -18,6 +18,7 @@ from facexai.metrics.pair_orders import CONTROLS, control_places, directed, plac
 from facexai.metrics.pair_protocol import Part, Protocol
 from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
 from facexai.metrics.statistic import Statistic
+from facexai.metrics.subject import explained_by
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
 from facexai.results.notebook import pictured
@@ -41,7 +42,8 @@ class PairCurve:
             numbers of the pairs. The mean is the area under the accuracy.
         controls: the same with the controls' orders of pixels.
         reasons: why a control is None.
-        recipe: scheme, the whole protocol, the threshold found, part and seed.
+        recipe: scheme, the whole protocol, the threshold found, part, seed, and which method and network made the maps,
+            where they say it.
 
     Curves of two parts of a data set add, where the threshold of the protocol is a number and both have their
     ``items``; the controls ``mean-map`` and ``other-pair`` are then those of each part.
@@ -245,7 +247,8 @@ def measured(
         if isinstance(order, str):
             reasons[name] = order
     mine = _curve(who, scheme, own)
-    return PairCurve(mine.shares, mine.correct, mine.cosines, mine.area, found, reasons, mine.recipe)
+    recipe = {**mine.recipe, **explained_by(maps)}
+    return PairCurve(mine.shares, mine.correct, mine.cosines, mine.area, found, reasons, recipe)
 
 
 def _curve(who: PairSubject, scheme: Scheme, order: Tensor) -> PairCurve:

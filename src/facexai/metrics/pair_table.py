@@ -57,11 +57,14 @@ def pair_faithfulness(
     who = pair_subject(model, first, second, same, protocol, part, **options)
     found: dict[str, dict[Scheme, PairCurve]] = {}
     common: dict[Scheme, dict[str, PairCurve | None]] = {}
+    recipes: dict[str, Any] = {}
     for name, method in methods.items():
         maps = method(first, second) if callable(method) and not isinstance(method, Tensor) else method
+        recipes[name] = dict(getattr(maps, "recipe", {}))
         found[name] = {scheme: measured(who, scheme, maps, known=common.get(scheme)) for scheme in SCHEMES}
         common = {scheme: {c: curve.controls[c] for c in COMMON} for scheme, curve in found[name].items()}
-    return pair_table(found, {**who.recipe, "pairs given": who.given, "pairs measured": len(who.chosen)})
+    recipe = {"pairs given": who.given, "pairs measured": len(who.chosen), "explainers": recipes}
+    return pair_table(found, {**who.recipe, **recipe})
 
 
 def pair_table(found: Mapping[str, Mapping[Scheme, PairCurve]], recipe: Mapping[str, Any]) -> Table:

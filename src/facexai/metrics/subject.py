@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, final
 
 import torch
 from torch import Tensor
@@ -68,6 +68,7 @@ class Subject:
         reference: of the whole data set.
         batch_size: images per forward pass.
         progress: show a progress bar for each set of changed images.
+        explained: which method and network made the maps, where they say it.
     """
 
     classifier: Classifier
@@ -80,6 +81,7 @@ class Subject:
     reference: Reference
     batch_size: int
     progress: bool = False
+    explained: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, images: Tensor) -> Tensor:
         """Logits (N, C) of changed images."""
@@ -94,6 +96,13 @@ class Subject:
     def score_unit(self) -> str:
         """``"cosine"`` for a gallery, else ``"logit"``."""
         return "cosine" if isinstance(self.classifier, Gallery) else "logit"
+
+
+def explained_by(maps: object) -> dict[str, Any]:
+    """What a recipe says of the maps that are measured: ``{"explained": {method, fingerprint}}``; plain tensors: {}."""
+    recipe = getattr(maps, "recipe", {})
+    known = {name: recipe[name] for name in ("method", "fingerprint") if name in recipe}
+    return {"explained": known} if known else {}
 
 
 def logits_of(classifier: Classifier, images: Tensor, batch_size: int, progress: bool = False) -> Tensor:
@@ -163,6 +172,7 @@ def subject(
         Reference() if reference is None else reference,
         batch_size,
         progress,
+        explained_by(saliency),
     )
 
 

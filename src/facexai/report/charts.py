@@ -8,34 +8,13 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-NONE = "\u2013"
-"""What stands where a number is not known."""
+from facexai.report.words import NONE, apart, number
 
 _WIDE, _ROW = 560, 26
-_LEFT, _VALUE = 56, 78
+_LEFT = 56
 _LETTER = 7.2  # breadth, generous
 _MOST_LETTERS = 28
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number as a person reads it.
-
-    >>> number(0.123456), number(1234567.0), number(-0.0), number(42)
-    ('0.123', '1,234,567', '0', '42')
-    """
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value == 0:
-        return "0"
-    if abs(float(f"{value:.{digits}g}")) >= 10**digits:
-        return f"{value:,.0f}"
-    if abs(value) < 1e-4:
-        return f"{value:.1e}"
-    return f"{value:.{digits}g}"
+_ROOM = "0" * 9  # of the longest value, at least
 
 
 def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
@@ -43,8 +22,11 @@ def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
     reach = [v for row in rows for v in (row["value"], row.get("low"), row.get("high")) if v is not None]
     low, high = float(min([0.0, *reach])), float(max([0.0, *reach]))
     names = [_clipped(str(row["name"])) for row in rows]
-    label = 16 + _LETTER * max(len(name) for name in names)
-    scale = (_WIDE - label - _VALUE) / max(high - low, 1e-300)
+    controls = [row["value"] for row in rows if row.get("control")]
+    digits = apart([row["value"] for row in rows if not row.get("control")], controls)
+    values = [number(row["value"], digits) for row in rows]
+    label, right = (16 + _LETTER * max(len(text) for text in column) for column in (names, [*values, _ROOM]))
+    scale = (_WIDE - label - right) / max(high - low, 1e-300)
 
     def x(value: float) -> float:
         return float(round(label + (value - low) * scale, 1))
@@ -61,7 +43,7 @@ def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
         parts.append(f'<rect class="{kind}" x="{left}" y="{y + 5}" width="{max(width, 1):.1f}" height="16" rx="2"/>')
         if row.get("low") is not None and row.get("high") is not None:
             parts.append(f'<path class="whisker" d="M{x(row["low"])} {y + 13}H{x(row["high"])}"/>')
-        parts.append(f'<text class="value" x="{_WIDE}" y="{y + 17}" data-value="{value!r}">{number(value)}</text>')
+        parts.append(f'<text class="value" x="{_WIDE}" y="{y + 17}" data-value="{value!r}">{values[place]}</text>')
     parts.append(f'<path class="zero" d="M{x(0)} 0V{len(rows) * _ROW}"/>')
     return _svg(_WIDE, len(rows) * _ROW, "".join(parts), alt, "bars")
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
+
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
-from facexai.report.charts import number
 from facexai.report.section import finite, plain
+from facexai.report.words import apart, number
+from facexai.results import PairSaliency, Saliency
 
 WORDS = {
     "own": "this map",
@@ -20,6 +23,8 @@ WORDS = {
     "other-pair": "another pair's map",
 }
 """How controls are called on a page."""
+
+_ALIKE = 1e-3  # by which cosines of one pair differ between devices and kinds of numbers
 
 
 @final
@@ -34,23 +39,36 @@ class _Kind:
     judged: bool = True
 
 
-def controls(measured: Sequence[Any], count: int) -> list[list[dict[str, Any]]]:
-    """For each of ``count`` items what was measured about its map: rows of own and controls, and a sentence.
+def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list[dict[str, Any]]]:
+    """For each item of a result what was measured about its map: rows of own and controls, and a sentence.
 
     Raises:
-        ValueError: a measurement of another number of items.
+        ValueError: a measurement of another number of items, of another method or network, or of other pairs.
         TypeError: something that is no measurement with controls.
     """
-    found: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    found: list[list[dict[str, Any]]] = [[] for _ in range(len(why))]
     for one, kind in _all(measured):
-        if len(kind.of(one)) != count:
-            raise ValueError(f"expected measurements of the {count} items of the result, got {one!r:.120}")
-        for item in range(count):
+        if len(kind.of(one)) != len(why):
+            raise ValueError(f"expected measurements of the {len(why)} items of the result, got {one!r:.120}")
+        _belongs(one, why)
+        for item in range(len(why)):
             rows = [_row(name, kind.of(part).values[item]) for name, part in _parts(one)]
             found[item].append(
                 {"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": _sentence(kind, rows)}
             )
     return found
+
+
+def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
+    """Refuse what was measured about other maps, as far as a measurement tells."""
+    for name, made in one.recipe.get("explained", {}).items():
+        own = why.recipe.get(name, made)
+        if own != made:
+            raise ValueError(f"measured= is about maps of {name} {made}, this result has {own}; measure this one")
+    if isinstance(one, PairCurve) and isinstance(why, PairSaliency):
+        whole = one.cosines[:, 0 if one.recipe.get("scheme") == "deletion" else -1]
+        if not np.allclose(whole, why.scores.detach().cpu().double().numpy(), atol=_ALIKE):
+            raise ValueError("measured= is about other pairs: their cosines are not those of this result")
 
 
 def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
@@ -122,8 +140,9 @@ def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:
     own, others = rows[0], rows[1:]
     if not others:
         return "No control was measured."
-    told = ", ".join(f"{row['name']} {number(row['value'])}" for row in others)
-    said = f"This map {number(own['value'])} {kind.unit}; controls: {told}."
+    digits = apart(own["value"], [row["value"] for row in others])
+    told = ", ".join(f"{row['name']} {number(row['value'], digits)}" for row in others)
+    said = f"This map {number(own['value'], digits)} {kind.unit}; controls: {told}."
     if not kind.judged or kind.more_is_better is None:
         return said
     way = 1 if kind.more_is_better else -1

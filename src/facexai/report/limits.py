@@ -52,6 +52,18 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_ESTIMATED = "Bands that were not taken out are estimated from gradients: the stronger a band, the less that holds."
+
+_CHANGED = (
+    "Photos with hidden or bare pixels are pictures that the network never saw; another filling gives other numbers.",
+    "They say whether the network needs what a map marks, not why.",
+)
+"""Of metrics that change pixels."""
+
+_CHANGING = ("deletion", "retention", "insertion")
+
+_UNKNOWN = ("Nothing is known here about what this method cannot tell; ask whoever made it.",)
+
 _FINDINGS: dict[str, tuple[str, ...]] = {
     "groups": (
         "Differences between groups also come from their photos: compare the energy-matched distance.",
@@ -68,22 +80,35 @@ FINDINGS = {"groups": "groups of people", "shortcut": "shortcut audits", "roc": 
 
 
 def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
-    """The limits of the methods and of the kind of finding of one section's record."""
-    told = []
-    for name, said in _LIMITS.items():
-        if any(_names(method, name) for method in (str(section["method"]), *_methods(section["recipe"]))):
-            told.append({"about": name, "limits": list(said)})
+    """The limits of the methods, of the measurements and of the kind of finding of one section's record."""
+    methods = _methods(section)
+    told = {name: said for name, said in _LIMITS.items() if any(_names(method, name) for method in methods)}
+    if "FrequencyHeatPlot" in told and section["recipe"].get("mode", "exact") != "exact":
+        told["FrequencyHeatPlot"] += (_ESTIMATED,)
+    told |= {one: _UNKNOWN for one in methods if not any(_names(one, name) for name in _LIMITS)}
+    if _changes_pixels(section):
+        told[", ".join(_CHANGING)] = _CHANGED
     if section["kind"] in _FINDINGS:
-        told.append({"about": FINDINGS[section["kind"]], "limits": list(_FINDINGS[section["kind"]])})
-    return told
+        told[FINDINGS[section["kind"]]] = _FINDINGS[section["kind"]]
+    return [{"about": about, "limits": list(said)} for about, said in told.items()]
 
 
 def _names(method: str, name: str) -> bool:
-    return method == name or method.startswith((f"{name}(", f"{name} ")) or f"({name})" in method
+    """Whether this is the method, or wraps it."""
+    return method == name or any(f"{start}{name}{end}" in f"^{method}" for start in "^(" for end in "( )")
 
 
-def _methods(recipe: Any) -> list[str]:
-    """Of the explainers of a run."""
-    held = recipe.get("explainers") if isinstance(recipe, dict) else None
-    found = held.values() if isinstance(held, dict) else ()
-    return [str(one["method"]) for one in found if isinstance(one, dict) and "method" in one]
+def _methods(section: dict[str, Any]) -> list[str]:
+    """Of a section: its own, and those of a table's rows."""
+    held = section["recipe"].get("explainers") if isinstance(section["recipe"], dict) else None
+    found = [one["method"] for one in held.values() if isinstance(one, dict) and "method" in one] if held else []
+    own = [] if section["method"] == section["kind"] else [section["method"]]  # findings have none
+    return list(dict.fromkeys(str(method) for method in [*own, *found]))
+
+
+def _changes_pixels(section: dict[str, Any]) -> bool:
+    """Whether its maps, or a table's, were measured by pictures that are changed."""
+    if section["kind"] in ("classes", "pairs"):
+        return bool(section.get("measured_by"))
+    columns = section["rows"][0] if section["kind"] == "table" else ()
+    return any(name in column for column in columns for name in _CHANGING)

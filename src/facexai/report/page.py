@@ -7,7 +7,7 @@ import hashlib
 import html
 import itertools
 import json
-import math
+import operator
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from facexai import io
 from facexai._messages import require
 from facexai.models import FaceModel, Gallery
 from facexai.report.section import MOST, Page, Section
-from facexai.results import GallerySaliency, PairSaliency
+from facexai.report.words import apart, clean, number, percent
+from facexai.results import GallerySaliency, PairSaliency, Saliency
 
 TITLE = "Face recognition, explained"
 
@@ -53,7 +54,8 @@ class Report:
     def save(self, folder: str | Path) -> None:
         """Write ``report.html`` and ``report.json`` into a folder, which is made where missing.
 
-        The page holds the photos that were explained. Each file is written whole or not at all.
+        The page holds the photos that were explained, and a copy of its record. Each file is written whole or not at
+        all.
 
         Raises:
             OSError: the folder cannot be written.
@@ -63,7 +65,7 @@ class Report:
         out.mkdir(parents=True, exist_ok=True)
 
         def both(file: Any) -> None:
-            """The page takes its name last, so that the two files are never of different reports."""
+            """The page takes its name last: where the record cannot be written, the old page stays beside its own."""
             file.write(page)
             file.flush()
             io.write_json(out / "report.json", self.record)
@@ -111,8 +113,8 @@ def build(
 
     Raises:
         TypeError: something that is no result.
-        ValueError: no results, NaN in them, results of another network than ``model`` or of another threshold, or
-            names, images or measurements that do not belong to a result.
+        ValueError: no results, NaN in them, results of another network than ``model`` or of another threshold, a
+            threshold for several networks, or names, images or measurements that do not belong to a result.
         ImportError: matplotlib is missing (extra ``report``).
 
     Source: ours.
@@ -125,14 +127,20 @@ def build(
     from facexai.report.record import record_of
 
     sections = _sections(results)
-    if not isinstance(items, int) or isinstance(items, bool) or items < 1:
-        raise ValueError(f"expected items of at least 1, got {items!r}")
+    most = _items(items)
     limit = _threshold(sections, threshold, threshold_source)
     one = limit["values"][0] if limit is not None and len(limit["values"]) == 1 else None
-    page = Page(spec=None if model is None else model.model.spec, most=items, threshold=one)
+    if one is not None and len(networks := _networks(sections)) > 1:
+        if threshold is not None:
+            raise ValueError(
+                f"a threshold holds for one network, these decisions are of {len(networks)} ({', '.join(networks)}); "
+                "report them one by one, or leave threshold out"
+            )
+        one = None  # what one network was asked with decides nothing about another
+    page = Page(spec=None if model is None else model.model.spec, most=most, threshold=one)
     now = datetime.now(UTC).isoformat(timespec="seconds") if made is None else str(made)
     record = record_of(sections, page, {"title": str(title), "made": now, "threshold": limit, "model": model})
-    return Report(json.loads(json.dumps(record, allow_nan=False)), page.album.pictures)
+    return Report(json.loads(json.dumps(clean(record), allow_nan=False)), page.album.pictures)
 
 
 def schema() -> dict[str, Any]:
@@ -178,12 +186,12 @@ def _threshold(sections: Mapping[str, Section], given: float | None, source: str
     """The thresholds of the report and where they are from: what is given, else those that the results decided with.
 
     Raises:
-        ValueError: no number, a source without a threshold, or results that were decided with another one.
+        ValueError: no cosine, a source without a threshold, or results that were decided with another one.
     """
     decided = {t for one in sections.values() if (t := _decided(one.result)) is not None}
     if given is not None:
-        if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
-            raise ValueError(f"expected a threshold as a finite number, got {given!r}")
+        if isinstance(given, bool) or not isinstance(given, int | float) or not -1 <= given <= 1:
+            raise ValueError(f"expected a threshold as a finite number from -1 to 1, a cosine, got {given!r}")
         other = sorted(t for t in decided if t != float(given))
         if other:
             raise ValueError(
@@ -191,8 +199,12 @@ def _threshold(sections: Mapping[str, Section], given: float | None, source: str
                 "again with that one, or leave threshold out"
             )
         return {"values": [float(given)], "source": source or "given, without a source"}
-    if source is not None and len(decided) != 1:
-        raise ValueError("threshold_source without a threshold")
+    if source is not None and not decided:
+        raise ValueError("threshold_source without a threshold; give threshold, too, or results that decided with one")
+    if source is not None and len(decided) > 1:
+        raise ValueError(
+            f"threshold_source is about one threshold, the results were decided with {sorted(decided)}; leave it out"
+        )
     if decided:
         return {"values": sorted(decided), "source": source or "given with the results, without a source"}
     return None
@@ -202,6 +214,24 @@ def _decided(result: Any) -> float | None:
     """The threshold that the verdicts of a result come from."""
     threshold = getattr(result, "threshold", None)
     return float(threshold) if threshold is not None and isinstance(result, PairSaliency | GallerySaliency) else None
+
+
+def _networks(sections: Mapping[str, Section]) -> list[str]:
+    """Fingerprints of the networks whose cosines a threshold would decide about."""
+    kinds = (Saliency, PairSaliency, GallerySaliency)
+    recipes = [section.result.recipe for section in sections.values() if isinstance(section.result, kinds)
+               and (not isinstance(section.result, Saliency) or section.result.recipe.get("scale"))]  # fmt: skip
+    return list(dict.fromkeys(str(recipe.get("fingerprint", "one without a fingerprint")) for recipe in recipes))
+
+
+def _items(items: Any) -> int:
+    try:
+        most = -1 if isinstance(items, bool) else operator.index(items)
+    except TypeError:
+        most = -1
+    if most < 1:
+        raise ValueError(f"expected items of at least 1, got {items!r}")
+    return most
 
 
 # ---- rendering ------------------------------------------------------------------------------------------------------
@@ -223,8 +253,8 @@ def _rendered(record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": charts.number, "data": _data, "brief": _brief}
-    environment.globals |= {"bars": charts.bars, "bands": charts.bands, "curves": charts.curves}
+    environment.filters |= {"data": _data, "percent": _percent, "brief": _brief}
+    environment.globals |= {"bars": charts.bars, "bands": charts.bands, "curves": charts.curves, "apart": apart}
     style, script = _file("page.css"), _file("page.js")
     # "<" would end the script element; JSON knows it as an escape
     held = json.dumps(record, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -243,13 +273,18 @@ def _rendered(record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 def _data(value: float | None, digits: int = 3) -> Any:
     """A number on the page, with its full value for machines."""
+    return _machine(value, number(value, digits))
+
+
+def _percent(share: float | None) -> Any:
+    """A share as per cents, with the share for machines."""
+    return _machine(share, percent(share))
+
+
+def _machine(value: float | None, text: str) -> Any:
     from markupsafe import Markup
 
-    from facexai.report import charts
-
-    if value is None:
-        return charts.NONE
-    return Markup('<data value="{}">{}</data>').format(repr(value), charts.number(value, digits))
+    return text if value is None else Markup('<data value="{}">{}</data>').format(repr(value), text)
 
 
 def _brief(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,14 @@ def _pair_measured(
     """Deletion and insertion of what speaks for a match; whoever is in the photos, the cosine tells."""
     protocol = metrics.Protocol(pairs="all", threshold=0.0 if threshold is None else threshold)
     same = [True] * len(first)
-    return [
+    found = [
         measure(model, first, second, why, same, protocol, seed=seed)
         for measure in (metrics.verification_deletion, metrics.verification_insertion)
     ]
+    if threshold is not None:
+        return found
+    unknown = ("threshold", "accepted from")  # the area under the cosine needs none: a report must not tell one
+    return [replace(one, recipe={k: v for k, v in one.recipe.items() if k not in unknown}) for one in found]
 
 
 def enrolled_photo(gallery: Path, model: FaceModel, **how: Any) -> Callable[[str], Tensor | None]:

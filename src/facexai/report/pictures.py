@@ -93,7 +93,7 @@ def view(
         "low": _short(how["vmin"]),
         "high": _short(how["vmax"]),
         "cells": [[_short(v) for v in row] for row in told.tolist()],
-        "note": f"{note}; drawn smoothed" if blur and note else note,
+        "note": "; ".join(part for part in (note, "drawn smoothed" if blur else "") if part),
     }
 
 

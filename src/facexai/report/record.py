@@ -16,7 +16,7 @@ from facexai.metrics import Bias, Roc, ShortcutAudit, Table
 from facexai.models import FaceModel, Gallery
 from facexai.report.kinds import classes, counterfactuals, everybody, findings, frequency, pairs
 from facexai.report.limits import GENERAL, limits
-from facexai.report.section import Page, Section, checked_images, finite, plain
+from facexai.report.section import Page, Section, Told, checked_images, finite, plain
 from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
 
 FORMAT = 1
@@ -44,10 +44,10 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
     model: FaceModel | Gallery | None = about["model"]
     told = [_section(f"section-{k + 1}", name, one, page) for k, (name, one) in enumerate(sections.items())]
     _belong(told, model)
-    known: dict[str, Any] = {}
+    known: dict[str, dict[str, None]] = {}
     for section in told:
         for one in limits(section):
-            known.setdefault(one["about"], one)
+            known.setdefault(one["about"], {}).update(dict.fromkeys(one["limits"]))
     return {
         "format": FORMAT,
         "title": about["title"],
@@ -58,7 +58,7 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
         "decisions": _decisions(told),
         "sections": told,
         "general_limits": list(GENERAL),
-        "limits": list(known.values()),
+        "limits": [{"about": about, "limits": list(said)} for about, said in known.items()],
         "seeds": [
             {"section": s["id"], "heading": s["heading"], "seed": seed}
             for s in told
@@ -82,13 +82,10 @@ def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, 
 
 
 def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
-    """What the page says about a section; errors name it.
-
-    Runs hand over what they recorded, which is told already.
-    """
+    """What the page says about a section; errors name it."""
     result = section.result
-    if isinstance(result, Mapping) and "kind" in result:
-        return dict(result)
+    if isinstance(result, Told):
+        return dict(result.record)
     told = next((told for kind, told in _TOLD if isinstance(result, kind)), None)
     if told is None:
         raise TypeError(
@@ -100,7 +97,7 @@ def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
         _check_images(section)
         return told(section, page)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{heading!r}: {error}") from error
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{heading!r}: {error}") from error
 
 
 _NUMBERS = (
@@ -138,13 +135,15 @@ def _recipe(result: Any) -> Any:
 
 
 def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every decision once, with the sections that explain it."""
+    """Every decision once, with the sections that explain it; beside a threshold stands the cosine that it is about."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for section in told:
         for item in section["items"]:
             if item["decision"] is None:
                 continue
             row = {name: item.get(name) for name in ("name", "decision", "score", "unit", "threshold")}
+            if row["threshold"] is not None and item.get("cosine") is not None:
+                row |= {"score": item["cosine"], "unit": "cosine"}
             key = tuple({**row, "score": f"{row['score']:.5g}"}.values())  # methods differ in the last bits
             by = found.setdefault(key, {**row, "explained_by": []})["explained_by"]
             by.append({"section": section["id"], "method": section["method"]})

@@ -11,6 +11,7 @@ from torch import Tensor
 from facexai.functional import share
 from facexai.images import TEMPLATE
 from facexai.input_spec import InputSpec
+from facexai.report.words import rough
 
 REGIONS = ("eyes and brows", "nose", "mouth", "forehead", "cheeks and chin", "around the face")
 """Every pixel belongs to exactly one of them."""
@@ -88,22 +89,18 @@ def sentences(rows: list[dict[str, float | str | None]], subject: str, kind: str
     name, most, area = max(found, key=lambda part: part[1])
     if all(value <= 1.05 * share for _, value, share in found):
         return [f"Of {subject}, no region holds more than an even map would."]
-    said = [f"Of {subject}, {_percent(most)} lies {_on(name)}, where an even map would have {_percent(area)}."]
+    said = [f"Of {subject}, {rough(most)} lies {_on(name)}, where an even map would have {rough(area)}."]
     dense, value, area = max(found, key=lambda part: part[1] / part[2] if part[2] else 0.0)
     if dense != name and area and value > 1.05 * area:
         said.append(
-            f"For its size the map is densest {_on(dense)}: {_percent(value)} on {_percent(area)} of the picture, "
+            f"For its size the map is densest {_on(dense)}: {rough(value)} on {rough(area)} of the picture, "
             f"{value / area:.1f} times an even map."
         )
     around = next((part for part in found if part[0] == "around the face"), None)
     if around is not None and around[0] not in (name, dense):
-        said.append(f"{_percent(around[1])} lies around the face, on hair, ears, clothes and background.")
+        said.append(f"{rough(around[1])} lies around the face, on hair, ears, clothes and background.")
     return said
 
 
 def _on(region: str) -> str:
     return region if region.startswith("around") else f"on the {region}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if value >= 0.0095 or value == 0 else f"{100 * value:.1f} %"

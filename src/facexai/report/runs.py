@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import torch
 from torch import Tensor
 
 from facexai import evaluate, io
+from facexai._messages import short, told
 from facexai.images import Aligned
 from facexai.report.kinds import findings
 from facexai.report.page import free
-from facexai.report.section import Section
+from facexai.report.section import Section, Told
+from facexai.report.words import inside
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
-Photo = Callable[[str], Aligned | None]
-"""A photo by its name, as the network wants it; None where there is none."""
+Photo = Callable[[str, Mapping[str, Any]], Aligned | None]
+"""A photo by its name, as the network wants it; None where there is none. What is told of ``when`` and ``face`` of
+:func:`facexai.images.fitted` holds instead of the command's own."""
 
 Sections = dict[str, Section]
 
@@ -46,16 +50,66 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
     found: Sections = {}
     for name, reader in _READERS.items():
         if (folder / name).is_file():
+            shown = _Shown(photo)
             try:
-                for heading, section in reader(folder, io.read_json(folder / name), photo, items):
-                    found[free(heading, found)] = section
-            except (KeyError, TypeError, IndexError, AttributeError) as error:
-                raise ValueError(
-                    f"{folder / name} is not what facexai writes ({type(error).__name__}: {error})"
-                ) from error
+                made = list(reader(folder, io.read_json(folder / name), shown, items))
+            except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+                raise _damaged(folder / name, error) from error
+            for heading, section in made:
+                found[free(heading, found)] = shown.noted(section)
     if not found:
         raise ValueError(f"{folder} holds none of {', '.join(_READERS)}; give a folder that a command wrote")
     return found
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    """What is wrong with a file, with its name once."""
+    if isinstance(error, ValueError):
+        return ValueError(str(error) if str(path.parent) in str(error) else f"{path}: {error}")
+    return ValueError(f"{path} is not what facexai writes ({type(error).__name__}: {error})")
+
+
+class _Shown:
+    """Photos for the maps of a folder; one that cannot be read is told, and its map stands alone."""
+
+    def __init__(self, photo: Photo) -> None:
+        self._photo = photo
+        self._lost: dict[str, str] = {}
+
+    def __call__(self, name: str, matrix: Any) -> Tensor | None:
+        """The photo (3, H, W) as the network wants it, where it is cut as it was when it was explained."""
+        found = self._read(name, {})
+        if found is None:
+            return None
+        wanted = np.eye(2, 3) if matrix is None else np.asarray(matrix, dtype=np.float64)
+        if wanted.shape != (2, 3) or not np.abs(found.matrix - wanted).max() < _PIXEL:
+            self._lost[name] = "it was cut otherwise when it was explained"
+            return None
+        return found.image[0].cpu()
+
+    def cut(self, name: str, how: Mapping[str, Any]) -> Tensor | None:
+        """The photo, cut as it is said here."""
+        found = self._read(name, how)
+        return None if found is None else found.image[0].cpu()
+
+    def _read(self, name: str, how: Mapping[str, Any]) -> Aligned | None:
+        try:
+            return self._photo(name, how)
+        except (ValueError, OSError) as error:
+            self._lost[name] = told(error)
+            return None
+
+    def both(self, names: Sequence[str], matrices: Any) -> Tensor | None:
+        """Those of a pair."""
+        pair = [self(name, matrix) for name, matrix in zip(names, matrices or (None, None), strict=True)]
+        return None if pair[0] is None or pair[1] is None else torch.stack([pair[0], pair[1]])
+
+    def noted(self, section: Section) -> Section:
+        """The section, with what could not be shown; of one whose result has no photos, as it is."""
+        if not self._lost or isinstance(section.result, Told):
+            return section
+        lost = "; ".join(f"{name}: {why}" for name, why in self._lost.items())
+        return replace(section, note=f"{section.note} Photos that cannot be shown: {lost}.".strip())
 
 
 def decided_with(folder: Path) -> float | None:
@@ -64,32 +118,39 @@ def decided_with(folder: Path) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def threshold_of(folder: Path, fingerprint: str | None) -> tuple[float, str] | None:
+def threshold_of(folder: Path, networks: set[str | None]) -> tuple[float, str] | None:
     """The threshold that ``facexai verify`` or ``facexai audit`` found in a folder, and where it is from.
 
+    Args:
+        folder: of the command.
+        networks: fingerprints of the networks that it would decide about; None among them: one that is not known.
+
     Raises:
-        ValueError: it was found with another network.
+        ValueError: it was found with another network, or is none.
     """
-    for name, told in (("verify.json", "pairs"), ("audit.json", "pairs_of_one_group")):
+    for name, pairs in (("verify.json", "pairs"), ("audit.json", "pairs_of_one_group")):
         if not (folder / name).is_file():
             continue
         record = io.read_json(folder / name)
         value = record.get("threshold")
-        if not isinstance(value, int | float):
+        if value is None:
             continue
-        if fingerprint is not None and record.get("fingerprint") != fingerprint:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+            raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short(value)}")
+        if networks - {record.get("fingerprint")}:
             raise ValueError(
-                f"{folder / name}: this threshold was found with another network; give --threshold, or that --model"
+                f"{folder / name}: this threshold was found with another network than that of the decisions here; "
+                "give --threshold, or report the folder alone"
             )
         rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
-        return float(value), f"{name}: rule {rule}, {told.replace('_', ' ')} {record.get(told)}"
+        return float(value), f"{name}: rule {rule}, {pairs.replace('_', ' ')} {record.get(pairs)}"
     return None
 
 
 def _answer(folder: Path, name: str, kind: type) -> Any:
     """A saved answer of a folder; names come from a file, so they must not lead out of it."""
     if Path(name).name != name or not name.endswith(".npz"):
-        raise ValueError(f"{folder}: expected the name of a file .npz, got {name!r:.80}")
+        raise ValueError(f"expected the name of a file .npz, got {short(name)}")
     answer = load(folder / name)
     if not isinstance(answer, kind):
         raise ValueError(f"{folder / name}: expected a {kind.__name__}, got a {type(answer).__name__}")
@@ -99,7 +160,7 @@ def _answer(folder: Path, name: str, kind: type) -> Any:
 # ---- one for each command -------------------------------------------------------------------------------------------
 
 
-def _explained(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+def _explained(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     every = list(record["explained"])
     rows = every[:items]
     files = [next((f for f in row["files"] if f.endswith(".npz")), "none") for row in rows]
@@ -107,18 +168,9 @@ def _explained(folder: Path, record: Mapping[str, Any], photo: Photo, items: int
     failed = [f"{row['image']}: {row['error']}" for row in record.get("failed", ())]
     note = f"Could not be explained: {'; '.join(failed)}." if failed else ""
     if whys:
-        images = [_cut_alike(photo(str(row["image"])), row.get("aligned")) for row in rows]
+        images = [photo(str(row["image"]), row.get("aligned")) for row in rows]
         names = [str(row["image"]) for row in rows]
         yield "Why this person?", Section(_joined(whys), (), names, images, note, of=len(every))
-
-
-def _cut_alike(found: Aligned | None, matrix: Any) -> Tensor | None:
-    """The photo, unless it was cut otherwise when it was explained: then the map would lie beside what it is about."""
-    if found is None:
-        return None
-    wanted = np.eye(2, 3) if matrix is None else np.asarray(matrix, dtype=np.float64)
-    alike = wanted.shape == (2, 3) and np.abs(found.matrix - wanted).max() < _PIXEL
-    return found.image[0].cpu() if alike else None
 
 
 def _joined(whys: Sequence[Saliency]) -> Saliency:
@@ -132,76 +184,75 @@ def _joined(whys: Sequence[Saliency]) -> Saliency:
     return Saliency(**held, size=first.size, names=first.names, recipe=first.recipe)
 
 
-def _compared(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+def _compared(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     names = (str(record["first"]), str(record["second"]))
     why = _answer(folder, "compare.npz", PairSaliency)
-    yield "Why do these two match, or not?", Section(why, names=[names], images=[_both(photo, names)])
+    yield (
+        "Why do these two match, or not?",
+        Section(why, names=[names], images=[photo.both(names, record.get("aligned"))]),
+    )
 
 
-def _both(photo: Photo, names: tuple[str, str]) -> Tensor | None:
-    pair = [found.image[0].cpu() for name in names if (found := photo(name)) is not None]
-    return torch.stack(pair) if len(pair) == 2 else None
-
-
-def _frequencies(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+def _frequencies(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     names = (str(record["first"]), str(record["second"]))
     heat = _answer(folder, "frequency.npz", FrequencyHeat)
-    yield "Which frequencies decide", Section(heat, names=[names], images=[_both(photo, names)])
+    yield "Which frequencies decide", Section(heat, names=[names], images=[photo.both(names, record.get("aligned"))])
 
 
-def _edited(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+def _edited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     found = _answer(folder, "counterfactual.npz", Counterfactual)
     yield "What would have to change", Section(found, names=[str(row["image"]) for row in record["images"]])
 
 
-def _audited(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
-    told = {**record["recipe"], **{name: record[name] for name in ("model", "fingerprint") if name in record}}
-    yield "Groups of people", Section({**findings.groups_told(dict(record)), "recipe": told})
+def _audited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
+    about = {**record["recipe"], **{name: record[name] for name in ("model", "fingerprint") if name in record}}
+    yield "Groups of people", Section(Told({**findings.groups_told(dict(record)), "recipe": about}))
     if (folder / "frequency.npz").is_file():
         heat = _answer(folder, "frequency.npz", FrequencyHeat)
         mean = "The mean of all pairs stands above; single pairs are not named."
         yield "Which frequencies decide, over all pairs", Section(heat, note=mean)
 
 
-def _verified(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
-    told = {name: record[name] for name in ("model", "fingerprint", "pairs", "images", "rule") if name in record}
-    if any(not isinstance(record[name], int | float) for name in ("auc", "eer", "threshold")):
-        raise TypeError("auc, eer and threshold are not all numbers")
-    yield "Error rates", Section({**findings.roc_told(dict(record)), "recipe": told})
+def _verified(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
+    about = {name: record[name] for name in ("model", "fingerprint", "pairs", "images", "rule") if name in record}
+    yield "Error rates", Section(Told({**findings.roc_told(dict(record)), "recipe": about}))
 
 
-def _measured(folder: Path, record: Mapping[str, Any], photo: Photo, items: int) -> Iterator[tuple[str, Section]]:
+def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     run = {name: record[name] for name in ("run", "explainers") if name in record}
-    rows, panels = record["table"], record.get("panels") or _panels(record["table"])
-    told = {**findings.table_told(rows, panels, record), "recipe": run}
+    rows = record["table"]
+    panels = record.get("panels") or _panels(rows)
+    table = Told({**findings.table_told(rows, panels, record), "recipe": run})
     if record["unit"] != "photo":
         yield (
             "Are the maps true?",
-            Section(told, note="Single pairs of a run are not shown: facexai compare explains them."),
+            Section(table, note="Single pairs of a run are not shown: facexai compare explains them."),
         )
         return
     try:
         some = evaluate.examples(folder, items)
     except (ValueError, OSError) as error:
-        yield "Are the maps true?", Section(told, note=f"Single photos cannot be shown: {error}")
+        yield "Are the maps true?", Section(table, note=f"Single photos cannot be shown: {error}")
         return
-    yield "Are the maps true?", Section(told)
+    yield "Are the maps true?", Section(table)
     wrong = sum(bool(w) and w != p for w, p in zip(some.identities, some.saliency.names or (), strict=True))
     note = f"Wrong decisions come first, then the lowest scores; {wrong} of those shown are wrong."
     if len(record["explainers"]) > 1:
         note += f" The maps are those of {some.label}, one of {len(record['explainers'])} explainers."
-    names = [f"{n} ({who})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
-    images = [None if (found := photo(name)) is None else found.image[0].cpu() for name in some.names]
+    names = [f"{n} ({inside(who)})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
+    how = {"when": record["run"].get("config align", "auto"), "face": record["run"].get("config face", "only")}
+    images = [photo.cut(name, how) for name in some.names]
     measured = int(record["counts"]["measured"])
     yield "Why this person?", Section(some.saliency, some.measured, names, images, note, sample=False, of=measured)
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The columns that have intervals."""
-    return {name: name for name in rows[0] if f"{name} interval" in rows[0]}
+    first = rows[0] if rows else {}
+    return {name: name for name in first if f"{name} interval" in first}
 
 
-_READERS: dict[str, Callable[[Path, Mapping[str, Any], Photo, int], Iterator[tuple[str, Section]]]] = {
+_READERS: dict[str, Callable[[Path, Mapping[str, Any], _Shown, int], Iterator[tuple[str, Section]]]] = {
     "results.json": _measured,
     "explanations.json": _explained,
     "compare.json": _compared,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,9 @@ from facexai._messages import short
 from facexai.input_spec import InputSpec
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
+from facexai.report.words import name_of
+
+_SLACK = 1e-3  # interpolation leaves [0, 1] by a little
 
 MOST = 12
 """Items of a section that a page shows, unless it is told otherwise."""
@@ -28,8 +32,9 @@ class Section:
         result: an answer (Saliency, PairSaliency, FrequencyHeat, Counterfactual), or a finding (metrics' Table, Bias,
             ShortcutAudit, Roc, or the Results of a run).
         measured: what :mod:`facexai.metrics` found about its maps, with controls: deletion, retention, curves; of
-            counterfactuals those of the no-op control.
-        names: of the photos, one for each item; of pairs ``(first, second)``; default: numbers.
+            counterfactuals those of the no-op control. Another method's, network's, or other pairs' are refused; that
+            they are about these very photos of a class map is yours to say.
+        names: of the photos, one for each item; of pairs ``(first, second)``, or one for both; default: numbers.
         images: of the items, where the result does not hold them, as after loading: (N, 3, H, W), of pairs
             (P, 2, 3, H, W); or a list with None for each that is missing.
         note: a sentence of yours under the heading.
@@ -44,6 +49,18 @@ class Section:
     note: str = ""
     sample: bool = True
     of: int | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a command recorded of a finding: told already.
+
+    Attributes:
+        record: of the section, with its ``recipe``.
+    """
+
+    record: Mapping[str, Any]
 
 
 @final
@@ -87,6 +104,8 @@ def plain(value: Any) -> Any:
         return {str(name): plain(held) for name, held in value.items()}
     if isinstance(value, bool | int | str) or value is None:
         return value
+    if isinstance(value, numbers.Integral):  # numpy's: a seed is no measured number
+        return int(value)
     if isinstance(value, Tensor):
         return plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
@@ -103,8 +122,14 @@ def image_of(section: Section, item: int) -> Tensor | None:
     return None if held is None else held[item]
 
 
-def checked_names(section: Section, count: int) -> list[Any]:
-    """A name for each item.
+def verdict(cosine: float | None, own: float | None, page: Page) -> tuple[float | None, bool | None]:
+    """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known."""
+    limit = page.threshold if own is None else own
+    return finite(limit), None if limit is None or cosine is None else cosine >= limit
+
+
+def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[Any]:
+    """A name for each item, or None for each; of pairs perhaps two.
 
     Raises:
         ValueError: another number of names.
@@ -113,8 +138,16 @@ def checked_names(section: Section, count: int) -> list[Any]:
         return [None] * count
     if isinstance(section.names, str) or len(section.names) != count:
         raise ValueError(f"expected a name for each of the {count} items, got {short(section.names)}")
-    pairs = (list, tuple)
-    return [tuple(str(n) for n in name) if isinstance(name, pairs) else str(name) for name in section.names]
+    return [_name(name, pairs) for name in section.names]
+
+
+def _name(name: Any, pairs: bool) -> str | tuple[str, str]:
+    if not isinstance(name, tuple | list):
+        return name_of(name)
+    if not pairs or len(name) != 2:
+        expected = "names of pairs as (first, second), or one for both" if pairs else "one name for each photo"
+        raise ValueError(f"expected {expected}, got {short(name)}")
+    return name_of(name[0]), name_of(name[1])
 
 
 def checked_images(section: Section, shape: tuple[int, ...], count: int) -> None:
@@ -132,6 +165,9 @@ def checked_images(section: Section, shape: tuple[int, ...], count: int) -> None
     if len(held) != count or odd is not None:
         got = f"{len(held)} of them" if odd is None else f"{tuple(odd.shape)} of {odd.dtype}"
         raise ValueError(f"expected images {(count, *shape)} in [0, 1] as floats, got {got}")
+    for one in held:
+        if one is not None and not (float(one.min()) >= -_SLACK and float(one.max()) <= 1 + _SLACK):
+            raise ValueError(f"expected images in [0, 1], got values from {float(one.min()):g} to {float(one.max()):g}")
 
 
 def not_measured(section: Section) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from facexai.report.charts import number
 from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
-from facexai.report.section import Page, Section, checked_names, finite, image_of
+from facexai.report.section import Page, Section, checked_names, finite, image_of, verdict
+from facexai.report.words import inside, name_of, number
 from facexai.results import Saliency
 
 QUESTION = "What in the photo speaks for this person?"
@@ -23,7 +23,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
     why: Saliency = section.result
     count = min(len(why), page.most)
     names = checked_names(section, len(why))
-    beside = controls(section.measured, len(why))
+    beside = controls(section.measured, why)
     items = [_item(why, n, names[n], section, page) | {"controls": beside[n]} for n in range(count)]
     return {
         "kind": "classes",
@@ -42,45 +42,45 @@ def _item(why: Saliency, n: int, name: str | None, section: Section, page: Page)
     masks = page.masks_for(why.size)
     rows = [] if masks is None else shares(why.maps[n], masks)
     said = sentences(rows, _subject(why, asked))
-    alt = f"{method} for {asked} over {title}. {said[0] if said else ''}".strip()
-    views = [view(page.album, why.cells[n], why.size, image, title=f"{method}: {asked}", unit=why.unit, alt=alt)]
-    made: dict[str, Any] = {"name": title, "asked": asked, "score": finite(score), "unit": "logit"}
+    alt = f"{method} for {inside(asked)} over {inside(title)}. {said[0] if said else ''}".strip()
+    shown = f"{method}: {inside(asked)}"
+    views = [view(page.album, why.cells[n], why.size, image, title=shown, unit=why.unit, alt=alt)]
+    made: dict[str, Any] = {"name": title, "asked": name_of(asked), "score": finite(score), "unit": "logit"}
     made["cosine"] = finite(score / scale) if scale else None
     made |= _decision(why, n, made["cosine"], page)
     made["rivals"] = []
     if why.rivals is not None and why.rival_scores is not None and why.class_cells is not None:
         views.append(_class_view(why, n, 0, asked, score, image, page))
         for k, (rival, value) in enumerate(zip(why.rivals[n].tolist(), why.rival_scores[n].tolist(), strict=True)):
-            cosine = finite(value / scale) if scale else None
-            made["rivals"].append({"name": why.name(rival), "score": finite(value), "cosine": cosine})
-            views.append(_class_view(why, n, k + 1, why.name(rival), value, image, page))
+            who, cosine = why.name(rival), finite(value / scale) if scale else None
+            made["rivals"].append({"name": name_of(who), "score": finite(value), "cosine": cosine})
+            views.append(_class_view(why, n, k + 1, who, value, image, page))
     if why.constant is not None:
         made["constant"] = finite(why.constant[n])
     return made | {"views": views, "regions": rows, "sentences": said}
 
 
 def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[str, Any]:
-    """What the network decided, which is not always what was asked about; of a gallery the threshold has a say."""
+    """What the network decided: the answer holds the score of what was asked about, so it decides about that alone."""
     if why.predicted is None:
-        return {"decision": None, "threshold": None}
-    nearest, limit = int(why.predicted[n]), page.threshold if why.recipe.get("scale") else None
-    if limit is None:
-        return {"decision": why.name(nearest), "threshold": None}
-    if nearest != int(why.targets[n]) or cosine is None:  # the nearest person's cosine is not told by this answer
-        return {"decision": None, "threshold": limit}
-    return {"decision": why.name(nearest) if cosine >= limit else NOBODY, "threshold": limit}
+        return {"nearest": None, "decision": None, "threshold": None}
+    limit, accepted = verdict(cosine, None, page) if cosine is not None else (None, None)
+    nearest, own = int(why.predicted[n]), int(why.predicted[n]) == int(why.targets[n])
+    who = name_of(why.name(nearest))
+    decision = None if not own else who if accepted is not False else NOBODY
+    return {"nearest": who, "decision": decision, "threshold": limit}
 
 
 def _subject(why: Saliency, who: str) -> str:
     """What a map is of; a magnitude speaks neither for nor against."""
     if "magnitude" in why.unit:
-        return f"the map of {who}"
-    return f"what speaks for {who}{' rather than the others' if why.rivals is not None else ''}"
+        return f"the map of {inside(who)}"
+    return f"what speaks for {inside(who)}{' rather than the others' if why.rivals is not None else ''}"
 
 
 def _class_view(
     why: Saliency, n: int, k: int, who: str, score: float, image: Tensor | None, page: Page
 ) -> dict[str, Any]:
     assert why.class_cells is not None
-    title, cells = f"class map: {who}, {number(score)}", why.class_cells[n, k]
-    return view(page.album, cells, why.size, image, title=title, unit=why.class_unit, alt=f"Class map of {who}")
+    title, cells = f"class map: {inside(who)}, {number(score)}", why.class_cells[n, k]
+    return view(page.album, cells, why.size, image, title=title, unit=why.class_unit, alt=f"Class map of {inside(who)}")

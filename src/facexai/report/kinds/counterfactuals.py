@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from facexai.report.charts import number
 from facexai.report.pictures import view
 from facexai.report.section import Page, Section, checked_names, finite, plain
+from facexai.report.words import apart, inside, number, rough
 from facexai.results import Counterfactual
 
 
@@ -34,24 +34,25 @@ def told(section: Section, page: Page) -> dict[str, Any]:
 def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: Any, page: Page) -> dict[str, Any]:
     size = (int(found.images.shape[-2]), int(found.images.shape[-1]))
     title, flipped = str(name or f"image {n + 1}"), bool(found.flipped[n])
-    free = float(found.masks[n].float().mean())
-    moved = _moved(found, n)
+    free, before, after = float(found.masks[n].float().mean()), float(found.before[n]), float(found.after[n])
+    moved, digits = _moved(found, n), apart(before, after)
     change = view(
         page.album,
         found.differences[n],
         size,
         found.images[n],
-        title="change of brightness",
+        title="change of brightness, after minus before",
         unit="brightness",
-        alt=f"Where the edit of {title} is brighter or darker",
+        alt=f"Where the edit of {inside(title)} is brighter or darker",
     )
     said = (
-        f"{number(100 * free)} % of the pixels were free to change; they moved by {number(moved)} on average, "
-        f"and the score went from {number(float(found.before[n]))} to {number(float(found.after[n]))}."
+        f"{rough(free)} of the pixels were free to change. Over the whole picture values moved by {number(moved)} "
+        f"of 1 on average, and the score went from {number(before, digits)} to {number(after, digits)}."
     )
     return {
         "name": title,
-        "decision": "changed" if flipped else "not changed",
+        "decision": None,  # what an edit changed is no decision about the photo
+        "flipped": flipped,
         "score": finite(found.after[n]),
         "unit": "logit",
         "before": finite(found.before[n]),
@@ -62,7 +63,7 @@ def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: A
         "moved": finite(moved),
         "photo": page.album.add(found.images[n]),
         "edited": page.album.add(found.counterfactuals[n]),
-        "alt": f"What {title} would have to be: {'the' if flipped else 'NOT the'} decision changed",
+        "alt": f"What {inside(title)} would have to be: {'the' if flipped else 'NOT the'} decision changed",
         "change": change,
         "path": [finite(value) for value in found.path[n].tolist()],
         "sentences": [said],
@@ -71,4 +72,5 @@ def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: A
 
 
 def _moved(found: Counterfactual, n: int) -> float:
+    """Over the whole picture, so that it compares with the control's, whatever was free there."""
     return float((found.counterfactuals[n] - found.images[n]).abs().mean())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from facexai.report.kinds.classes import NOBODY
 from facexai.report.pictures import view
-from facexai.report.section import Page, Section, checked_names, finite, image_of
+from facexai.report.section import Page, Section, checked_names, finite, image_of, verdict
+from facexai.report.words import inside, name_of
 from facexai.results import GallerySaliency
 
 _PEOPLE = 5
@@ -37,17 +39,16 @@ def _item(why: GallerySaliency, n: int, name: str | None, section: Section, page
             why.cells[n, c],
             why.size,
             image,
-            title=f"{why.names[c]}",
+            title=inside(why.names[c]),
             unit=str(why.recipe.get("unit", "signed")),
-            alt=f"Map of {why.names[c]} over {title}",
+            alt=f"Map of {inside(why.names[c])} over {inside(title)}",
         )
         for c in best
     ]
-    scores = [finite(why.scores[n, c]) for c in best]
-    accepted = None if why.threshold is None else float(why.scores[n, best[0]]) >= why.threshold
-    who = why.names[best[0]] if accepted is not False else "nobody"
-    rivals = [{"name": why.names[c], "score": s, "cosine": s} for c, s in zip(best[1:], scores[1:], strict=True)]
-    made: dict[str, Any] = {"name": title, "asked": None, "decision": who}
-    made |= {"score": scores[0], "unit": "cosine", "cosine": scores[0]}
-    made |= {"threshold": finite(why.threshold), "rivals": rivals, "views": views}
+    scores, people = [finite(why.scores[n, c]) for c in best], [name_of(why.names[c]) for c in best]
+    limit, accepted = verdict(scores[0], why.threshold, page)
+    rivals = [{"name": who, "score": s, "cosine": s} for who, s in zip(people[1:], scores[1:], strict=True)]
+    made: dict[str, Any] = {"name": title, "asked": None, "nearest": people[0]}
+    made |= {"decision": NOBODY if accepted is False else people[0], "threshold": limit}
+    made |= {"score": scores[0], "unit": "cosine", "cosine": scores[0], "rivals": rivals, "views": views}
     return made | {"regions": [], "sentences": [], "controls": []}

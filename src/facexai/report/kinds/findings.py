@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from facexai._messages import short
 from facexai.metrics import Bias, Roc, ShortcutAudit, Statistic, Table
 from facexai.report.section import Page, Section, finite, not_measured, plain
+from facexai.report.words import name_of
 
 _RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -22,7 +25,13 @@ def table(section: Section, page: Page) -> dict[str, Any]:
 
 
 def table_told(rows: Any, panels: Any, report: Any) -> dict[str, Any]:
-    """The same from rows as JSON holds them."""
+    """The same from rows as JSON holds them.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, Mapping) and row for row in rows):
+        raise ValueError(f"expected a table of at least one row, got {short(rows)}")
     counts = {str(name): value for name, value in report.get("counts", {}).items()}
     about = report.get("classifier", report.get("decision", {}))
     return {
@@ -35,7 +44,7 @@ def table_told(rows: Any, panels: Any, report: Any) -> dict[str, Any]:
             {
                 "title": title,
                 "rows": [
-                    {"name": str(row["map"]), "control": bool(row.get("control")), **_valued(row, column)}
+                    {"name": name_of(row["map"]), "control": bool(row.get("control")), **_valued(row, column)}
                     for row in rows
                 ],
             }
@@ -91,6 +100,7 @@ def groups_told(record: dict[str, Any]) -> dict[str, Any]:
             for name in names
         ],
         "threshold": finite(record["threshold"]),
+        "rule": _rule(record["recipe"].get("rule")),
         "p_value": finite(record["p_value"]),
         "distances": plain(distances),
         "spectra": plain(spectra),
@@ -98,6 +108,15 @@ def groups_told(record: dict[str, Any]) -> dict[str, Any]:
         "measured": [],
         "measured_by": [],
     }
+
+
+def _rule(rule: Any) -> str:
+    """Where the threshold of all groups is from."""
+    try:
+        float(rule)
+    except (TypeError, ValueError):
+        return "not told" if rule is None else f"rule {rule} over all groups"
+    return "given"
 
 
 def shortcut(section: Section, page: Page) -> dict[str, Any]:
@@ -146,19 +165,48 @@ def roc(section: Section, page: Page) -> dict[str, Any]:
 
 
 def roc_told(record: dict[str, Any]) -> dict[str, Any]:
-    """The same from the record that ``facexai verify`` writes."""
+    """The same from the record that ``facexai verify`` writes.
+
+    Raises:
+        ValueError: counts or shares that are none.
+    """
+    genuine, impostor = (_count(record, name) for name in ("genuine", "impostor"))
     return {
         "kind": "roc",
         "question": "How well does the cosine tell people apart?",
-        "of": int(record["genuine"]) + int(record["impostor"]),
+        "of": genuine + impostor,
         "items": [],
-        "genuine": int(record["genuine"]),
-        "impostor": int(record["impostor"]),
-        "auc": finite(record["auc"]),
-        "eer": finite(record["eer"]),
+        "genuine": genuine,
+        "impostor": impostor,
+        "auc": _share(record["auc"], "auc"),
+        "eer": _share(record["eer"], "eer"),
         "rule": str(record["rule"]),
-        "threshold": finite(record["threshold"]),
-        "rates": [{"far": float(far), "tar": finite(tar)} for far, tar in record["tar_at_far"].items()],
+        "threshold": _number(record["threshold"], "threshold"),
+        "rates": [
+            {"far": _share(float(far), "a FAR"), "tar": _share(tar, f"the TAR at a FAR of {far}")}
+            for far, tar in record["tar_at_far"].items()
+        ],
         "measured": [],
         "measured_by": [],
     }
+
+
+def _count(record: dict[str, Any], name: str) -> int:
+    value = record[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"expected {name} as a number of pairs, got {short(value)}")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    made = finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if made is None:
+        raise ValueError(f"expected {name} as a finite number, got {short(value)}")
+    return made
+
+
+def _share(value: Any, name: str) -> float:
+    made = _number(value, name)
+    if not 0 <= made <= 1:
+        raise ValueError(f"expected {name} from 0 to 1, got {short(value)}")
+    return made

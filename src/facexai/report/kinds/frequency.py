@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from facexai.report.charts import number
+from facexai.report.kinds.pairs import pair_name
 from facexai.report.pictures import disc
 from facexai.report.section import Page, Section, checked_names, finite, image_of
+from facexai.report.words import name_of, number, rough
 from facexai.results import FrequencyHeat
 
 MARKS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Of the axis, in cycles per breadth of the face."""
+
+_OCTAVES = (4.0, 8.0, 16.0)  # in cycles per breadth of the face
 
 
 def told(section: Section, page: Page) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
     heat: FrequencyHeat = section.result
     if section.measured:
         raise ValueError("bands of frequencies take no measured=; metrics of maps do not judge them")
-    names = checked_names(section, len(heat))
+    names = checked_names(section, len(heat), pairs=heat.targets is None)
     items = [_item(heat, p, names[p], section, page) for p in range(min(len(heat), page.most))]
     return {
         "kind": "frequency",
@@ -31,13 +34,27 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "mean": _bands(heat, _rings(heat.influence).mean(0)) if len(heat) > 1 else None,
         "marks": [mark for mark in MARKS if mark <= float(heat.face_edges[-1])],
         "unit": str(heat.recipe.get("unit", "score")),
+        "how": _how(heat),
         "measured": [],
         "measured_by": [],
     }
 
 
 def _class(heat: FrequencyHeat, target: int) -> str:
-    return str(target) if heat.names is None else heat.names[target]
+    return str(target) if heat.names is None else name_of(heat.names[target])
+
+
+def _how(heat: FrequencyHeat) -> str:
+    """What was done to find the influence; gradients estimate what nobody tried."""
+    lost = {"first": "of the first face", "second": "of the second face", "both": "of both faces together"}
+    where = lost.get(str(heat.recipe.get("masked")), "of the photo")
+    mode = heat.recipe.get("mode", "exact")
+    if mode == "preview":
+        return f"estimated from gradients, to first order: no band {where} was taken out"
+    if mode == "hybrid":
+        tried = heat.recipe.get("exact_bands", "some")
+        return f"bands {where}: the {tried} of most energy were taken out, the others estimated from gradients"
+    return f"each band {where} was taken out"
 
 
 def _rings(influence: Tensor) -> Tensor:
@@ -63,7 +80,7 @@ def _item(heat: FrequencyHeat, p: int, name: Any, section: Section, page: Page) 
     image = image_of(section, p)
     shown = [] if image is None else [image] if image.ndim == 3 else list(image)
     one = "photo" if heat.targets is not None else "pair"
-    title = " and ".join(map(str, name)) if isinstance(name, tuple | list) else str(name or f"{one} {p + 1}")
+    title = pair_name(name) if isinstance(name, tuple) else str(name or f"{one} {p + 1}")
     halves = heat.influence[p][None].repeat_interleave(2, 0) if heat.sides is None else heat.sides[p]
     values = _rings(heat.influence)[p]
     return {
@@ -84,16 +101,20 @@ def _sentences(heat: FrequencyHeat, values: Tensor) -> list[str]:
     """The strongest band, and how the influence divides into octaves."""
     if not bool(values.any()):
         return ["No band has any influence."]
-    face, unit = heat.face_edges, str(heat.recipe.get("unit", "score"))
+    face, unit = heat.face_edges.tolist(), str(heat.recipe.get("unit", "score"))
     best = int(values.abs().argmax())
-    way = "falls" if float(values[best]) > 0 else "rises"
+    falls, exact = float(values[best]) > 0, heat.recipe.get("mode", "exact") == "exact"
+    way = ("falls by" if falls else "rises by") if exact else f"would {'fall' if falls else 'rise'} by about"
     said = [
-        f"The strongest band is {number(float(face[best]))} to {number(float(face[best + 1]))} cycles per face: "
-        f"without it the {unit} {way} by {number(abs(float(values[best])))}."
+        f"The strongest band is {number(face[best])} to {number(face[best + 1])} cycles per face: "
+        f"without it the {unit} {way} {number(abs(float(values[best])))}."
     ]
-    total, middle, parts = float(values.abs().sum()), (face[1:] + face[:-1]) / 2, []
-    for low, high in ((0.0, 4.0), (4.0, 8.0), (8.0, 16.0), (16.0, torch.inf)):
-        share = float(values[(middle >= low) & (middle < high)].abs().sum()) / total
-        where = f"{number(low)} and more" if high == torch.inf else f"{number(low)} to {number(high)}"
-        parts.append(f"{100 * share:.0f} % at {where}")
+    # bands are told whole: an octave begins at the edge that is nearest to it
+    nearest = {min(range(len(face)), key=lambda e: abs(face[e] - mark)) for mark in _OCTAVES}
+    bounds = sorted(nearest - {0, len(face) - 1} | {0, len(face) - 1})
+    total = float(values.abs().sum())
+    parts = [
+        f"{rough(float(values[low:high].abs().sum()) / total)} at {number(face[low])} to {number(face[high])}"
+        for low, high in pairwise(bounds)
+    ]
     return [*said, f"Of the size of all influence, by cycles per face: {', '.join(parts)}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
-from facexai.report.section import Page, Section, checked_names, finite, image_of
+from facexai.report.section import Page, Section, checked_names, finite, image_of, verdict
+from facexai.report.words import inside
 from facexai.results import PairSaliency
 
 _PARTNERS = 4  # cells of the other face that a cell shows
@@ -21,8 +23,8 @@ SIDES = ("first", "second")
 def told(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.PairSaliency`."""
     why: PairSaliency = section.result
-    names = checked_names(section, len(why))
-    beside = controls(section.measured, len(why))
+    names = checked_names(section, len(why), pairs=True)
+    beside = controls(section.measured, why)
     items = [_item(why, p, names[p], section, page) | {"controls": beside[p]} for p in range(min(len(why), page.most))]
     return {
         "kind": "pairs",
@@ -35,33 +37,46 @@ def told(section: Section, page: Page) -> dict[str, Any]:
 
 
 def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) -> dict[str, Any]:
-    images = image_of(section, p)
-    titles = [str(part) for part in name] if isinstance(name, tuple | list) else [f"{side} face" for side in SIDES]
-    decision = None if why.accepted is None else "match" if bool(why.accepted[p]) else "no match"
+    images, unit = image_of(section, p), str(why.recipe.get("unit", "signed"))
+    titles = list(name) if isinstance(name, tuple) else [f"{side} face" for side in SIDES]
+    limit, accepted = verdict(finite(why.scores[p]), why.threshold, page)
     sides = []
     for side in (0, 1):
         masks = page.masks_for(why.size)
         rows = [] if masks is None else shares(why.maps[p, side], masks)
-        said = sentences(rows, f"what speaks for a match in the {SIDES[side]} face")
-        said += sentences(rows, f"what speaks against it in the {SIDES[side]} face", "against")[:1]
-        alt = f"{why.recipe.get('method', 'map')} over {titles[side]}. {said[0] if said else ''}".strip()
+        said = _said(rows, SIDES[side], unit)
+        alt = f"{why.recipe.get('method', 'map')} over {inside(titles[side])}. {said[0] if said else ''}".strip()
         shown = view(
             page.album,
             why.cells[p, side],
             why.size,
             None if images is None else images[side],
-            title=titles[side],
-            unit=str(why.recipe.get("unit", "signed")),
+            title=inside(titles[side]),
+            unit=unit,
             alt=alt,
             blur=_blur(why),
             whole=why.table is not None,  # correspondences are told cell by cell
         )
         sides.append({"view": shown, "regions": rows, "sentences": said})
-    joined = name if isinstance(name, str) else " and ".join(titles) if name is not None else f"pair {p + 1}"
-    made: dict[str, Any] = {"name": joined, "decision": decision, "score": finite(why.scores[p]), "unit": "cosine"}
-    made |= {"threshold": finite(why.threshold), "one_sign": [bool(v) for v in why.one_sign[p]], "sides": sides}
+    joined = name if isinstance(name, str) else pair_name(titles) if name is not None else f"pair {p + 1}"
+    made: dict[str, Any] = {"name": joined, "score": finite(why.scores[p]), "unit": "cosine", "threshold": limit}
+    made["decision"] = None if accepted is None else "match" if accepted else "no match"
+    made |= {"one_sign": [bool(v) for v in why.one_sign[p]], "sides": sides}
     made["matches"] = None if why.table is None else _matches(why.table[p])
     return made
+
+
+def pair_name(names: Sequence[str]) -> str:
+    """What a pair is called."""
+    return " and ".join(inside(one) for one in names)
+
+
+def _said(rows: list[dict[str, float | str | None]], side: str, unit: str) -> list[str]:
+    """Of one face's regions; a magnitude speaks neither for nor against."""
+    if "magnitude" in unit:
+        return sentences(rows, f"the map of the {side} face")
+    said = sentences(rows, f"what speaks for a match in the {side} face")
+    return said + sentences(rows, f"what speaks against it in the {side} face", "against")[:1]
 
 
 def _blur(why: PairSaliency) -> float:
