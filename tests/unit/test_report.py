@@ -510,7 +510,7 @@ def test_nan_is_refused_by_name(model, people, faces):
 def test_images_are_those_of_the_result(people, faces):
     why = CAM(people)(faces)
     for images in (faces[:1], faces[:, :, :50], (faces * 255).byte(), faces * 255, faces - 1, [None, None]):
-        with pytest.raises(ValueError, match="expected images"):
+        with pytest.raises(ValueError, match="expected (images|pixels)"):
             report.build(report.Section(why, images=images))
     report.build(report.Section(why, images=[None, faces[1], None]))
 

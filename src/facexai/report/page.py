@@ -18,7 +18,7 @@ from typing import Any, final
 from facexai import io
 from facexai._messages import require
 from facexai.models import FaceModel, Gallery
-from facexai.report.section import MOST, Page, Section
+from facexai.report.section import MOST, Page, Section, is_cosine
 from facexai.report.words import apart, clean, number, percent
 from facexai.results import GallerySaliency, PairSaliency, Saliency
 
@@ -190,7 +190,7 @@ def _threshold(sections: Mapping[str, Section], given: float | None, source: str
     """
     decided = {t for one in sections.values() if (t := _decided(one.result)) is not None}
     if given is not None:
-        if isinstance(given, bool) or not isinstance(given, int | float) or not -1 <= given <= 1:
+        if not is_cosine(given):
             raise ValueError(f"expected a threshold as a finite number from -1 to 1, a cosine, got {given!r}")
         other = sorted(t for t in decided if t != float(given))
         if other:

@@ -16,8 +16,7 @@ from facexai._messages import short, told
 from facexai.images import Aligned
 from facexai.report.kinds import findings
 from facexai.report.page import free
-from facexai.report.section import Section, Told
-from facexai.report.words import inside
+from facexai.report.section import Section, Told, is_cosine
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
@@ -135,7 +134,7 @@ def threshold_of(folder: Path, networks: set[str | None]) -> tuple[float, str] |
         value = record.get("threshold")
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+        if not is_cosine(value):
             raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short(value)}")
         if networks - {record.get("fingerprint")}:
             raise ValueError(
@@ -239,7 +238,7 @@ def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int
     note = f"Wrong decisions come first, then the lowest scores; {wrong} of those shown are wrong."
     if len(record["explainers"]) > 1:
         note += f" The maps are those of {some.label}, one of {len(record['explainers'])} explainers."
-    names = [f"{n} ({inside(who)})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
+    names = [f"{n} ({who})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
     how = {"when": record["run"].get("config align", "auto"), "face": record["run"].get("config face", "only")}
     images = [photo.cut(name, how) for name in some.names]
     measured = int(record["counts"]["measured"])

@@ -12,12 +12,12 @@ from typing import Any, final
 from torch import Tensor
 
 from facexai._messages import short
-from facexai.input_spec import InputSpec
+from facexai.input_spec import InputSpec, check_pixels
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
 from facexai.report.words import name_of
 
-_SLACK = 1e-3  # interpolation leaves [0, 1] by a little
+_ROUNDING = 1e-6  # by which cosines in single precision pass 1
 
 MOST = 12
 """Items of a section that a page shows, unless it is told otherwise."""
@@ -122,10 +122,18 @@ def image_of(section: Section, item: int) -> Tensor | None:
     return None if held is None else held[item]
 
 
-def verdict(cosine: float | None, own: float | None, page: Page) -> tuple[float | None, bool | None]:
-    """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known."""
+def is_cosine(value: Any) -> bool:
+    """Whether it is a number that can be the threshold of cosines."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1 + _ROUNDING
+
+
+def verdict(cosine: Tensor | float | None, own: float | None, page: Page) -> tuple[float | None, bool | None]:
+    """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known.
+
+    A tensor is compared in its own precision, as the results compare theirs.
+    """
     limit = page.threshold if own is None else own
-    return finite(limit), None if limit is None or cosine is None else cosine >= limit
+    return finite(limit), None if limit is None or cosine is None else bool(cosine >= limit)
 
 
 def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[Any]:
@@ -166,8 +174,8 @@ def checked_images(section: Section, shape: tuple[int, ...], count: int) -> None
         got = f"{len(held)} of them" if odd is None else f"{tuple(odd.shape)} of {odd.dtype}"
         raise ValueError(f"expected images {(count, *shape)} in [0, 1] as floats, got {got}")
     for one in held:
-        if one is not None and not (float(one.min()) >= -_SLACK and float(one.max()) <= 1 + _SLACK):
-            raise ValueError(f"expected images in [0, 1], got values from {float(one.min()):g} to {float(one.max()):g}")
+        if one is not None:
+            check_pixels(one)
 
 
 def not_measured(section: Section) -> None:

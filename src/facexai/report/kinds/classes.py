@@ -64,7 +64,7 @@ def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[s
     """What the network decided: the answer holds the score of what was asked about, so it decides about that alone."""
     if why.predicted is None:
         return {"nearest": None, "decision": None, "threshold": None}
-    limit, accepted = verdict(cosine, None, page) if cosine is not None else (None, None)
+    limit, accepted = (None, None) if cosine is None else verdict(cosine, None, page)
     nearest, own = int(why.predicted[n]), int(why.predicted[n]) == int(why.targets[n])
     who = name_of(why.name(nearest))
     decision = None if not own else who if accepted is not False else NOBODY

@@ -39,7 +39,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
 def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) -> dict[str, Any]:
     images, unit = image_of(section, p), str(why.recipe.get("unit", "signed"))
     titles = list(name) if isinstance(name, tuple) else [f"{side} face" for side in SIDES]
-    limit, accepted = verdict(finite(why.scores[p]), why.threshold, page)
+    limit, accepted = verdict(why.scores[p], why.threshold, page)
     sides = []
     for side in (0, 1):
         masks = page.masks_for(why.size)
