@@ -191,6 +191,12 @@ def weights_file(
     return path
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_file(path: Path, size: int, sha256: str) -> None:
     """Refuse a file that is not exactly the expected one.
 
@@ -201,7 +207,6 @@ def check_file(path: Path, size: int, sha256: str) -> None:
     if actual != size:
         what = "truncated" if actual < size else "another version"
         raise ValueError(f"{path.name}: expected {size} bytes, got {actual} ({what}); install its package again")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != sha256:
         raise ValueError(f"{path.name}: SHA-256 is {digest}, expected {sha256}; the file was changed, it is not used")

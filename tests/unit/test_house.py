@@ -18,6 +18,7 @@ SOURCE = ROOT / "src" / "facexai"
 FLOORS = [
     "_locks",
     "_messages",
+    "_plain",
     "_notebook",
     "_progress",
     "functional",

@@ -54,14 +54,16 @@ def faces():
     return torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(1))
 
 
-def edits():
+def edits(*, control=False):
+    """Two edits, or their control without guidance."""
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     edited = images.clone()
     edited[:, :, 8:16, 8:16] = 0.5
     masks = torch.zeros(2, 32, 32, dtype=torch.bool)
     masks[:, 8:16, 8:16] = True
     recipe = {"method": "FastDiME (fastdime)", "seed": 3, "denoiser": {"denoiser": "a", "fingerprint": "f" * 16}}
-    rows = (torch.tensor([2.0, 1.0]), torch.tensor([-1.5, 0.5]), torch.tensor([True, False]), torch.tensor([8.0, 15.0]))
+    scales = torch.zeros(2) if control else torch.tensor([8.0, 15.0])
+    rows = (torch.tensor([2.0, 1.0]), torch.tensor([-1.5, 0.5]), torch.tensor([True, False]), scales)
     return Counterfactual(images, edited, masks, *rows, torch.tensor([60, 180]), torch.randn(2, 60), recipe)
 
 
@@ -161,7 +163,7 @@ def test_networks_seeds_and_limits_are_told(everything, people):
         "groups of people",
         "error rates",
     } <= about
-    assert record["threshold"] == {"values": [0.2], "source": HOSTILE}
+    assert record["threshold"] == {"values": [0.2], "source": HOSTILE, "note": ""}
 
 
 def test_decisions_stand_once_with_all_that_explain_them(everything):
@@ -454,7 +456,7 @@ def test_what_does_not_belong_is_refused(model, people, faces):
 def test_what_was_measured_about_other_maps_is_refused(model, people, faces):
     why, other = CAM(people)(faces), HiResCAM(people)(faces)
     for measure in (metrics.deletion, metrics.insertion):
-        with pytest.raises(ValueError, match="about maps of method HiResCAM, this result has CAM"):
+        with pytest.raises(ValueError, match="about maps of method 'HiResCAM', this result has 'CAM'"):
             report.build(report.Section(why, [measure(people, faces, other)]))
     torch.manual_seed(6)
     stranger = FaceModel(shaken(FlatNet()), "arcface").gallery({n: faces[k : k + 1] for k, n in enumerate("abc")})
@@ -510,7 +512,7 @@ def test_nan_is_refused_by_name(model, people, faces):
 def test_images_are_those_of_the_result(people, faces):
     why = CAM(people)(faces)
     for images in (faces[:1], faces[:, :, :50], (faces * 255).byte(), faces * 255, faces - 1, [None, None]):
-        with pytest.raises(ValueError, match="expected (images|pixels)"):
+        with pytest.raises(ValueError, match=r"expected (images|pixels)"):
             report.build(report.Section(why, images=images))
     report.build(report.Section(why, images=[None, faces[1], None]))
 
@@ -529,9 +531,19 @@ def test_what_would_be_lost_is_refused(model, people, faces):
 
 def test_the_no_op_control_stands_beside_a_counterfactual():
     found = edits()
-    (section,) = report.build(report.Section(found, [edits()])).record["sections"]
+    (section,) = report.build(report.Section(found, [edits(control=True)])).record["sections"]
     assert section["items"][0]["control"]["moved"] == pytest.approx(section["items"][0]["moved"])
     assert "No control without guidance" in report.build(found).html
+    with pytest.raises(ValueError, match="control without guidance, got one with up to 15"):
+        report.build(report.Section(found, [found]))
+    control = edits(control=True)
+    with pytest.raises(ValueError, match="about other images"):
+        report.build(report.Section(found, [replace(control, images=control.images.flip(0))]))
+    with pytest.raises(ValueError, match="of the 2 images, got one of 1"):
+        report.build(report.Section(found, [control[:1]]))
+    stranger = {**control.recipe, "denoiser": {"denoiser": "a", "fingerprint": "e" * 16}}
+    with pytest.raises(ValueError, match="made with another denoiser"):
+        report.build(report.Section(found, [replace(control, recipe=stranger)]))
 
 
 # ---- decisions and thresholds ---------------------------------------------------------------------------------------
@@ -572,6 +584,7 @@ def test_the_threshold_that_is_told_is_the_one_that_decided(model, faces):
         report.build([low, high], threshold_source="EER")
     both = report.build([low, high]).record
     assert both["threshold"]["values"] == [0.2, 0.4]
+    assert "decided with several: each decides about its own result" in both["threshold"]["note"]
     assert [row["threshold"] for row in both["decisions"]] == [0.2, 0.4]
 
 
@@ -648,7 +661,7 @@ def test_every_explainer_has_limits():
     (own,) = limits({"method": "my own method", "kind": "classes", "recipe": {}})
     assert "Nothing is known here" in own["limits"][0]
     heat = {"method": "FrequencyHeatPlot", "kind": "frequency"}
-    exact, fast = (limits({**heat, "recipe": {"mode": mode}})[0]["limits"] for mode in ("exact", "hybrid"))
+    exact, fast = (limits({**heat, "recipe": {}, "tried": tried})[0]["limits"] for tried in ("all", "some"))
     assert "estimated from gradients" not in " ".join(exact)
     assert "estimated from gradients" in " ".join(fast)
 
@@ -676,7 +689,7 @@ def test_the_edits_numbers_are_about_what_they_say():
 def test_bands_are_told_as_they_were_found(model, people, faces):
     for mode, how, verb in (
         ("exact", "each band of the second face was taken out", "the cosine (falls|rises) by"),
-        ("preview", "no band of the second face was taken out", "the cosine would (fall|rise) by about"),
+        ("preview", "nothing of the second face was taken out", "the cosine would (fall|rise) by about"),
         ("hybrid", "bands of the second face: the 2 of most energy", "the cosine would (fall|rise) by about"),
     ):
         chosen = {"exact_bands": 2} if mode == "hybrid" else {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, show
+from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, photo_names, show
 
 if TYPE_CHECKING:
     from facexai.models import FaceModel
@@ -48,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
     plots.save(why.plot(), folder / "compare.png")
     if why.table is not None:
         plots.save(why.plot_matches(), folder / "matches.png")
-    report = _report(why, [cut(one) for one in faces], options)
+    report = _report(why, photo_names(options.images))
+    report["aligned"] = [cut(one) for one in faces]
+    report["sha256"] = [io.sha256_of(path) for path in options.images]
+    report["files"] = ["compare.png", "compare.npz", *(["matches.png"] if why.table is not None else [])]
     io.write_json(folder / "compare.json", report)
     show(report, _line(report), as_json=options.json)
     return 0
@@ -68,10 +72,9 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
     return pair_explainer(options.method, network, threshold=options.threshold, **chosen)
 
 
-def _report(why: PairSaliency, aligned: list[Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Names only, no folders."""
-    first, second = (path.name for path in options.images)
-    made: dict[str, Any] = {"first": first, "second": second, "cosine": round(float(why.scores[0]), 6)}
+def _report(why: PairSaliency, called: Sequence[str]) -> dict[str, Any]:
+    """What was found; ``called``: names of the photos."""
+    made: dict[str, Any] = {"first": called[0], "second": called[1], "cosine": round(float(why.scores[0]), 6)}
     made["threshold"] = why.threshold
     made["match"] = None if why.accepted is None else bool(why.accepted[0])
     total = why.maps[0].abs().sum((1, 2)).clamp(min=1e-12)
@@ -83,8 +86,6 @@ def _report(why: PairSaliency, aligned: list[Any], options: argparse.Namespace) 
             for one, other, value in found
         ]
     made["recipe"] = dict(why.recipe)
-    made["aligned"] = aligned
-    made["files"] = ["compare.png", "compare.npz", *(["matches.png"] if why.table is not None else [])]
     return made
 
 

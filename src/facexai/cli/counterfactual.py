@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import model, out_arguments, photo_arguments, show
+from facexai.cli.shared import model, out_arguments, photo_arguments, photo_names, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,16 +109,16 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
     spec = InputSpec(denoiser.size)
     how = {"when": options.align, "face": options.face}
     faces = torch.cat([images.fitted(images.load(path), spec, **how).image for path in options.images])
-    names = [path.name for path in options.images]
+    called = photo_names(options.images)
     if options.decision is not None:
         found = call_factory(options.decision)
         if not callable(found):
             raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
-        return faces, names, {"decision": found, "denoiser": denoiser}
+        return faces, called, {"decision": found, "denoiser": denoiser}
     network = model(options.model)
     reference = images.fitted(images.load(options.reference), network.spec, **how).image
     decision = decisions.verification(network, reference.to(network.device), options.threshold)
-    return faces.to(network.device), names, {"decision": decision, "denoiser": denoiser}
+    return faces.to(network.device), called, {"decision": decision, "denoiser": denoiser}
 
 
 def _numbers(text: str) -> tuple[float, ...]:

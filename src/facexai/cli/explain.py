@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._messages import told
-from facexai.cli.shared import cut, model, model_argument, out_arguments, photo_arguments, say, scale, show
+from facexai.cli.shared import cut, model, model_argument, out_arguments, photo_arguments, photo_names, say, scale, show
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -59,11 +59,12 @@ def run(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     explained: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    for path, name in tqdm(_named(options.images), desc="explain", unit="photo", disable=None, file=sys.stderr):
+    photos = list(zip(photo_names(options.images), *zip(*_named(options.images), strict=True), strict=True))
+    for called, path, name in tqdm(photos, desc="explain", unit="photo", disable=None, file=sys.stderr):
         try:
-            explained.append(_one(path, name, explainer, people, options))
+            explained.append({"image": called, **_one(path, name, explainer, people, options)})
         except (ValueError, FileNotFoundError) as error:
-            failed.append({"image": path.name, "error": told(error).replace(str(path), path.name)})
+            failed.append({"image": called, "error": told(error).replace(str(path), called)})
     if not explained:
         raise ValueError("no image could be explained: " + "; ".join(f["error"] for f in failed))
     report = {"people": list(people.names), "explained": explained, "failed": failed}
@@ -107,10 +108,11 @@ def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: 
 
 
 def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery) -> dict[str, Any]:
-    """One photo's row of the report; names only, no folders."""
+    """One photo's row of the report."""
+    from facexai import io
+
     score = float(why.scores[0])
     row: dict[str, Any] = {
-        "image": path.name,
         "target": why.name(int(why.targets[0])),
         "cosine": round(score / people.scale, 6),
         "logit": round(score, 6),
@@ -120,7 +122,7 @@ def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery
         row["rivals"] = {why.name(int(r)): round(s, 6) for r, s in zip(why.rivals[0], scores, strict=True)}
     peak = divmod(int(why.cells[0].argmax()), why.cells.shape[2])
     row |= {"peak_cell": list(peak), "cells": list(why.cells.shape[1:]), "recipe": dict(why.recipe)}
-    row["aligned"] = cut(face)
+    row |= {"aligned": cut(face), "sha256": io.sha256_of(path)}
     row["files"] = [f"{name}.png", f"{name}.npz"]
     return row
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, show
+from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, photo_names, show
 
 if TYPE_CHECKING:
     from facexai.results import FrequencyHeat
@@ -56,9 +56,10 @@ def run(options: argparse.Namespace) -> int:
     plots.save(heat.plot_bands(shown[int(options.masked == "second")]), folder / "bands.png")
     rings = heat.influence[0] if heat.influence.ndim == 2 else heat.influence[0].sum(1)
     largest = torch.argsort(rings.abs(), descending=True)[:_LARGEST].tolist()
+    first, second = photo_names(options.images)
     report = {
-        "first": options.images[0].name,
-        "second": options.images[1].name,
+        "first": first,
+        "second": second,
         "cosine": round(float(heat.scores[0]), 6),
         "strongest_bands": [
             {
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         ],
         "recipe": dict(heat.recipe),
         "aligned": [cut(one) for one in faces],
+        "sha256": [io.sha256_of(path) for path in options.images],
         "files": ["frequency.png", "lines.png", "bands.png", "frequency.npz"],
     }
     io.write_json(folder / "frequency.json", report)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import face, model, photo_arguments, scale, show
+from facexai.cli.shared import face, model, photo_arguments, photo_names, scale, show
 
 if TYPE_CHECKING:
     from facexai.images import Aligned
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from facexai import io, report
     from facexai._messages import require
     from facexai.report.page import free
+    from facexai.report.runs import sections_of
 
     require("jinja2", extra="report", purpose="writing a report")
     require("matplotlib", extra="report", purpose="writing a report")
@@ -61,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"expected --items of at least 1, got {options.items}")
     folders, photos = _inputs(options)
     network = _network(folders, photos, options)
-    found = {path: _of_folder(path, network, options) for path in folders}
+    shown = _Photos(network, options)
+    found = {path: sections_of(path, shown, options.items) for path in folders}
+    shown.check()
     limit, source = _threshold(found, network, options)
     sections: dict[str, Section] = {}
     known: Any = network
@@ -121,11 +124,16 @@ def _threshold(
     if any(decided_with(path) is not None for path in found):
         return None, said
     networks: set[str | None] = _networks(found) if network is None else {network.fingerprint}
-    for path in found if len(networks) < 2 else ():  # no threshold holds for two networks
-        limit = threshold_of(path, networks)
-        if limit is not None:
-            return limit[0], limit[1] if said is None else f"{said} ({limit[1]})"
-    return None, said
+    known = [one for path in found if (one := threshold_of(path)) is not None]
+    fitting = [one for one in known if networks <= {one.network}]
+    if known and not fitting:
+        _say(f"{known[0].path.name}: this threshold is of another network than the decisions here, it decides nothing")
+    if len({one.value for one in fitting}) > 1 and networks:
+        told = ", ".join(f"{one.value:g} in {one.path}" for one in fitting)
+        raise ValueError(f"several thresholds for one network: {told}; say --threshold")
+    if len({(one.value, one.network) for one in fitting}) != 1:
+        return None, said
+    return fitting[0].value, fitting[0].where if said is None else f"{said} ({fitting[0].where})"
 
 
 def _networks(found: dict[Path, dict[str, Section]]) -> set[str | None]:
@@ -141,15 +149,19 @@ def _say(step: str) -> None:
 
 
 def _network(folders: list[Path], photos: list[Path], options: argparse.Namespace) -> FaceModel | None:
-    """The network of the report; of folders the default one only where it made them."""
+    """The network of the report; of folders the default one only where it alone made them."""
+    from facexai.report.runs import networks_of
+
     if options.model is not None or photos:
         return model(options.model or _DEFAULT)
-    told = "".join(path.read_text("utf-8", "replace") for folder in folders for path in folder.glob("*.json"))
+    made = {one for folder in folders for one in networks_of(folder)}
+    if len(made) != 1:
+        return None
     try:
         network = model(_DEFAULT)
     except ImportError:
         return None
-    return network if network.fingerprint in told else None
+    return network if {network.fingerprint} == made else None
 
 
 def _of_photos(
@@ -165,10 +177,10 @@ def _of_photos(
     if options.gallery is None and len(photos) != 2:
         raise ValueError(f"{len(photos)} photos without --gallery: give two photos to compare, or a gallery of people")
     faces = torch.cat([face(path, network, options).image.to(network.device) for path in photos])
-    names = _names(photos)
+    called = photo_names(photos)
     how = {"when": options.align, "face": options.face}
     if options.gallery is None:
-        pair = (names[0], names[1])
+        pair = (called[0], called[1])
         made = of_pair(faces[:1], faces[1:], pair, network, threshold=limit, seed=options.seed, say=_say)
         return network, made
     asked = {"align": options.align, "face": options.face, "scale": _scale(options)}
@@ -176,14 +188,7 @@ def _of_photos(
     if len(people) < 2:
         raise ValueError(f"{options.gallery} holds one person; a report about who is in a photo needs at least two")
     enrolled = enrolled_photo(options.gallery, network, **how)
-    return people, of_people(faces, names, people, enrolled, threshold=limit, seed=options.seed, say=_say)
-
-
-def _names(photos: list[Path]) -> list[str]:
-    """Of the files, with their folder's where two have one name."""
-    known = [path.name for path in photos]
-    twice = {name for name in known if known.count(name) > 1}
-    return [f"{path.absolute().parent.name}/{path.name}" if path.name in twice else path.name for path in photos]
+    return people, of_people(faces, called, people, enrolled, threshold=limit, seed=options.seed, say=_say)
 
 
 def _scale(options: argparse.Namespace) -> float | str:
@@ -196,22 +201,31 @@ def _scale(options: argparse.Namespace) -> float | str:
     return "calibrated" if any(len(images.photo_files(path)) > 1 for path in people) else 64.0
 
 
-def _of_folder(folder: Path, network: FaceModel | None, options: argparse.Namespace) -> dict[str, Section]:
-    from facexai import images
-    from facexai.report.runs import sections_of
+class _Photos:
+    """Photos in the folder of ``--photos`` by their names; ``asked`` says whether anybody wanted one."""
 
-    if options.photos is not None and network is None:
-        raise ValueError("--photos needs --model: another network than the default one made this")
+    def __init__(self, network: FaceModel | None, options: argparse.Namespace) -> None:
+        self.network, self.options, self.asked = network, options, False
 
-    def photo(name: str, how: Mapping[str, Any]) -> Aligned | None:
+    def __call__(self, name: str, how: Mapping[str, Any], sha256: str | None) -> Aligned | None:
         """Names come from files: they must not lead out of the folder of photos."""
-        if options.photos is None or network is None:
-            return None
-        path = options.photos / name
-        if not path.is_file() or not path.resolve().is_relative_to(options.photos.resolve()):
-            return None
-        return images.fitted(
-            images.load(path), network.spec, **({"when": options.align, "face": options.face} | dict(how))
-        )
+        from facexai import images, io
 
-    return sections_of(folder, photo, options.items)
+        folder: Path | None = self.options.photos
+        self.asked = True
+        if folder is None or self.network is None:
+            return None
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            raise FileNotFoundError("no such photo in --photos")
+        if sha256 is not None and io.sha256_of(path) != sha256:
+            raise ValueError("the photo of this name in --photos is another one than that which was explained")
+        chosen = {"when": self.options.align, "face": self.options.face} | dict(how)
+        return images.fitted(images.load(path), self.network.spec, **chosen)
+
+    def check(self) -> None:
+        """Refuse ``--photos`` where it would be ignored."""
+        if self.options.photos is not None and not self.asked:
+            raise ValueError("--photos: none of the folders has maps of photos")
+        if self.options.photos is not None and self.network is None:
+            raise ValueError("--photos needs --model, the one network that made all of this")

@@ -69,10 +69,20 @@ def joined(first: Result, second: Result) -> dict[str, Any]:
     Raises:
         ValueError: the parts were measured by different recipes.
     """
-    if dict(first.recipe) != dict(second.recipe):
-        raise ValueError(f"different recipes do not add: {dict(first.recipe)} and {dict(second.recipe)}")
+    one, two = dict(first.recipe), dict(second.recipe)
+    explained = _explained(one.pop("explained", None), two.pop("explained", None))
+    if one != two:
+        raise ValueError(f"different recipes do not add: {one} and {two}")
     controls: dict[str, Any] = {}
     for name, mine in first.controls.items():
         theirs = second.controls.get(name)
         controls[name] = None if mine is None or theirs is None else mine + theirs
-    return {"controls": controls, "reasons": {**second.reasons, **first.reasons}, "recipe": first.recipe}
+    return {"controls": controls, "reasons": {**second.reasons, **first.reasons}, "recipe": {**one, **explained}}
+
+
+def _explained(one: Mapping[str, Any] | None, two: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What both parts say of the maps that were measured; classes are of single items, which come in another order."""
+    agreed = {
+        name: value for name, value in (one or {}).items() if name != "targets" and (two or {}).get(name) == value
+    }
+    return {"explained": agreed} if agreed else {}

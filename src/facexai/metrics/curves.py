@@ -36,7 +36,7 @@ class Curve:
         area: statistic of the area under each curve (trapezoid), 0 to 1.
         controls: the same with the controls' order of pixels; ``random`` is a random order.
         reasons: why a control is None.
-        recipe: scheme, steps, fill, seed, and which method and network made the maps, where they say it.
+        recipe: scheme, steps, fill, seed, and what made the maps, where they say it.
     """
 
     shares: NDArray[np.float64]

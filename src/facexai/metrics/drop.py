@@ -42,7 +42,7 @@ class Drop:
         change: 1 where the predicted class changed, else 0.
         controls: the same for ``random``, ``centre``, ``mean-map`` and ``other-image``; None with a reason.
         reasons: why a control is None.
-        recipe: scheme, area, fill, seed, score unit, and which method and network made the maps, where they say it.
+        recipe: scheme, area, fill, seed, score unit, and what made the maps, where they say it.
 
     Drops of two parts of a data set add to that of the whole (give both the whole set's ``reference`` and ``items``).
     """

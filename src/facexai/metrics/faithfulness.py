@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from facexai._notebook import cell, table, words
+from facexai._plain import plain
 from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
 from facexai.metrics.shape import Narrowness, Overlap, narrowness
@@ -84,7 +85,7 @@ class Table:
 
     def to_dict(self) -> dict[str, Any]:
         """Rows and recipe as JSON can hold them."""
-        return {"recipe": dict(self.recipe), "rows": [dict(row) for row in self.rows]}
+        return {"recipe": plain(self.recipe), "rows": [dict(row) for row in self.rows]}
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as JSON, whole or not at all."""

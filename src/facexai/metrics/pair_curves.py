@@ -42,8 +42,7 @@ class PairCurve:
             numbers of the pairs. The mean is the area under the accuracy.
         controls: the same with the controls' orders of pixels.
         reasons: why a control is None.
-        recipe: scheme, the whole protocol, the threshold found, part, seed, and which method and network made the maps,
-            where they say it.
+        recipe: scheme, the whole protocol, the threshold found, part, seed, and what made the maps, where they say it.
 
     Curves of two parts of a data set add, where the threshold of the protocol is a number and both have their
     ``items``; the controls ``mean-map`` and ``other-pair`` are then those of each part.

@@ -68,7 +68,7 @@ class Subject:
         reference: of the whole data set.
         batch_size: images per forward pass.
         progress: show a progress bar for each set of changed images.
-        explained: which method and network made the maps, where they say it.
+        explained: which method, layer and network made the maps, and for which classes, where they say it.
     """
 
     classifier: Classifier
@@ -99,9 +99,11 @@ class Subject:
 
 
 def explained_by(maps: object) -> dict[str, Any]:
-    """What a recipe says of the maps that are measured: ``{"explained": {method, fingerprint}}``; plain tensors: {}."""
+    """What is known of the maps that are measured: ``{"explained": {method, layer, ...}}``; of plain tensors {}."""
     recipe = getattr(maps, "recipe", {})
-    known = {name: recipe[name] for name in ("method", "fingerprint") if name in recipe}
+    known = {name: recipe[name] for name in ("method", "layer", "fingerprint") if name in recipe}
+    if isinstance(maps, Saliency):
+        known["targets"] = maps.targets.tolist()
     return {"explained": known} if known else {}
 
 

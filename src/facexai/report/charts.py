@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unicodedata import east_asian_width
 
 from markupsafe import Markup, escape
 
@@ -13,7 +15,8 @@ from facexai.report.words import NONE, apart, number
 _WIDE, _ROW = 560, 26
 _LEFT = 56
 _LETTER = 7.2  # breadth, generous
-_MOST_LETTERS = 28
+_BROAD, _WIDEST = 11.0, 13.5  # of capitals and the like, of ideographs
+_MOST = 28 * _LETTER
 _ROOM = "0" * 9  # of the longest value, at least
 
 
@@ -25,7 +28,7 @@ def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
     controls = [row["value"] for row in rows if row.get("control")]
     digits = apart([row["value"] for row in rows if not row.get("control")], controls)
     values = [number(row["value"], digits) for row in rows]
-    label, right = (16 + _LETTER * max(len(text) for text in column) for column in (names, [*values, _ROOM]))
+    label, right = (16 + max(map(_breadth, column)) for column in (names, [*values, _ROOM]))
     scale = (_WIDE - label - right) / max(high - low, 1e-300)
 
     def x(value: float) -> float:
@@ -88,7 +91,17 @@ def curves(
 
 def _clipped(name: str) -> str:
     """Names have a third of the breadth at most; tables hold them whole."""
-    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}\u2026"
+    if _breadth(name) <= _MOST:
+        return name
+    ends = itertools.accumulate(map(_breadth, name))
+    return f"{name[: sum(end <= _MOST - _LETTER for end in ends)]}\u2026"
+
+
+def _breadth(text: str) -> float:
+    """Of a text on the page, rather too much than too little."""
+    return sum(
+        _WIDEST if east_asian_width(c) in "WF" else _BROAD if c.isupper() or c in "mw%@" else _LETTER for c in text
+    )
 
 
 def _log(highest: float, left: float, right: float) -> Callable[[float], float]:

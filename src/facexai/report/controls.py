@@ -8,8 +8,9 @@ from typing import Any, final
 
 import numpy as np
 
+from facexai._messages import short
+from facexai._plain import finite, plain
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
-from facexai.report.section import finite, plain
 from facexai.report.words import apart, number
 from facexai.results import PairSaliency, Saliency
 
@@ -43,8 +44,9 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
     """For each item of a result what was measured about its map: rows of own and controls, and a sentence.
 
     Raises:
-        ValueError: a measurement of another number of items, of another method or network, or of other pairs.
-        TypeError: something that is no measurement with controls.
+        ValueError: a measurement of another number of items, of another method, layer, network or class, or of other
+            pairs.
+        TypeError: something that is no measurement with controls, or one of another kind of maps.
     """
     found: list[list[dict[str, Any]]] = [[] for _ in range(len(why))]
     for one, kind in _all(measured):
@@ -61,10 +63,14 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
 
 def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
     """Refuse what was measured about other maps, as far as a measurement tells."""
+    if isinstance(one, PairCurve) is not isinstance(why, PairSaliency):
+        raise TypeError(f"measured= holds a {type(one).__name__}, which is not about maps of a {type(why).__name__}")
+    known = {**why.recipe, **({} if isinstance(why, PairSaliency) else {"targets": why.targets.tolist()})}
     for name, made in one.recipe.get("explained", {}).items():
-        own = why.recipe.get(name, made)
+        own = known.get(name, made)
         if own != made:
-            raise ValueError(f"measured= is about maps of {name} {made}, this result has {own}; measure this one")
+            told = f"maps of {name} {short(made)}, this result has {short(own)}"
+            raise ValueError(f"measured= is about {told}; measure this one")
     if isinstance(one, PairCurve) and isinstance(why, PairSaliency):
         whole = one.cosines[:, 0 if one.recipe.get("scheme") == "deletion" else -1]
         if not np.allclose(whole, why.scores.detach().cpu().double().numpy(), atol=_ALIKE):

@@ -52,6 +52,7 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_UNTOLD = ("The result does not say which method made it; whoever made it must say what that cannot tell.",)
 _ESTIMATED = "Bands that were not taken out are estimated from gradients: the stronger a band, the less that holds."
 
 _CHANGED = (
@@ -83,14 +84,23 @@ def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
     """The limits of the methods, of the measurements and of the kind of finding of one section's record."""
     methods = _methods(section)
     told = {name: said for name, said in _LIMITS.items() if any(_names(method, name) for method in methods)}
-    if "FrequencyHeatPlot" in told and section["recipe"].get("mode", "exact") != "exact":
+    if "FrequencyHeatPlot" in told and _estimated(section):
         told["FrequencyHeatPlot"] += (_ESTIMATED,)
     told |= {one: _UNKNOWN for one in methods if not any(_names(one, name) for name in _LIMITS)}
+    if not methods and section["kind"] not in _FINDINGS:
+        told["a method that is not named"] = _UNTOLD
     if _changes_pixels(section):
         told[", ".join(_CHANGING)] = _CHANGED
     if section["kind"] in _FINDINGS:
         told[FINDINGS[section["kind"]]] = _FINDINGS[section["kind"]]
     return [{"about": about, "limits": list(said)} for about, said in told.items()]
+
+
+def _estimated(section: dict[str, Any]) -> bool:
+    """Whether some bands were not taken out; of groups of people the mode alone tells."""
+    if section["kind"] == "frequency":
+        return section["tried"] in ("some", "none")
+    return section["recipe"].get("mode", "exact") != "exact"
 
 
 def _names(method: str, name: str) -> bool:

@@ -18,9 +18,9 @@ from typing import Any, final
 from facexai import io
 from facexai._messages import require
 from facexai.models import FaceModel, Gallery
-from facexai.report.section import MOST, Page, Section, is_cosine
+from facexai.report.section import MOST, Page, Section
+from facexai.report.thresholds import thresholds
 from facexai.report.words import apart, clean, number, percent
-from facexai.results import GallerySaliency, PairSaliency, Saliency
 
 TITLE = "Face recognition, explained"
 
@@ -103,7 +103,7 @@ def build(
             of regions of the face, for photos that are aligned as ``model.spec`` says.
         title: of the page.
         threshold: cosine from which a pair, or a face and the nearest enrolled person, are accepted; default: that of
-            the pairs that are reported.
+            the pairs that are reported, for their own network.
         threshold_source: where it is from, in your words, such as "EER of 6,000 pairs, verify.json".
         items: most items of a section that are shown; the record tells how many there are.
         made: date and time, ISO 8601; default: now.
@@ -112,7 +112,7 @@ def build(
         :class:`Report`: draws itself in a notebook; ``.save(folder)``; ``.record`` holds every number.
 
     Raises:
-        TypeError: something that is no result.
+        TypeError: something that is no result, or a model that is none.
         ValueError: no results, NaN in them, results of another network than ``model`` or of another threshold, a
             threshold for several networks, or names, images or measurements that do not belong to a result.
         ImportError: matplotlib is missing (extra ``report``).
@@ -128,18 +128,15 @@ def build(
 
     sections = _sections(results)
     most = _items(items)
-    limit = _threshold(sections, threshold, threshold_source)
-    one = limit["values"][0] if limit is not None and len(limit["values"]) == 1 else None
-    if one is not None and len(networks := _networks(sections)) > 1:
-        if threshold is not None:
-            raise ValueError(
-                f"a threshold holds for one network, these decisions are of {len(networks)} ({', '.join(networks)}); "
-                "report them one by one, or leave threshold out"
-            )
-        one = None  # what one network was asked with decides nothing about another
-    page = Page(spec=None if model is None else model.model.spec, most=most, threshold=one)
+    if model is not None and not isinstance(model, FaceModel | Gallery):
+        raise TypeError(f"expected model as the FaceModel or Gallery that was explained, got {type(model).__name__}")
+    if threshold_source is not None and not isinstance(threshold_source, str):
+        raise TypeError(f"expected threshold_source in words, got {type(threshold_source).__name__}")
+    own = None if model is None else model.model.fingerprint
+    limits = thresholds([one.result for one in sections.values()], threshold, threshold_source, own)
+    page = Page(spec=None if model is None else model.model.spec, most=most, thresholds=limits)
     now = datetime.now(UTC).isoformat(timespec="seconds") if made is None else str(made)
-    record = record_of(sections, page, {"title": str(title), "made": now, "threshold": limit, "model": model})
+    record = record_of(sections, page, {"title": str(title), "made": now, "model": model})
     return Report(json.loads(json.dumps(clean(record), allow_nan=False)), page.album.pictures)
 
 
@@ -180,48 +177,6 @@ def free(heading: str, taken: Container[str]) -> str:
     """
     numbered = (f"{heading} {k}" for k in itertools.count(2))
     return next(name for name in itertools.chain([heading], numbered) if name not in taken)
-
-
-def _threshold(sections: Mapping[str, Section], given: float | None, source: str | None) -> dict[str, Any] | None:
-    """The thresholds of the report and where they are from: what is given, else those that the results decided with.
-
-    Raises:
-        ValueError: no cosine, a source without a threshold, or results that were decided with another one.
-    """
-    decided = {t for one in sections.values() if (t := _decided(one.result)) is not None}
-    if given is not None:
-        if not is_cosine(given):
-            raise ValueError(f"expected a threshold as a finite number from -1 to 1, a cosine, got {given!r}")
-        other = sorted(t for t in decided if t != float(given))
-        if other:
-            raise ValueError(
-                f"results were decided with the threshold {other[0]:g}, the report is given {given:g}; answer them "
-                "again with that one, or leave threshold out"
-            )
-        return {"values": [float(given)], "source": source or "given, without a source"}
-    if source is not None and not decided:
-        raise ValueError("threshold_source without a threshold; give threshold, too, or results that decided with one")
-    if source is not None and len(decided) > 1:
-        raise ValueError(
-            f"threshold_source is about one threshold, the results were decided with {sorted(decided)}; leave it out"
-        )
-    if decided:
-        return {"values": sorted(decided), "source": source or "given with the results, without a source"}
-    return None
-
-
-def _decided(result: Any) -> float | None:
-    """The threshold that the verdicts of a result come from."""
-    threshold = getattr(result, "threshold", None)
-    return float(threshold) if threshold is not None and isinstance(result, PairSaliency | GallerySaliency) else None
-
-
-def _networks(sections: Mapping[str, Section]) -> list[str]:
-    """Fingerprints of the networks whose cosines a threshold would decide about."""
-    kinds = (Saliency, PairSaliency, GallerySaliency)
-    recipes = [section.result.recipe for section in sections.values() if isinstance(section.result, kinds)
-               and (not isinstance(section.result, Saliency) or section.result.recipe.get("scale"))]  # fmt: skip
-    return list(dict.fromkeys(str(recipe.get("fingerprint", "one without a fingerprint")) for recipe in recipes))
 
 
 def _items(items: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 import facexai
+from facexai._plain import finite, plain
 from facexai.evaluate import Results
 from facexai.metrics import Bias, Roc, ShortcutAudit, Table
 from facexai.models import FaceModel, Gallery
 from facexai.report.kinds import classes, counterfactuals, everybody, findings, frequency, pairs
 from facexai.report.limits import GENERAL, limits
-from facexai.report.section import Page, Section, Told, checked_images, finite, plain
+from facexai.report.section import Page, Section, Told, checked_images
 from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
 
 FORMAT = 1
@@ -35,7 +36,7 @@ _TOLD: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, 
 
 
 def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that a page shows, as the schema says it; ``about``: title, date, model, threshold.
+    """Everything that a page shows, as the schema says it; ``about``: title, date, model.
 
     Raises:
         TypeError: a result of a kind that reports do not know.
@@ -44,6 +45,7 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
     model: FaceModel | Gallery | None = about["model"]
     told = [_section(f"section-{k + 1}", name, one, page) for k, (name, one) in enumerate(sections.items())]
     _belong(told, model)
+    decisions = _decisions(told)
     known: dict[str, dict[str, None]] = {}
     for section in told:
         for one in limits(section):
@@ -52,10 +54,10 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
         "format": FORMAT,
         "title": about["title"],
         "made": about["made"],
-        "threshold": about["threshold"],
-        "networks": _networks(told, model),
+        "threshold": page.thresholds.record(any(row["threshold"] is not None for row in decisions)),
+        "networks": _networks(told, model, _people(sections.values(), model)),
         "regions": _regions(page),
-        "decisions": _decisions(told),
+        "decisions": decisions,
         "sections": told,
         "general_limits": list(GENERAL),
         "limits": [{"about": about, "limits": list(said)} for about, said in known.items()],
@@ -77,6 +79,8 @@ def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, 
     made = _told(heading, section, page)
     recipe = plain(getattr(section.result, "recipe", made.pop("recipe", None)) or _recipe(section.result))
     method = str(recipe.get("method", made["kind"])) if isinstance(recipe, Mapping) else made["kind"]
+    if section.of is not None and section.of < len(made["items"]):
+        raise ValueError(f"{heading!r}: of={section.of}, but the result holds {made['of']} items")
     held = {"id": key, "heading": heading, "method": method, "note": section.note or "", **made, "recipe": recipe}
     return held if section.of is None else held | {"of": section.of}
 
@@ -89,8 +93,8 @@ def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
     told = next((told for kind, told in _TOLD if isinstance(result, kind)), None)
     if told is None:
         raise TypeError(
-            f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, FrequencyHeat, Counterfactual, "
-            f"Table, Results, Bias, ShortcutAudit, Roc), got {type(result).__name__}"
+            f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, GallerySaliency, FrequencyHeat, "
+            f"Counterfactual, Table, Results, Bias, ShortcutAudit, Roc), got {type(result).__name__}"
         )
     try:
         _check_finite(result)
@@ -142,6 +146,7 @@ def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if item["decision"] is None:
                 continue
             row = {name: item.get(name) for name in ("name", "decision", "score", "unit", "threshold")}
+            row["network"] = section["recipe"].get("fingerprint")
             if row["threshold"] is not None and item.get("cosine") is not None:
                 row |= {"score": item["cosine"], "unit": "cosine"}
             key = tuple({**row, "score": f"{row['score']:.5g}"}.values())  # methods differ in the last bits
@@ -180,31 +185,49 @@ def _seeds(recipe: Any) -> list[int]:
 
 
 def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> None:
-    """Refuse class maps, pairs and bands of another network than the one that is said to have made them."""
+    """Refuse class maps, pairs, bands and tables of another network than the one that is said to have made them."""
     if model is None:
         return
     own = model.model.fingerprint
     for section in told:
-        made = section["recipe"].get("fingerprint") if isinstance(section["recipe"], Mapping) else None
-        if isinstance(made, str) and made != own:
+        recipe = section["recipe"] if isinstance(section["recipe"], Mapping) else {}
+        listed = recipe.get("explainers")
+        by = [recipe, *(listed.values() if isinstance(listed, Mapping) else ())]  # a table has several
+        made = next((m for one in by if isinstance(m := _made(one), str) and m != own), None)
+        if made is not None:
             raise ValueError(
                 f"{section['heading']!r} was made with a network of fingerprint {made}, the model given has {own}; "
                 "give the network that made the results, or leave model out"
             )
 
 
-_UNKNOWN = {"parameters": None, "input": None, "people": None}
+def _made(recipe: Any) -> Any:
+    return recipe.get("fingerprint") if isinstance(recipe, Mapping) else None
+
+
+_UNDESCRIBED = {"parameters": None, "input": None, "people": None}
 """Of a network that is known by its fingerprint alone; see :func:`_described`."""
 
 
-def _networks(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> list[dict[str, Any]]:
+def _people(sections: Iterable[Section], model: FaceModel | Gallery | None) -> int | None:
+    """How many are enrolled, where all results are about these people."""
+    if not isinstance(model, Gallery):
+        return None
+    known = (one.result.names for one in sections if isinstance(one.result, Saliency | GallerySaliency))
+    return len(model) if all(names is None or tuple(names) == model.names for names in known) else None
+
+
+def _networks(
+    told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None, people: int | None
+) -> list[dict[str, Any]]:
     """Every network that made a result: what it is called, its fingerprint, and what is known of it."""
     found: dict[str, dict[str, Any]] = {}
     if model is not None:
-        found[model.model.fingerprint] = {"name": repr(model.model), **_described(model), "sections": []}
+        made = {"name": repr(model.model), **_described(model), "people": people, "sections": []}
+        found[model.model.fingerprint] = made
     for section in told:
         for name, fingerprint in _fingerprints(section["recipe"]):
-            held = found.setdefault(fingerprint, {"name": name, **_UNKNOWN, "sections": []})
+            held = found.setdefault(fingerprint, {"name": name, **_UNDESCRIBED, "sections": []})
             if section["id"] not in held["sections"]:
                 held["sections"].append(section["id"])
     return [{"fingerprint": fingerprint, **held} for fingerprint, held in found.items()]
@@ -224,7 +247,6 @@ def _described(model: FaceModel | Gallery) -> dict[str, Any]:
             "range": spec.range,
             "crop": list(spec.crop),
         },
-        "people": len(model) if isinstance(model, Gallery) else None,
     }
 
 

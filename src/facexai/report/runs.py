@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ from facexai._messages import short, told
 from facexai.images import Aligned
 from facexai.report.kinds import findings
 from facexai.report.page import free
-from facexai.report.section import Section, Told, is_cosine
+from facexai.report.section import Section, Told
+from facexai.report.thresholds import is_cosine
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
-Photo = Callable[[str, Mapping[str, Any]], Aligned | None]
-"""A photo by its name, as the network wants it; None where there is none. What is told of ``when`` and ``face`` of
-:func:`facexai.images.fitted` holds instead of the command's own."""
+Photo = Callable[[str, Mapping[str, Any], str | None], Aligned | None]
+"""A photo by its name, as the network wants it; None where nobody looks for photos. What is told of ``when`` and
+``face`` of :func:`facexai.images.fitted` holds instead of the command's own; another SHA-256 than the one that is told
+is refused."""
 
 Sections = dict[str, Section]
 
@@ -75,9 +77,9 @@ class _Shown:
         self._photo = photo
         self._lost: dict[str, str] = {}
 
-    def __call__(self, name: str, matrix: Any) -> Tensor | None:
-        """The photo (3, H, W) as the network wants it, where it is cut as it was when it was explained."""
-        found = self._read(name, {})
+    def __call__(self, name: str, matrix: Any, sha256: Any) -> Tensor | None:
+        """The photo (3, H, W) as the network wants it, where it is the one that was explained, and cut as it was."""
+        found = self._read(name, {}, str(sha256))
         if found is None:
             return None
         wanted = np.eye(2, 3) if matrix is None else np.asarray(matrix, dtype=np.float64)
@@ -88,19 +90,20 @@ class _Shown:
 
     def cut(self, name: str, how: Mapping[str, Any]) -> Tensor | None:
         """The photo, cut as it is said here."""
-        found = self._read(name, how)
+        found = self._read(name, how, None)
         return None if found is None else found.image[0].cpu()
 
-    def _read(self, name: str, how: Mapping[str, Any]) -> Aligned | None:
+    def _read(self, name: str, how: Mapping[str, Any], sha256: str | None) -> Aligned | None:
         try:
-            return self._photo(name, how)
+            return self._photo(name, how, sha256)
         except (ValueError, OSError) as error:
             self._lost[name] = told(error)
             return None
 
-    def both(self, names: Sequence[str], matrices: Any) -> Tensor | None:
-        """Those of a pair."""
-        pair = [self(name, matrix) for name, matrix in zip(names, matrices or (None, None), strict=True)]
+    def both(self, names: Sequence[str], record: Mapping[str, Any]) -> Tensor | None:
+        """Those of a pair that a command recorded."""
+        known = (record.get(key) or (None, None) for key in ("aligned", "sha256"))
+        pair = [self(*one) for one in zip(names, *known, strict=True)]
         return None if pair[0] is None or pair[1] is None else torch.stack([pair[0], pair[1]])
 
     def noted(self, section: Section) -> Section:
@@ -117,15 +120,29 @@ def decided_with(folder: Path) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def threshold_of(folder: Path, networks: set[str | None]) -> tuple[float, str] | None:
-    """The threshold that ``facexai verify`` or ``facexai audit`` found in a folder, and where it is from.
+@final
+@dataclass(frozen=True)
+class Found:
+    """A threshold that a command found.
 
-    Args:
-        folder: of the command.
-        networks: fingerprints of the networks that it would decide about; None among them: one that is not known.
+    Attributes:
+        value: the cosine.
+        where: file, rule and number of pairs, in words.
+        network: fingerprint, None where it is not told.
+        path: of the file.
+    """
+
+    value: float
+    where: str
+    network: str | None
+    path: Path
+
+
+def threshold_of(folder: Path) -> Found | None:
+    """The threshold that ``facexai verify`` or ``facexai audit`` found in a folder.
 
     Raises:
-        ValueError: it was found with another network, or is none.
+        ValueError: it is none.
     """
     for name, pairs in (("verify.json", "pairs"), ("audit.json", "pairs_of_one_group")):
         if not (folder / name).is_file():
@@ -136,14 +153,28 @@ def threshold_of(folder: Path, networks: set[str | None]) -> tuple[float, str] |
             continue
         if not is_cosine(value):
             raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short(value)}")
-        if networks - {record.get("fingerprint")}:
-            raise ValueError(
-                f"{folder / name}: this threshold was found with another network than that of the decisions here; "
-                "give --threshold, or report the folder alone"
-            )
         rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
-        return float(value), f"{name}: rule {rule}, {pairs.replace('_', ' ')} {record.get(pairs)}"
+        where = f"{name}: rule {rule}, {pairs.replace('_', ' ')} {record.get(pairs)}"
+        return Found(float(value), where, record.get("fingerprint"), folder / name)
     return None
+
+
+def networks_of(folder: Path) -> set[str]:
+    """Fingerprints of the networks that a folder is about; not of denoisers, and of what they edited for."""
+    records = [io.read_json(folder / name) for name in _READERS if (folder / name).is_file()]
+    return {made for record in records for made in _networks(record)}
+
+
+def _networks(told: Any) -> Iterator[str]:
+    if isinstance(told, Mapping):
+        if isinstance(told.get("fingerprint"), str):
+            yield told["fingerprint"]
+        for name, value in told.items():
+            if name not in ("denoiser", "decision"):
+                yield from _networks(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from _networks(value)
 
 
 def _answer(folder: Path, name: str, kind: type) -> Any:
@@ -167,7 +198,7 @@ def _explained(folder: Path, record: Mapping[str, Any], photo: _Shown, items: in
     failed = [f"{row['image']}: {row['error']}" for row in record.get("failed", ())]
     note = f"Could not be explained: {'; '.join(failed)}." if failed else ""
     if whys:
-        images = [photo(str(row["image"]), row.get("aligned")) for row in rows]
+        images = [photo(str(row["image"]), row.get("aligned"), row.get("sha256")) for row in rows]
         names = [str(row["image"]) for row in rows]
         yield "Why this person?", Section(_joined(whys), (), names, images, note, of=len(every))
 
@@ -188,14 +219,14 @@ def _compared(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int
     why = _answer(folder, "compare.npz", PairSaliency)
     yield (
         "Why do these two match, or not?",
-        Section(why, names=[names], images=[photo.both(names, record.get("aligned"))]),
+        Section(why, names=[names], images=[photo.both(names, record)]),
     )
 
 
 def _frequencies(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     names = (str(record["first"]), str(record["second"]))
     heat = _answer(folder, "frequency.npz", FrequencyHeat)
-    yield "Which frequencies decide", Section(heat, names=[names], images=[photo.both(names, record.get("aligned"))])
+    yield "Which frequencies decide", Section(heat, names=[names], images=[photo.both(names, record)])
 
 
 def _edited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
@@ -235,7 +266,10 @@ def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int
         return
     yield "Are the maps true?", Section(table)
     wrong = sum(bool(w) and w != p for w, p in zip(some.identities, some.saliency.names or (), strict=True))
-    note = f"Wrong decisions come first, then the lowest scores; {wrong} of those shown are wrong."
+    note = (
+        f"Wrong decisions come first, then the lowest scores; {wrong} of those shown are wrong by the nearest person, "
+        "before any threshold."
+    )
     if len(record["explainers"]) > 1:
         note += f" The maps are those of {some.label}, one of {len(record['explainers'])} explainers."
     names = [f"{n} ({who})" if who else n for n, who in zip(some.names, some.identities, strict=True)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, final
@@ -12,12 +10,12 @@ from typing import Any, final
 from torch import Tensor
 
 from facexai._messages import short
+from facexai._plain import finite
 from facexai.input_spec import InputSpec, check_pixels
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
+from facexai.report.thresholds import Thresholds
 from facexai.report.words import name_of
-
-_ROUNDING = 1e-6  # by which cosines in single precision pass 1
 
 MOST = 12
 """Items of a section that a page shows, unless it is told otherwise."""
@@ -50,6 +48,25 @@ class Section:
     sample: bool = True
     of: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("measured", "names"):
+            held = getattr(self, name)
+            if not ((isinstance(held, Sized) and isinstance(held, Iterable)) or (name == "names" and held is None)):
+                raise TypeError(f"expected {name} as a list, got {type(held).__name__}; give {name}=[...]")
+        images = self.images
+        if images is not None and not isinstance(images, Tensor):
+            odd = next((i for i in _listed(images) if not isinstance(i, Tensor | None)), None)
+            if odd is not None:
+                raise TypeError(f"expected images as a tensor, or a list of tensors and None, got {type(odd).__name__}")
+        if not isinstance(self.note, str):
+            raise TypeError(f"expected note as a sentence, got {type(self.note).__name__}")
+        if self.of is not None and (isinstance(self.of, bool) or not isinstance(self.of, int) or self.of < 0):
+            raise ValueError(f"expected of as the number of all items, got {short(self.of)}")
+
+
+def _listed(images: Any) -> Sequence[Any]:
+    return images if isinstance(images, list | tuple) else [images]
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -72,13 +89,13 @@ class Page:
         album: takes the pictures.
         spec: how the photos are aligned; None: regions of the face are not told.
         most: items of a section that are shown.
-        threshold: cosine from which a face is taken for an enrolled person, or None.
+        thresholds: cosines from which a pair, or a face and the nearest enrolled person, are accepted.
     """
 
     album: Album = field(default_factory=Album)
     spec: InputSpec | None = None
     most: int = MOST
-    threshold: float | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     @cached_property
     def masks(self) -> Mapping[str, Tensor] | None:
@@ -90,49 +107,20 @@ class Page:
         return self.masks if self.spec is not None and self.spec.height_width == size else None
 
 
-def finite(value: Any) -> float | None:
-    """A number as JSON can hold it; None for what is none."""
-    if value is None:
-        return None
-    made = float(value)
-    return made if math.isfinite(made) else None
-
-
-def plain(value: Any) -> Any:
-    """What a recipe says, as JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(held) for name, held in value.items()}
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, numbers.Integral):  # numpy's: a seed is no measured number
-        return int(value)
-    if isinstance(value, Tensor):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(held) for held in value]
-    try:
-        return finite(value)
-    except (TypeError, ValueError):
-        return str(value)
-
-
 def image_of(section: Section, item: int) -> Tensor | None:
     """The image of an item, or the two of a pair; None where it is not known."""
     held = getattr(section.result, "images", None) if section.images is None else section.images
     return None if held is None else held[item]
 
 
-def is_cosine(value: Any) -> bool:
-    """Whether it is a number that can be the threshold of cosines."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1 + _ROUNDING
-
-
-def verdict(cosine: Tensor | float | None, own: float | None, page: Page) -> tuple[float | None, bool | None]:
+def verdict(
+    cosine: Tensor | float | None, own: float | None, recipe: Mapping[str, Any], page: Page
+) -> tuple[float | None, bool | None]:
     """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known.
 
     A tensor is compared in its own precision, as the results compare theirs.
     """
-    limit = page.threshold if own is None else own
+    limit = page.thresholds.of(recipe) if own is None else own
     return finite(limit), None if limit is None or cosine is None else bool(cosine >= limit)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from facexai._plain import finite
 from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
-from facexai.report.section import Page, Section, checked_names, finite, image_of, verdict
+from facexai.report.section import Page, Section, checked_names, image_of, verdict
 from facexai.report.words import inside, name_of, number
 from facexai.results import Saliency
 
@@ -64,7 +65,7 @@ def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[s
     """What the network decided: the answer holds the score of what was asked about, so it decides about that alone."""
     if why.predicted is None:
         return {"nearest": None, "decision": None, "threshold": None}
-    limit, accepted = (None, None) if cosine is None else verdict(cosine, None, page)
+    limit, accepted = (None, None) if cosine is None else verdict(cosine, None, why.recipe, page)
     nearest, own = int(why.predicted[n]), int(why.predicted[n]) == int(why.targets[n])
     who = name_of(why.name(nearest))
     decision = None if not own else who if accepted is not False else NOBODY

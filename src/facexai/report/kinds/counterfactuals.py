@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from facexai._plain import finite, plain
 from facexai.report.pictures import view
-from facexai.report.section import Page, Section, checked_names, finite, plain
+from facexai.report.section import Page, Section, checked_names
 from facexai.report.words import apart, inside, number, rough
 from facexai.results import Counterfactual
+
+_SAME = 1 / 255  # by which saved images may differ from those that were edited
 
 
 def told(section: Section, page: Page) -> dict[str, Any]:
@@ -17,8 +20,8 @@ def told(section: Section, page: Page) -> dict[str, Any]:
     if any(not isinstance(one, Counterfactual) for one in section.measured) or len(section.measured) > 1:
         raise TypeError("counterfactuals are measured by one Counterfactual, explainer.no_op(images)")
     control = section.measured[0] if section.measured else None
-    if control is not None and len(control) != len(found):
-        raise ValueError(f"expected a no-op control of the {len(found)} images, got {len(control)}")
+    if control is not None:
+        _check_control(control, found)
     flipped = int(found.flipped.sum())
     return {
         "kind": "counterfactuals",
@@ -29,6 +32,26 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "measured": [],
         "measured_by": [] if control is None else [{"measured": "no-op control", **plain(control.recipe)}],
     }
+
+
+def _check_control(control: Counterfactual, found: Counterfactual) -> None:
+    """Refuse what is not the same pipeline without guidance on the same images.
+
+    Raises:
+        ValueError: other images, some guidance, or another recipe.
+    """
+    if control.images.shape != found.images.shape:
+        raise ValueError(f"expected a no-op control of the {len(found)} images, got one of {len(control)}")
+    if float((control.images.cpu().float() - found.images.cpu().float()).abs().max()) > _SAME:
+        raise ValueError("the control is about other images; give explainer.no_op(images) of these")
+    if bool(control.scales.any()):
+        raise ValueError(
+            f"expected a control without guidance, got one with up to {float(control.scales.abs().max()):g}; give "
+            "explainer.no_op(images)"
+        )
+    mine, theirs = (plain({**one.recipe, "scales": None}) for one in (found, control))
+    if odd := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
+        raise ValueError(f"the control was made with another {odd[0]}; give explainer.no_op(images) of this explainer")
 
 
 def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: Any, page: Page) -> dict[str, Any]:

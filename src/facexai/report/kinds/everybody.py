@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from facexai._plain import finite
 from facexai.report.kinds.classes import NOBODY
 from facexai.report.pictures import view
-from facexai.report.section import Page, Section, checked_names, finite, image_of, verdict
+from facexai.report.section import Page, Section, checked_names, image_of, verdict
 from facexai.report.words import inside, name_of
 from facexai.results import GallerySaliency
 
@@ -46,7 +47,7 @@ def _item(why: GallerySaliency, n: int, name: str | None, section: Section, page
         for c in best
     ]
     scores, people = [finite(why.scores[n, c]) for c in best], [name_of(why.names[c]) for c in best]
-    limit, accepted = verdict(why.scores[n, best[0]], why.threshold, page)
+    limit, accepted = verdict(why.scores[n, best[0]], why.threshold, why.recipe, page)
     rivals = [{"name": who, "score": s, "cosine": s} for who, s in zip(people[1:], scores[1:], strict=True)]
     made: dict[str, Any] = {"name": title, "asked": None, "nearest": people[0]}
     made |= {"decision": NOBODY if accepted is False else people[0], "threshold": limit}

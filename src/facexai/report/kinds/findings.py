@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from facexai._messages import short
+from facexai._plain import finite, plain
 from facexai.metrics import Bias, Roc, ShortcutAudit, Statistic, Table
-from facexai.report.section import Page, Section, finite, not_measured, plain
+from facexai.report.section import Page, Section, not_measured
 from facexai.report.words import name_of
 
 _RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from facexai._plain import finite
 from facexai.report.kinds.pairs import pair_name
 from facexai.report.pictures import disc
-from facexai.report.section import Page, Section, checked_names, finite, image_of
+from facexai.report.section import Page, Section, checked_names, image_of
 from facexai.report.words import name_of, number, rough
 from facexai.results import FrequencyHeat
 
@@ -35,6 +36,8 @@ def told(section: Section, page: Page) -> dict[str, Any]:
         "marks": [mark for mark in MARKS if mark <= float(heat.face_edges[-1])],
         "unit": str(heat.recipe.get("unit", "score")),
         "how": _how(heat),
+        "tried": _tried(heat),
+        "directions": _directions(heat),
         "measured": [],
         "measured_by": [],
     }
@@ -44,17 +47,33 @@ def _class(heat: FrequencyHeat, target: int) -> str:
     return str(target) if heat.names is None else name_of(heat.names[target])
 
 
+def _directions(heat: FrequencyHeat) -> int:
+    """Parts of each band that were taken out one at a time."""
+    return 1 if heat.influence.ndim == 2 else int(heat.influence.shape[2])
+
+
+def _tried(heat: FrequencyHeat) -> str | None:
+    """How many of the bands were really taken out: all, some, none; None: not told."""
+    mode = heat.recipe.get("mode")
+    if mode == "hybrid":
+        return "all" if heat.recipe.get("exact_bands", 0) >= heat.influence[0].numel() else "some"
+    return {"exact": "all", "preview": "none"}.get(str(mode))
+
+
 def _how(heat: FrequencyHeat) -> str:
     """What was done to find the influence; gradients estimate what nobody tried."""
     lost = {"first": "of the first face", "second": "of the second face", "both": "of both faces together"}
-    where = lost.get(str(heat.recipe.get("masked")), "of the photo")
-    mode = heat.recipe.get("mode", "exact")
-    if mode == "preview":
-        return f"estimated from gradients, to first order: no band {where} was taken out"
-    if mode == "hybrid":
-        tried = heat.recipe.get("exact_bands", "some")
-        return f"bands {where}: the {tried} of most energy were taken out, the others estimated from gradients"
-    return f"each band {where} was taken out"
+    where = lost.get(str(heat.recipe.get("masked")), "of the pair" if heat.targets is None else "of the photo")
+    tried, several = _tried(heat), _directions(heat)
+    summed = "" if several == 1 else f"; a band stands with the sum over its {several} directions"
+    if tried is None:
+        return f"the result does not tell whether bands {where} were taken out or estimated{summed}"
+    if tried == "none":
+        return f"estimated from gradients, to first order: nothing {where} was taken out{summed}"
+    if tried == "some":
+        count, what = heat.recipe.get("exact_bands"), "bands" if several == 1 else "single directions of bands"
+        return f"{what} {where}: the {count} of most energy were taken out, the others estimated from gradients{summed}"
+    return f"each {'band' if several == 1 else 'direction of each band'} {where} was taken out alone{summed}"
 
 
 def _rings(influence: Tensor) -> Tensor:
@@ -103,12 +122,16 @@ def _sentences(heat: FrequencyHeat, values: Tensor) -> list[str]:
         return ["No band has any influence."]
     face, unit = heat.face_edges.tolist(), str(heat.recipe.get("unit", "score"))
     best = int(values.abs().argmax())
-    falls, exact = float(values[best]) > 0, heat.recipe.get("mode", "exact") == "exact"
-    way = ("falls by" if falls else "rises by") if exact else f"would {'fall' if falls else 'rise'} by about"
-    said = [
-        f"The strongest band is {number(face[best])} to {number(face[best + 1])} cycles per face: "
-        f"without it the {unit} {way} {number(abs(float(values[best])))}."
-    ]
+    value, several = float(values[best]), _directions(heat)
+    size, about = number(abs(value)), "" if _tried(heat) == "all" else "about "
+    if several > 1:
+        lost = f"what the {unit} {'loses' if value > 0 else 'gains'} without its {several} directions, one at a time, "
+        way = f"{lost}adds up to {about}{size}"
+    elif about:
+        way = f"without it the {unit} would {'fall' if value > 0 else 'rise'} by {about}{size}"
+    else:
+        way = f"without it the {unit} {'falls' if value > 0 else 'rises'} by {size}"
+    said = [f"The strongest band is {number(face[best])} to {number(face[best + 1])} cycles per face: {way}."]
     # bands are told whole: an octave begins at the edge that is nearest to it
     nearest = {min(range(len(face)), key=lambda e: abs(face[e] - mark)) for mark in _OCTAVES}
     bounds = sorted(nearest - {0, len(face) - 1} | {0, len(face) - 1})

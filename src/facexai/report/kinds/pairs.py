@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facexai._plain import finite
 from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
-from facexai.report.section import Page, Section, checked_names, finite, image_of, verdict
+from facexai.report.section import Page, Section, checked_names, image_of, verdict
 from facexai.report.words import inside
 from facexai.results import PairSaliency
 
@@ -39,7 +40,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
 def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) -> dict[str, Any]:
     images, unit = image_of(section, p), str(why.recipe.get("unit", "signed"))
     titles = list(name) if isinstance(name, tuple) else [f"{side} face" for side in SIDES]
-    limit, accepted = verdict(why.scores[p], why.threshold, page)
+    limit, accepted = verdict(why.scores[p], why.threshold, why.recipe, page)
     sides = []
     for side in (0, 1):
         masks = page.masks_for(why.size)

@@ -1,0 +1,119 @@
+"""The thresholds of a report: where they are from, and what each of them decides about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from facexai.results import GallerySaliency, PairSaliency, Saliency
+
+_ROUNDING = 1e-6  # by which cosines in single precision pass 1
+
+
+@final
+@dataclass(frozen=True)
+class Thresholds:
+    """The thresholds of a page.
+
+    Attributes:
+        values: all of them.
+        source: where they are from, in words.
+        by_network: by fingerprint the one that decides about results that were decided with none.
+        own: fingerprint of results that tell none; None: not known.
+        note: what they do not decide about, in words.
+    """
+
+    values: tuple[float, ...] = ()
+    source: str = ""
+    by_network: Mapping[str | None, float] = field(default_factory=dict)
+    own: str | None = None
+    note: str = ""
+
+    def of(self, recipe: Mapping[str, Any]) -> float | None:
+        """The one that decides about a result with this recipe."""
+        return self.by_network.get(recipe.get("fingerprint", self.own))
+
+    def record(self, decided: bool) -> dict[str, Any] | None:
+        """As a page tells them; ``decided``: whether a decision of the page rests on one."""
+        if not self.values:
+            return None
+        note = self.note if decided else "no decision of this page rests on it"
+        return {"values": list(self.values), "source": self.source, "note": note}
+
+
+def is_cosine(value: Any) -> bool:
+    """Whether it is a number that can be the threshold of cosines."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1 + _ROUNDING
+
+
+def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
+    """What is given, else what the results were decided with, each for its own network.
+
+    Args:
+        results: of the sections.
+        given: cosine from which a pair, or a face and the nearest enrolled person, are accepted.
+        source: where it is from, in words.
+        own: fingerprint of the network that is given, which results without one are said to be of.
+
+    Raises:
+        ValueError: no cosine, a source without a threshold, results that were decided with another one, or one
+            threshold for several networks.
+    """
+    decided = _decided(results, own)
+    known = sorted({value for values in decided.values() for value in values})
+    if given is None:
+        return _found(decided, known, source, own, len(_networks(results, own)) > 1)
+    if not is_cosine(given):
+        raise ValueError(f"expected a threshold as a finite number from -1 to 1, a cosine, got {given!r}")
+    other = [value for value in known if value != float(given)]
+    if other:
+        raise ValueError(
+            f"results were decided with the threshold {other[0]:g}, the report is given {given:g}; answer them "
+            "again with that one, or leave threshold out"
+        )
+    networks = _networks(results, own)
+    if len(networks) > 1:
+        told = ", ".join(name or "one that is not told" for name in networks)
+        raise ValueError(
+            f"a threshold holds for one network, these decisions are of {len(networks)} ({told}); report them one by "
+            "one, or leave threshold out"
+        )
+    by_network = dict.fromkeys(networks, float(given))
+    return Thresholds((float(given),), source or "given, without a source", by_network, own)
+
+
+def _found(
+    decided: Mapping[str | None, set[float]], known: Sequence[float], source: str | None, own: str | None, mixed: bool
+) -> Thresholds:
+    """Those that the results were decided with; of several for one network none decides about anything else."""
+    if source is not None and not known:
+        raise ValueError("threshold_source without a threshold; give threshold, too, or results that decided with one")
+    if source is not None and len(known) > 1:
+        raise ValueError(
+            f"threshold_source is about one threshold, the results were decided with {known}; leave it out"
+        )
+    several = any(len(values) > 1 for values in decided.values())
+    note = ""
+    if several:
+        note = "results of one network were decided with several: each decides about its own result and no other"
+    elif known and mixed:
+        note = "each decides about results of its own network and no other"
+    one = {network: next(iter(values)) for network, values in decided.items() if len(values) == 1}
+    return Thresholds(tuple(known), source or "given with the results, without a source", one, own, note)
+
+
+def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[float]]:
+    """By network the thresholds that verdicts come from."""
+    found: dict[str | None, set[float]] = {}
+    for one in results:
+        if isinstance(one, PairSaliency | GallerySaliency) and one.threshold is not None:
+            found.setdefault(one.recipe.get("fingerprint", own), set()).add(float(one.threshold))
+    return found
+
+
+def _networks(results: Sequence[Any], own: str | None) -> list[str | None]:
+    """Fingerprints of the networks whose cosines a threshold would decide about; None: one that is not told."""
+    maps = (one for one in results if isinstance(one, PairSaliency | GallerySaliency | Saliency))
+    asked = (one for one in maps if not isinstance(one, Saliency) or one.recipe.get("scale"))
+    return list(dict.fromkeys(one.recipe.get("fingerprint", own) for one in asked))
