@@ -12,7 +12,7 @@ import ownmodel
 import pytest
 import torch
 
-from facexai import SDD, HiResCAM, evaluate, images, metrics, report
+from facexai import SDD, HiResCAM, evaluate, images, metrics, report, zoo
 from facexai.cli import main
 from facexai.evaluate import Config
 
@@ -175,13 +175,16 @@ def test_examples_of_a_run_are_its_own_numbers(runs):
     [
         (["nowhere.jpg", "--gallery", "."], "nowhere.jpg"),
         (["{photos}"], "no folder that a command wrote"),
-        (["{photos}/ann/ann0.png"], "1 photos without --gallery"),
+        (["{photos}/ann/ann0.png"], "one photo without --gallery"),
         (["nowhere", "{runs}/explain"], "no file or folder nowhere"),
         (["{runs}/explain", "--gallery", "."], "--gallery belongs to photos"),
         (["{runs}/explain", "--scale", "3"], "--scale belongs to photos"),
         (["{photos}/ann/ann0.png", "{photos}/ann/ann1.png", "--scale", "3"], "--scale belongs to --gallery"),
         (["{photos}/ann/ann0.png", "--gallery", ".", "--photos", "."], "--photos belongs to folders"),
         (["{runs}/explain", "--photos", "nowhere", *OWN], "is no folder"),
+        (["{runs}/verify", "--photos", "{photos}", *OWN], "--photos: none of the folders has maps of photos"),
+        (["{runs}/explain", "--photos", "{photos}"], "--photos needs --model"),
+        (["{runs}/explain/explanations.json"], "is a file of a command; give its folder"),
         (["{runs}/explain", "--items", "0", *OWN], "--items of at least 1"),
         (["{photos}/ann/ann0.png", "{photos}/ann/ann1.png", "--threshold-source", "x", *OWN], "without a threshold"),
         (["{runs}/explain", "--model", "ownmodel:make"], "fingerprint"),
@@ -319,6 +322,76 @@ def test_what_a_run_lacks_is_said(runs, tmp_path):
         (section,) = made(tmp_path / "out")["sections"]
         assert section["note"].startswith("Single photos cannot be shown"), content
         assert "start the run again" in section["note"]
+
+
+def test_a_photo_stands_only_under_its_own_map(photos, tmp_path):
+    """Two people's photos of one name: never the one under the map, or beside the name, of the other."""
+    for name in ("ann", "bo"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        shutil.copy(photos / name / f"{name}3.png", tmp_path / "p" / name / "3.png")
+    pair = [str(tmp_path / "p" / name / "3.png") for name in ("ann", "bo")]
+    out = tmp_path / "out"
+    assert main(["explain", *pair, "--gallery", str(photos), "--out", str(tmp_path / "explain"), *OWN]) == 0
+    assert main(["compare", *pair, "--method", "paircam", "--out", str(tmp_path / "compare"), *OWN]) == 0
+    assert main(["frequency", *pair, "--width", "5", "--out", str(tmp_path / "frequency"), *OWN]) == 0
+    folders = [str(tmp_path / name) for name in ("explain", "compare", "frequency")]
+    assert main(["report", *folders, "--photos", str(tmp_path / "p"), "--out", str(out), *OWN]) == 0
+    explained, compared, heard = made(out)["sections"]
+    assert [item["name"] for item in explained["items"]] == ["ann/3.png", "bo/3.png"]
+    assert compared["items"][0]["name"] == "ann/3.png and bo/3.png"
+    shown = [item["views"][0]["photo"] for item in explained["items"]]
+    assert shown == [side["view"]["photo"] for side in compared["items"][0]["sides"]] == heard["items"][0]["photos"]
+    assert len(set(shown)) == 2
+    assert all(shown)
+    (tmp_path / "p" / "ann").rename(tmp_path / "p" / "other")
+    shutil.copytree(tmp_path / "p" / "bo", tmp_path / "p" / "ann")
+    assert main(["report", *folders, "--photos", str(tmp_path / "p"), "--out", str(out), *OWN]) == 0
+    explained, compared, heard = made(out)["sections"]
+    assert [item["views"][0]["photo"] is None for item in explained["items"]] == [True, False]
+    assert compared["items"][0]["sides"][1]["view"]["photo"] is None
+    assert heard["items"][0]["photos"] == []
+    for section in (explained, compared, heard):
+        assert "ann/3.png: the photo of this name in --photos is another one" in section["note"]
+
+
+def test_photos_that_are_missing_are_named(runs, photos, tmp_path):
+    command = ["report", str(runs / "explain"), "--photos", str(photos), "--out", str(tmp_path / "out"), *OWN]
+    assert main(command) == 0
+    (section,) = made(tmp_path / "out")["sections"]
+    for k in range(3):
+        assert f"ann{k}.png: no such photo in --photos" in section["note"]
+
+
+def test_the_order_of_folders_decides_nothing(runs, tmp_path, capsys):
+    other, strange = tmp_path / "other", tmp_path / "strange"
+    found = json.loads((runs / "verify" / "verify.json").read_text())
+    for folder, change in ((other, {"threshold": 0.5}), (strange, {"threshold": 0.7, "fingerprint": "0" * 16})):
+        shutil.copytree(runs / "verify", folder)
+        (folder / "verify.json").write_text(json.dumps(found | change))
+    explain, verify, out = str(runs / "explain"), str(runs / "verify"), ["--out", str(tmp_path / "out")]
+    for folders in ([verify, str(strange)], [str(strange), verify], [str(runs / "audit"), verify, str(strange)]):
+        assert main(["report", *folders, explain, *out]) == 0
+        assert made(tmp_path / "out")["threshold"]["values"] == [found["threshold"]]
+        assert len(made(tmp_path / "out")["decisions"]) == 3
+    capsys.readouterr()
+    for folders in ([verify, str(other)], [str(other), verify]):
+        assert main(["report", *folders, explain, *out]) == 2
+        assert "several thresholds for one network" in capsys.readouterr().err
+    assert main(["report", verify, str(other), *out, *OWN]) == 0  # nothing to decide
+    assert made(tmp_path / "out")["threshold"] is None
+
+
+def test_the_default_network_is_guessed_only_where_it_is_the_only_one(zoo_installed, runs, tmp_path):
+    strange, default = tmp_path / "strange", zoo.by_name("dlib-resnet29")
+    shutil.copytree(runs / "verify", strange)
+    found = json.loads((strange / "verify.json").read_text())
+    (strange / "verify.json").write_text(json.dumps(found | {"fingerprint": default.fingerprint}))
+    assert main(["report", str(strange), "--out", str(tmp_path / "out")]) == 0
+    assert made(tmp_path / "out")["networks"][0]["parameters"] > 1e6
+    assert main(["report", str(runs / "explain"), str(strange), "--out", str(tmp_path / "out")]) == 0
+    record = made(tmp_path / "out")
+    assert [network["parameters"] for network in record["networks"]] == [None, None]
+    assert record["threshold"] is None
 
 
 def test_what_is_asked_about_is_no_decision(photos, tmp_path):

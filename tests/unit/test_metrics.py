@@ -161,6 +161,15 @@ def test_two_halves_add_to_the_whole(metric):
             )
 
 
+def test_a_table_is_saved_whatever_its_recipes_hold(tmp_path):
+    images, maps = torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8)
+    recipe = {"method": "mine", "dtype": torch.float32, "sizes": (1, 2)}
+    why = Saliency(maps, (8, 8), torch.tensor([0, 1, 0, 1]), torch.rand(4), recipe=recipe)
+    metrics.faithfulness({"mine": why}, Brightness(), images, steps=0).save(tmp_path / "table.json")
+    held = json.loads((tmp_path / "table.json").read_text("utf-8"))["recipe"]["explainers"]["mine"]
+    assert held == {"method": "mine", "dtype": "torch.float32", "sizes": [1, 2]}
+
+
 def test_parts_that_do_not_add(images, left):
     one = metrics.deletion(Brightness(), images, left)
     with pytest.raises(ValueError, match="share items"):

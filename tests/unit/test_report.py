@@ -462,6 +462,21 @@ def test_what_was_measured_about_other_maps_is_refused(model, people, faces):
     stranger = FaceModel(shaken(FlatNet()), "arcface").gallery({n: faces[k : k + 1] for k, n in enumerate("abc")})
     with pytest.raises(ValueError, match="about maps of fingerprint"):
         report.build(report.Section(why, [metrics.retention(stranger, faces, CAM(stranger)(faces))]))
+    asked = CAM(people)(faces, targets="bo")
+    with pytest.raises(ValueError, match="about maps of targets"):
+        report.build(report.Section(why, [metrics.deletion(people, faces, asked)]))
+    early, late = (HiResCAM(people, layer=layer)(faces) for layer in [*people.model.layers][-2:])
+    with pytest.raises(ValueError, match="about maps of layer"):
+        report.build(report.Section(late, [metrics.deletion(people, faces, early)]))
+    halves = [
+        metrics.deletion(people, faces[part], CAM(people)(faces[part]), items=list(range(3))[part])
+        for part in (slice(0, 2), slice(2, 3))
+    ]
+    assert halves[0].recipe["explained"]["targets"] == why.targets[:2].tolist()
+    assert "targets" not in (halves[0] + halves[1]).recipe["explained"]
+    report.build(report.Section(why, [halves[1] + halves[0]]))
+    raw = metrics.deletion(people, faces[:1], why.maps[:1], items=[7])
+    assert "explained" not in (halves[0] + raw).recipe
     protocol = metrics.Protocol(pairs="all", threshold=0.2, steps=3)
     first, second = PairCAM(model)(faces[:2], faces[1:]), PairCAM(model)(faces[1:], faces[:2])
     alone = (faces[:2], faces[:2])
@@ -476,6 +491,12 @@ def test_what_was_measured_about_other_maps_is_refused(model, people, faces):
                 report.build(report.Section(first, [curve]))
         else:
             report.build(report.Section(first, [curve]))
+    both = (faces[:2], faces[1:])
+    curve = metrics.verification_insertion(model, *both, first.maps, [True, False], protocol)
+    with pytest.raises(TypeError, match="PairCurve, which is not about maps of a Saliency"):
+        report.build(report.Section(CAM(people)(faces[:2]), [curve]))
+    with pytest.raises(TypeError, match="Drop, which is not about maps of a PairSaliency"):
+        report.build(report.Section(first, [metrics.deletion(people, faces[:2], why.maps[:2])]))
 
 
 def test_nothing_is_half_written(everything, tmp_path):
@@ -486,6 +507,15 @@ def test_nothing_is_half_written(everything, tmp_path):
 
 
 # ---- charts ---------------------------------------------------------------------------------------------------------
+
+
+def test_broad_names_leave_the_bars_their_room():
+    for name in ("M" * 99, "\u4eba" * 99, "n" * 99):
+        drawn = str(charts.bars([{"name": name, "value": 1.0}], "x"))
+        label = float(re.search(r'class="name" x="([\d.]+)"', drawn)[1])
+        shown = re.search(r">([^<]*)\u2026</text>", drawn)[1]
+        assert label < 220
+        assert 8 <= len(shown) < 28
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
@@ -616,6 +646,91 @@ def test_a_threshold_of_one_network_decides_nothing_about_another(model, people,
     report.build([PairCAM(model)(faces[:1], faces[1:2]), why], threshold=0.5)
 
 
+def test_each_threshold_decides_about_its_own_network(model, people, faces):
+    torch.manual_seed(7)
+    stranger = FaceModel(shaken(FlatNet()), "arcface").gallery({n: torch.rand(1, 3, 112, 112) for n in "xyz"})
+    pair = (faces[:1], faces[1:2])
+    low, high = PairCAM(model, threshold=-1.0)(*pair), PairCAM(stranger.model, threshold=1.0)(*pair)
+    made = report.build([low, high, CAM(people)(faces[1:]), CAM(stranger)(faces[1:])])
+    assert made.record["threshold"]["values"] == [-1.0, 1.0]
+    assert made.record["threshold"]["note"] == "each decides about results of its own network and no other"
+    rows = made.record["decisions"]
+    assert [row["threshold"] for row in rows] == [-1.0, 1.0, -1.0, -1.0, 1.0, 1.0]
+    assert [row["decision"] == "nobody" for row in rows[2:]] == [False, False, True, True]
+    prints = [model.fingerprint, stranger.model.fingerprint]
+    assert [row["network"] for row in rows] == [*prints, *[one for one in prints for _ in range(2)]]
+    assert made.html.count(f"<code>{prints[1]}</code></td>") == 3
+
+
+def test_a_result_that_names_no_network_is_of_the_one_that_is_given(model, faces):
+    known = PairCAM(model)(faces[:1], faces[1:2])
+    unknown = replace(known, recipe={})
+    with pytest.raises(ValueError, match=r"of 2 \(.*, one that is not told\)"):
+        report.build([known, unknown], threshold=0.1)
+    rows = report.build([known, unknown], threshold=0.1, model=model).record["decisions"]
+    assert [row["threshold"] for row in rows] == [0.1, 0.1]
+
+
+def test_a_threshold_that_decides_nothing_says_so(people, faces):
+    why = CAM(people)(faces)
+    of_logits = replace(why, recipe={k: v for k, v in why.recipe.items() if k != "scale"})
+    told = report.build(of_logits, threshold=0.4)
+    assert told.record["threshold"]["note"] == "no decision of this page rests on it"
+    assert "no decision of this page rests on it" in told.html
+    assert report.build(why, threshold=0.4).record["threshold"]["note"] == ""
+    assert report.build(why, threshold=np.float32(0.5)).record["threshold"]["values"] == [0.5]
+
+
+def test_people_of_another_gallery_are_not_counted(people, faces):
+    others = people.model.gallery({"x": faces[:1], "y": faces[1:2]})
+    assert report.build(CAM(people)(faces), model=people).record["networks"][0]["people"] == 3
+    assert report.build([CAM(people)(faces), CAM(others)(faces)], model=people).record["networks"][0]["people"] is None
+
+
+def test_tables_of_another_network_are_refused(people, faces):
+    torch.manual_seed(8)
+    stranger = FaceModel(shaken(FlatNet()), "arcface").gallery({n: faces[k : k + 1] for k, n in enumerate("xyz")})
+    table = metrics.faithfulness({"CAM": CAM(stranger)}, stranger, faces, steps=0)
+    with pytest.raises(ValueError, match="'Table' was made with a network of fingerprint"):
+        report.build(table, model=people)
+    report.build(table, model=stranger)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"measured": 3}, TypeError, "measured as a list, got int"),
+        ({"measured": None}, TypeError, "measured as a list, got NoneType"),
+        ({"names": (n for n in "abc")}, TypeError, "names as a list, got generator"),
+        (
+            {"images": np.zeros((3, 3, 8, 8))},
+            TypeError,
+            "images as a tensor, or a list of tensors and None, got ndarray",
+        ),
+        ({"images": [1, 2, 3]}, TypeError, "images as a tensor, or a list of tensors and None, got int"),
+        ({"note": 3}, TypeError, "note as a sentence, got int"),
+        ({"of": -1}, ValueError, "of as the number of all items, got -1"),
+        ({"of": "7"}, ValueError, "of as the number of all items, got '7'"),
+        ({"of": True}, ValueError, "of as the number of all items, got True"),
+    ],
+)
+def test_what_no_section_can_hold(given, error, message):
+    with pytest.raises(error, match=f"expected {message}"):
+        report.Section(edits(), **given)
+
+
+def test_what_no_report_can_be_made_with(people, faces):
+    why = CAM(people)(faces)
+    with pytest.raises(ValueError, match="of=1, but the result holds 3 items"):
+        report.build(report.Section(why, of=1))
+    with pytest.raises(TypeError, match="model as the FaceModel or Gallery that was explained, got str"):
+        report.build(why, model="arcface")
+    with pytest.raises(TypeError, match="threshold_source in words, got int"):
+        report.build(why, threshold=0.4, threshold_source=3)
+    with pytest.raises(TypeError, match=r"GallerySaliency, .* got int"):
+        report.build(3)
+
+
 def test_every_seed_behind_a_control_is_told(people, faces):
     why = CAM(people)(faces[:1])
     made = report.build(report.Section(why, [metrics.deletion(people, faces[:1], why, seed=77, fill="noise")]))
@@ -698,6 +813,38 @@ def test_bands_are_told_as_they_were_found(model, people, faces):
         assert how in section["how"]
         assert re.search(f"without it {verb} ", section["items"][0]["sentences"][0])
     assert "of the photo" in report.build(FrequencyHeatPlot(people, width=28.0)(faces)).record["sections"][0]["how"]
+
+
+def test_directions_of_bands_are_not_told_as_bands(model, faces):
+    heat = FrequencyHeatPlot(model, width=14.0, sectors=4)(faces[:1], faces[1:2])
+    made = report.build(heat)
+    (section,) = made.record["sections"]
+    assert section["how"].startswith("each direction of each band of the first face was taken out alone")
+    assert (section["directions"], section["tried"]) == (4, "all")
+    sentence = section["items"][0]["sentences"][0]
+    assert re.search("the cosine (loses|gains) without its 4 directions, one at a time, adds up to", sentence)
+    assert "without it the" not in sentence
+    assert "without each band" not in made.html
+
+
+def test_hybrid_that_took_out_everything_estimated_nothing(model, faces):
+    pair = (faces[:1], faces[1:2])
+    every, some = (FrequencyHeatPlot(model, width=14.0, mode="hybrid", exact_bands=n)(*pair) for n in (500, 2))
+    exact = report.build(FrequencyHeatPlot(model, width=14.0)(*pair)).record
+    told = report.build(every).record
+    for name in ("how", "tried"):
+        assert told["sections"][0][name] == exact["sections"][0][name]
+    assert told["limits"] == exact["limits"]
+    assert "estimated" in report.build(some).record["sections"][0]["how"]
+    assert report.build(some).record["limits"] != exact["limits"]
+
+
+def test_what_a_result_does_not_tell_is_said(model, people, faces):
+    heat = FrequencyHeatPlot(model, width=28.0)(faces[:1], faces[1:2])
+    record = report.build([replace(heat, recipe={}), replace(CAM(people)(faces), recipe={})]).record
+    assert "does not tell whether bands of the pair were taken out or estimated" in record["sections"][0]["how"]
+    (unnamed,) = (one for one in record["limits"] if one["about"] == "a method that is not named")
+    assert "whoever made it" in unnamed["limits"][0]
 
 
 @pytest.mark.parametrize("width", [1.0, 7.0, 30.0])

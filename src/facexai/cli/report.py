@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     shown = _Photos(network, options)
     found = {path: sections_of(path, shown, options.items) for path in folders}
     shown.check()
-    limit, source = _threshold(found, network, options)
+    limit, source = _threshold(found, _networks(found, network, asked=bool(photos)), options)
     sections: dict[str, Section] = {}
     known: Any = network
     if photos:
@@ -99,6 +99,8 @@ def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
         raise ValueError(f"no file or folder {gone}")
     folders = [path for path in options.inputs if path.is_dir()]
     photos = [path for path in options.inputs if not path.is_dir()]
+    if known := next((path for path in photos if is_run(path.parent) and path.suffix == ".json"), None):
+        raise ValueError(f"{known} is a file of a command; give its folder, {known.parent}")
     if odd := next((path for path in folders if not is_run(path)), None):
         raise ValueError(f"{odd} is no folder that a command wrote (explain, compare, verify, evaluate, ...)")
     for name in ("gallery", "scale") if not photos else ("scale",) if options.gallery is None else ():
@@ -113,9 +115,9 @@ def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 
 
 def _threshold(
-    found: dict[Path, dict[str, Section]], network: FaceModel | None, options: argparse.Namespace
+    found: dict[Path, dict[str, Section]], networks: set[str | None], options: argparse.Namespace
 ) -> tuple[float | None, str | None]:
-    """What was said, else what pairs of the folders were decided with, else what a folder found for this network."""
+    """What was said, else what pairs of the folders were decided with, else what a folder found for these networks."""
     from facexai.report.runs import decided_with, threshold_of
 
     said = options.threshold_source
@@ -123,25 +125,27 @@ def _threshold(
         return options.threshold, said
     if any(decided_with(path) is not None for path in found):
         return None, said
-    networks: set[str | None] = _networks(found) if network is None else {network.fingerprint}
     known = [one for path in found if (one := threshold_of(path)) is not None]
     fitting = [one for one in known if networks <= {one.network}]
     if known and not fitting:
-        _say(f"{known[0].path.name}: this threshold is of another network than the decisions here, it decides nothing")
+        _say(f"{known[0].path.name}: this threshold is of another network than some decisions here: it decides nothing")
+    fitting = [one for one in fitting if one.path.name == "verify.json"] or fitting  # an audit's is of its groups
     if len({one.value for one in fitting}) > 1 and networks:
-        told = ", ".join(f"{one.value:g} in {one.path}" for one in fitting)
+        told = ", ".join(f"{one.value!r} in {one.path}" for one in fitting)
         raise ValueError(f"several thresholds for one network: {told}; say --threshold")
     if len({(one.value, one.network) for one in fitting}) != 1:
         return None, said
     return fitting[0].value, fitting[0].where if said is None else f"{said} ({fitting[0].where})"
 
 
-def _networks(found: dict[Path, dict[str, Section]]) -> set[str | None]:
-    """Fingerprints of the networks whose decisions stand in the folders."""
+def _networks(found: dict[Path, dict[str, Section]], network: FaceModel | None, *, asked: bool) -> set[str | None]:
+    """Fingerprints of the networks whose decisions stand on the page; ``asked``: the network decides about photos."""
     from facexai.results import PairSaliency, Saliency
 
-    results = [section.result for own in found.values() for section in own.values()]
-    return {one.recipe.get("fingerprint") for one in results if isinstance(one, Saliency | PairSaliency)}
+    own = None if network is None else network.fingerprint
+    results = [section.result for sections in found.values() for section in sections.values()]
+    made = {one.recipe.get("fingerprint", own) for one in results if isinstance(one, Saliency | PairSaliency)}
+    return made | {own} if asked else made
 
 
 def _say(step: str) -> None:
@@ -175,7 +179,8 @@ def _of_photos(
     if len(photos) > MOST_PHOTOS:
         raise ValueError(f"{len(photos)} photos, a report takes {MOST_PHOTOS}; 'facexai evaluate' takes data sets")
     if options.gallery is None and len(photos) != 2:
-        raise ValueError(f"{len(photos)} photos without --gallery: give two photos to compare, or a gallery of people")
+        count = "one photo" if len(photos) == 1 else f"{len(photos)} photos"
+        raise ValueError(f"{count} without --gallery: give two photos to compare, or a gallery of people")
     faces = torch.cat([face(path, network, options).image.to(network.device) for path in photos])
     called = photo_names(photos)
     how = {"when": options.align, "face": options.face}

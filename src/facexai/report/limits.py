@@ -100,7 +100,7 @@ def _estimated(section: dict[str, Any]) -> bool:
     """Whether some bands were not taken out; of groups of people the mode alone tells."""
     if section["kind"] == "frequency":
         return section["tried"] in ("some", "none")
-    return section["recipe"].get("mode", "exact") != "exact"
+    return bool(section["recipe"].get("mode", "exact") != "exact")
 
 
 def _names(method: str, name: str) -> bool:

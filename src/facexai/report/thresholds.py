@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -44,7 +45,7 @@ class Thresholds:
 
 def is_cosine(value: Any) -> bool:
     """Whether it is a number that can be the threshold of cosines."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1 + _ROUNDING
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(float(value)) <= 1 + _ROUNDING
 
 
 def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
