@@ -211,6 +211,8 @@ def test_damaged_runs_are_refused(runs, tmp_path, capsys):
         ("verify", "verify.json", {"genuine": -3}),
         ("verify", "verify.json", {"eer": 1.5}),
         ("verify", "verify.json", {"threshold": 7}),
+        ("verify", "verify.json", {"tar_at_far": None}),
+        ("compare", "compare.json", {"sha256": 3}),
         ("verify", "verify.json", {"tar_at_far": {"often": 0.5}}),
         ("evaluate", "results.json", {"table": []}),
         ("evaluate", "results.json", {"table": {}}),

@@ -576,6 +576,32 @@ def test_the_no_op_control_stands_beside_a_counterfactual():
         report.build(report.Section(found, [replace(control, recipe=stranger)]))
 
 
+def test_tables_hold_whatever_somebody_put_there():
+    row = {
+        "map": "a",
+        "n": 3,
+        "yes": True,
+        "interval": (1.0, 2.5),
+        "none": None,
+        "odd": {},
+        "list": [],
+        "names": ["x", "y"],
+    }
+    page = report.build(metrics.Table((row, {"map": "b"}), {}, {})).html
+    found = dict(re.findall(r'<th scope="row">(\w+)</th><td>(.*?)</td>', page))
+    told = {name: re.sub("<.*?>", "", text) for name, text in found.items()}
+    none = "\u2013"
+    assert told == {
+        "n": "3",
+        "yes": "yes",
+        "interval": "1 to 2.5",
+        "none": none,
+        "odd": "",
+        "list": "",
+        "names": "x, y",
+    }
+
+
 # ---- decisions and thresholds ---------------------------------------------------------------------------------------
 
 

@@ -140,11 +140,12 @@ def _threshold(
 
 def _networks(found: dict[Path, dict[str, Section]], network: FaceModel | None, *, asked: bool) -> set[str | None]:
     """Fingerprints of the networks whose decisions stand on the page; ``asked``: the network decides about photos."""
+    from facexai.report.thresholds import network_of
     from facexai.results import PairSaliency, Saliency
 
     own = None if network is None else network.fingerprint
     results = [section.result for sections in found.values() for section in sections.values()]
-    made = {one.recipe.get("fingerprint", own) for one in results if isinstance(one, Saliency | PairSaliency)}
+    made = {network_of(one.recipe, own) for one in results if isinstance(one, Saliency | PairSaliency)}
     return made | {own} if asked else made
 
 

@@ -89,13 +89,20 @@ def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
             row["p"] = finite(own.p_value(kind.of(part)))
         missing = [f"{WORDS.get(name, name)}: {why}" for name, why in one.reasons.items()]
         made = {"metric": kind.title, "unit": kind.unit, "items": len(own), "rows": rows, "missing": missing}
-        found.append(made | {"recipe": plain(one.recipe)})
+        found.append(made | {"recipe": _recipe(one)})
     return found
 
 
 def recipes(measured: Sequence[Any]) -> list[dict[str, Any]]:
     """Every choice behind the measurements, seeds included."""
-    return [{"measured": type(one).__name__, **plain(one.recipe)} for one in measured]
+    return [{"measured": type(one).__name__, **_recipe(one)} for one in measured]
+
+
+def _recipe(one: Any) -> dict[str, Any]:
+    """As JSON holds it; the classes stand beside the items, of which there may be thousands."""
+    made: dict[str, Any] = plain(one.recipe)
+    made.get("explained", {}).pop("targets", None)
+    return made
 
 
 def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:

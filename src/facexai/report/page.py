@@ -208,7 +208,7 @@ def _rendered(record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"data": _data, "percent": _percent, "brief": _brief}
+    environment.filters |= {"data": _data, "percent": _percent, "brief": _brief, "cell": _cell}
     environment.globals |= {"bars": charts.bars, "bands": charts.bands, "curves": charts.curves, "apart": apart}
     style, script = _file("page.css"), _file("page.js")
     # "<" would end the script element; JSON knows it as an escape
@@ -240,6 +240,17 @@ def _machine(value: float | None, text: str) -> Any:
     from markupsafe import Markup
 
     return text if value is None else Markup('<data value="{}">{}</data>').format(repr(value), text)
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table: a number, an interval, a name, or whatever somebody put there."""
+    if isinstance(value, bool):
+        return number(value)
+    if value is None or isinstance(value, int | float):
+        return _data(value)
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        return _data(value[0]) + " to " + _data(value[1])
+    return _brief(value)
 
 
 def _brief(value: Any) -> str:

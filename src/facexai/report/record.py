@@ -18,6 +18,7 @@ from facexai.models import FaceModel, Gallery
 from facexai.report.kinds import classes, counterfactuals, everybody, findings, frequency, pairs
 from facexai.report.limits import GENERAL, limits
 from facexai.report.section import Page, Section, Told, checked_images
+from facexai.report.thresholds import network_of
 from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
 
 FORMAT = 1
@@ -146,7 +147,7 @@ def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if item["decision"] is None:
                 continue
             row = {name: item.get(name) for name in ("name", "decision", "score", "unit", "threshold")}
-            row["network"] = section["recipe"].get("fingerprint")
+            row["network"] = network_of(section["recipe"])
             if row["threshold"] is not None and item.get("cosine") is not None:
                 row |= {"score": item["cosine"], "unit": "cosine"}
             key = tuple({**row, "score": f"{row['score']:.5g}"}.values())  # methods differ in the last bits
@@ -193,16 +194,12 @@ def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None
         recipe = section["recipe"] if isinstance(section["recipe"], Mapping) else {}
         listed = recipe.get("explainers")
         by = [recipe, *(listed.values() if isinstance(listed, Mapping) else ())]  # a table has several
-        made = next((m for one in by if isinstance(m := _made(one), str) and m != own), None)
+        made = next((m for one in by if isinstance(one, Mapping) and (m := network_of(one, own)) != own), None)
         if made is not None:
             raise ValueError(
                 f"{section['heading']!r} was made with a network of fingerprint {made}, the model given has {own}; "
                 "give the network that made the results, or leave model out"
             )
-
-
-def _made(recipe: Any) -> Any:
-    return recipe.get("fingerprint") if isinstance(recipe, Mapping) else None
 
 
 _UNDESCRIBED = {"parameters": None, "input": None, "people": None}

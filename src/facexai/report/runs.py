@@ -17,7 +17,7 @@ from facexai.images import Aligned
 from facexai.report.kinds import findings
 from facexai.report.page import free
 from facexai.report.section import Section, Told
-from facexai.report.thresholds import is_cosine
+from facexai.report.thresholds import is_cosine, network_of
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
@@ -155,7 +155,7 @@ def threshold_of(folder: Path) -> Found | None:
             raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short(value)}")
         rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
         where = f"{name}: rule {rule}, {pairs.replace('_', ' ')} {record.get(pairs)}"
-        return Found(float(value), where, record.get("fingerprint"), folder / name)
+        return Found(float(value), where, network_of(record), folder / name)
     return None
 
 

@@ -33,7 +33,7 @@ class Thresholds:
 
     def of(self, recipe: Mapping[str, Any]) -> float | None:
         """The one that decides about a result with this recipe."""
-        return self.by_network.get(recipe.get("fingerprint", self.own))
+        return self.by_network.get(network_of(recipe, self.own))
 
     def record(self, decided: bool) -> dict[str, Any] | None:
         """As a page tells them; ``decided``: whether a decision of the page rests on one."""
@@ -41,6 +41,12 @@ class Thresholds:
             return None
         note = self.note if decided else "no decision of this page rests on it"
         return {"values": list(self.values), "source": self.source, "note": note}
+
+
+def network_of(recipe: Mapping[str, Any], own: str | None = None) -> str | None:
+    """The fingerprint in a recipe, else ``own``; a recipe may come from a file and hold anything."""
+    found = recipe.get("fingerprint")
+    return found if isinstance(found, str) else own
 
 
 def is_cosine(value: Any) -> bool:
@@ -109,7 +115,7 @@ def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[fl
     found: dict[str | None, set[float]] = {}
     for one in results:
         if isinstance(one, PairSaliency | GallerySaliency) and one.threshold is not None:
-            found.setdefault(one.recipe.get("fingerprint", own), set()).add(float(one.threshold))
+            found.setdefault(network_of(one.recipe, own), set()).add(float(one.threshold))
     return found
 
 
@@ -117,4 +123,4 @@ def _networks(results: Sequence[Any], own: str | None) -> list[str | None]:
     """Fingerprints of the networks whose cosines a threshold would decide about; None: one that is not told."""
     maps = (one for one in results if isinstance(one, PairSaliency | GallerySaliency | Saliency))
     asked = (one for one in maps if not isinstance(one, Saliency) or one.recipe.get("scale"))
-    return list(dict.fromkeys(one.recipe.get("fingerprint", own) for one in asked))
+    return list(dict.fromkeys(network_of(one.recipe, own) for one in asked))

@@ -56,7 +56,8 @@ def _tried(heat: FrequencyHeat) -> str | None:
     """How many of the bands were really taken out: all, some, none; None: not told."""
     mode = heat.recipe.get("mode")
     if mode == "hybrid":
-        return "all" if heat.recipe.get("exact_bands", 0) >= heat.influence[0].numel() else "some"
+        tried = heat.recipe.get("exact_bands")
+        return "all" if isinstance(tried, int) and tried >= heat.influence[0].numel() else "some"
     return {"exact": "all", "preview": "none"}.get(str(mode))
 
 
