@@ -81,6 +81,7 @@ def test_the_command_without_photos_edits_drawn_faces(tmp_path, capsys):
     ("words", "message"),
     [
         (["--denoiser", "unet", "--decision", "a:b"], "--denoiser and --decision without a photo"),
+        (["--threshold", "0.4", "--model", "a:b"], "--threshold and --model without a photo"),
         (["a.png", "--decision", "a:b"], "photos need --denoiser"),
     ],
 )
@@ -95,6 +96,8 @@ def test_photos_and_networks_go_together(tmp_path, capsys, words, message):
     [
         ({"--reference": "a.png"}, "either --decision or --reference"),
         ({"--decision": None, "--reference": "a.png"}, "needs --threshold"),
+        ({"--threshold": "0.4"}, "--threshold beside --decision"),
+        ({"--model": "given:nothing", "--threshold": "0.4"}, "--threshold and --model beside --decision"),
         ({"--decision": "given:nothing"}, "returned a int, expected a function of images"),
         ({"--denoiser": "given:nothing"}, "expected a denoiser"),
         ({"--denoiser": "nowhere"}, "nowhere"),

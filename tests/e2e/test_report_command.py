@@ -356,6 +356,18 @@ def test_a_photo_stands_only_under_its_own_map(photos, tmp_path):
         assert "ann/3.png: the photo of this name in --photos is another one" in section["note"]
 
 
+def test_a_run_keeps_to_its_own_photos_too(runs, photos, tmp_path):
+    shutil.copytree(runs / "people", tmp_path / "photos")
+    ann, bo = (tmp_path / "photos" / name / f"{name}3.png" for name in ("ann", "bo"))
+    ann.write_bytes(bo.read_bytes())
+    command = ["report", str(runs / "evaluate"), "--photos", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+    assert main([*command, *OWN]) == 0
+    explained = next(section for section in made(tmp_path / "out")["sections"] if section["kind"] == "classes")
+    shown = {item["name"].split(" ")[0]: item["views"][0]["photo"] for item in explained["items"]}
+    assert [name for name, photo in shown.items() if photo is None] == ["ann/ann3.png"]
+    assert "ann/ann3.png: the photo of this name in --photos is another one" in explained["note"]
+
+
 def test_photos_that_are_missing_are_named(runs, photos, tmp_path):
     command = ["report", str(runs / "explain"), "--photos", str(photos), "--out", str(tmp_path / "out"), *OWN]
     assert main(command) == 0

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from facexai import FaceXAIWarning, FastDiME, decisions, denoisers, load
 from facexai.denoisers import Denoiser
-from facexai.functional.diffusion import linear_alphas, respaced
+from facexai.functional.diffusion import linear_alphas, respaced, strongest
 
 T, STEPS, START, WARMUP = 60, 24, 10, 4
 ALPHAS = linear_alphas(T)
@@ -265,6 +265,16 @@ def test_the_strongest_gradient_says_what_may_change(images):
     assert (wider.masks.sum((1, 2)) > found.masks.sum((1, 2))).all()
 
 
+def test_no_gradient_frees_no_pixel(images):
+    kept = images.clamp(0.3, 0.7)
+    found = FastDiME(lambda x: 0 * x.sum((1, 2, 3)), Gaussian(), mask="gradient", **SMALL)(kept)
+    assert not found.masks.any()
+    assert torch.equal(found.counterfactuals, kept)
+    values = torch.zeros(1, 3, 6, 6)
+    values[0, 1, 2, 3] = -1
+    assert strongest(values, 0.5).nonzero().tolist() == [[0, 0, 2, 3]]
+
+
 def test_no_op_has_no_guidance(images):
     edit = FastDiME(Corner(), Gaussian(), **SMALL)
     control = edit.no_op(images)
@@ -317,6 +327,15 @@ def test_files_and_words(images, tmp_path):
     assert len(found[:2]) == 2
     assert found.path.shape == (5, START)
     assert found.differences.shape == (5, 12, 12)
+
+
+def test_halves_come_back_as_the_same_numbers(images, tmp_path):
+    found = FastDiME(Corner(), Gaussian(), **SMALL)(images.bfloat16())
+    assert found.images.dtype == torch.bfloat16
+    found.save(tmp_path / "why.npz")
+    again = load(tmp_path / "why.npz")
+    for name in ("images", "counterfactuals", "masks", "before", "after", "path"):
+        assert torch.equal(getattr(again, name), getattr(found, name).to(getattr(again, name).dtype))
 
 
 def test_pictures(images):

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     edit.add_argument("--decision", help="module:function that returns a decision, one logit per image")
     edit.add_argument("--reference", type=Path, help="instead of --decision: a photo that the others match, or not")
     edit.add_argument("--threshold", type=float, help="of --reference: cosine from which a pair is accepted")
-    edit.add_argument("--model", default="dlib-resnet29", help="of --reference: as in 'facexai compare'")
+    edit.add_argument("--model", help="of --reference: as in 'facexai compare'; default: dlib-resnet29")
     edit.add_argument(
         "--variant", default="fastdime", help="fastdime (default), fastdime-2, fastdime-2+, unmasked, dime"
     )
@@ -79,8 +79,7 @@ def _drawn(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
     """Faces with glasses that are drawn by formulas, and the networks that come along."""
     from facexai.demo.edits import question
 
-    given = [f"--{name}" for name in ("denoiser", "decision", "reference") if getattr(options, name) is not None]
-    if given:
+    if given := _named(options, "denoiser", "decision", "reference", "threshold", "model"):
         raise ValueError(f"{' and '.join(given)} without a photo: give some, or nothing for the drawn faces")
     faces, edit = question(4)
     names = [f"drawn face {number}" for number in range(1, len(faces) + 1)]
@@ -98,6 +97,8 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
         raise ValueError("photos need --denoiser, a diffusion model of such photos; no photos: drawn faces")
     if (options.decision is None) == (options.reference is None):
         raise ValueError("expected either --decision or --reference: what shall change?")
+    if options.decision is not None and (ignored := _named(options, "threshold", "model")):
+        raise ValueError(f"{' and '.join(ignored)} beside --decision: they belong to --reference")
     if options.reference is not None and options.threshold is None:
         raise ValueError("--reference needs --threshold, the cosine from which a pair is accepted")
     named = ":" in options.denoiser and not Path(options.denoiser).exists()
@@ -115,10 +116,15 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
         if not callable(found):
             raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
         return faces, called, {"decision": found, "denoiser": denoiser}
-    network = model(options.model)
+    network = model(options.model or "dlib-resnet29")
     reference = images.fitted(images.load(options.reference), network.spec, **how).image
     decision = decisions.verification(network, reference.to(network.device), options.threshold)
     return faces.to(network.device), called, {"decision": decision, "denoiser": denoiser}
+
+
+def _named(options: argparse.Namespace, *names: str) -> list[str]:
+    """Those of these options that were given."""
+    return [f"--{name}" for name in names if getattr(options, name) is not None]
 
 
 def _numbers(text: str) -> tuple[float, ...]:

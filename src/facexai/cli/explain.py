@@ -132,8 +132,8 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
         show(report, "", as_json=True)
         return
     for row in report["explained"]:
-        rivals = ", ".join(f"{name} {cosine:.2f}" for name, cosine in row.get("rivals", {}).items())
+        rivals = ", ".join(f"{name} {cosine:.3f}" for name, cosine in row.get("rivals", {}).items())
         against = f"  against {rivals}" if rivals else ""
-        say(f"{row['image']}: {row['target']} {row['cosine']:.2f}{against}  -> {row['files'][0]}")
+        say(f"{row['image']}: {row['target']} {row['cosine']:.3f}{against}  -> {row['files'][0]}")
     for row in report["failed"]:
         say(f"{row['image']}: {row['error']}", file=sys.stderr)

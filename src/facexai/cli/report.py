@@ -213,7 +213,7 @@ class _Photos:
     def __init__(self, network: FaceModel | None, options: argparse.Namespace) -> None:
         self.network, self.options, self.asked = network, options, False
 
-    def __call__(self, name: str, how: Mapping[str, Any], sha256: str | None) -> Aligned | None:
+    def __call__(self, name: str, how: Mapping[str, Any], sha256: str) -> Aligned | None:
         """Names come from files: they must not lead out of the folder of photos."""
         from facexai import images, io
 
@@ -224,7 +224,7 @@ class _Photos:
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             raise FileNotFoundError("no such photo in --photos")
-        if sha256 is not None and io.sha256_of(path) != sha256:
+        if io.sha256_of(path) != sha256:
             raise ValueError("the photo of this name in --photos is another one than that which was explained")
         chosen = {"when": self.options.align, "face": self.options.face} | dict(how)
         return images.fitted(images.load(path), self.network.spec, **chosen)

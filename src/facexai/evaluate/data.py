@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai import images, metrics
+from facexai import images, io, metrics
 from facexai._messages import clipped, short
 from facexai.images.files import decode
 from facexai.images.pairs import relative, text_of
@@ -52,6 +52,15 @@ class DataSet:
         if isinstance(source, str):
             return images.load(source)
         return decode(text_io.BytesIO(source), self.names[number])[None]
+
+    def sha256(self, number: int) -> bytes:
+        """Of the encoded photo, 32 bytes.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        source = self.sources[number]
+        return bytes.fromhex(io.sha256_of(Path(source))) if isinstance(source, str) else hashlib.sha256(source).digest()
 
     def first_pairs(self, count: int | None) -> DataSet:
         """The first so many pairs, with their photos only."""

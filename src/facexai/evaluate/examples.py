@@ -35,6 +35,7 @@ class Examples:
         saliency: the maps of the run's first explainer.
         measured: deletion, retention and curves of these items, with controls.
         label: of that explainer.
+        sha256: of the photos' files, as hexadecimal digits.
     """
 
     names: Sequence[str]
@@ -42,6 +43,7 @@ class Examples:
     saliency: Saliency
     measured: Sequence[Any]
     label: str
+    sha256: Sequence[str]
 
 
 _AGAIN = "start the run again, which writes it anew"
@@ -70,7 +72,7 @@ def examples(folder: str | Path, count: int) -> Examples:
         if not listed or listed != len(every):
             raise ValueError(f"{folder}: items.csv has {listed} rows, the shards hold {len(every)} items; {_AGAIN}")
         items = every[chosen]
-        held = _rows(store, "maps", items, [f"{label}: cells", "scores"])
+        held = _rows(store, "maps", items, [f"{label}: cells", "scores", "sha256"])
         _check_scores(folder, rows, held["scores"])
         height, width = report["size"]
         saliency = Saliency(
@@ -83,7 +85,9 @@ def examples(folder: str | Path, count: int) -> Examples:
             predicted=torch.arange(len(rows)),  # a run explains what was predicted
         )
         measured = _measured(store, label, items, report) if asked else []
-        return Examples([row["image"] for row in rows], [row["identity"] for row in rows], saliency, measured, label)
+        names, people = ([row[column] for row in rows] for column in ("image", "identity"))
+        digests = [bytes(row).hex() for row in held["sha256"].tolist()]
+        return Examples(names, people, saliency, measured, label, digests)
     except (KeyError, IndexError, TypeError, AttributeError, csv.Error) as error:
         raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); {_AGAIN}") from error
 

@@ -130,7 +130,8 @@ class _Maps:
             return Part([])
         network, asked = self.work.network, self.work.metrics
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
-        rows: dict[str, Tensor] = {}
+        digests = [list(self.work.data.sha256(self.work.probes[item])) for item in kept]
+        rows: dict[str, Tensor] = {"sha256": torch.tensor(digests, dtype=torch.uint8)}
         sums: dict[str, Tensor] = {}
         recipes: dict[str, Mapping[str, Any]] = {}
         seen: dict[str, Any] = {}

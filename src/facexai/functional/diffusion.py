@@ -148,7 +148,7 @@ def strongest(values: Tensor, share: float, dilation: int = 1) -> Tensor:
 
     Args:
         values: (N, 3, H, W), such as a gradient.
-        share: of the pixels, more than 0, at most 1; at least one pixel is taken.
+        share: of the pixels, more than 0, at most 1, at least one; where fewer differ from zero, those.
         dilation: side of the square, odd, in which one such pixel takes in all.
 
     Returns:
@@ -162,4 +162,5 @@ def strongest(values: Tensor, share: float, dilation: int = 1) -> Tensor:
     size = values.abs().sum(1)
     count = max(1, round(share * size[0].numel()))
     found = torch.zeros_like(size).flatten(1).scatter(1, size.flatten(1).topk(count).indices, 1.0)
-    return F.max_pool2d(found.view_as(size)[:, None], dilation, stride=1, padding=dilation // 2) > 0
+    found = found.view_as(size) * (size > 0)  # among zeros nothing is strongest
+    return F.max_pool2d(found[:, None], dilation, stride=1, padding=dilation // 2) > 0

@@ -21,7 +21,7 @@ from facexai.report.thresholds import is_cosine, network_of
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
-Photo = Callable[[str, Mapping[str, Any], str | None], Aligned | None]
+Photo = Callable[[str, Mapping[str, Any], str], Aligned | None]
 """A photo by its name, as the network wants it; None where nobody looks for photos. What is told of ``when`` and
 ``face`` of :func:`facexai.images.fitted` holds instead of the command's own; another SHA-256 than the one that is told
 is refused."""
@@ -88,12 +88,12 @@ class _Shown:
             return None
         return found.image[0].cpu()
 
-    def cut(self, name: str, how: Mapping[str, Any]) -> Tensor | None:
-        """The photo, cut as it is said here."""
-        found = self._read(name, how, None)
+    def cut(self, name: str, how: Mapping[str, Any], sha256: str) -> Tensor | None:
+        """The photo, where it is the one that was explained, cut as it is said here."""
+        found = self._read(name, how, sha256)
         return None if found is None else found.image[0].cpu()
 
-    def _read(self, name: str, how: Mapping[str, Any], sha256: str | None) -> Aligned | None:
+    def _read(self, name: str, how: Mapping[str, Any], sha256: str) -> Aligned | None:
         try:
             return self._photo(name, how, sha256)
         except (ValueError, OSError) as error:
@@ -274,7 +274,7 @@ def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int
         note += f" The maps are those of {some.label}, one of {len(record['explainers'])} explainers."
     names = [f"{n} ({who})" if who else n for n, who in zip(some.names, some.identities, strict=True)]
     how = {"when": record["run"].get("config align", "auto"), "face": record["run"].get("config face", "only")}
-    images = [photo.cut(name, how) for name in some.names]
+    images = [photo.cut(name, how, sha256) for name, sha256 in zip(some.names, some.sha256, strict=True)]
     measured = int(record["counts"]["measured"])
     yield "Why this person?", Section(some.saliency, some.measured, names, images, note, sample=False, of=measured)
 

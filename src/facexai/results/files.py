@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 
 from facexai import io
 from facexai._messages import clipped, short
@@ -33,9 +34,15 @@ class Recorded(Protocol):
 def save_answer(path: str | Path, answer: Recorded, arrays: Iterable[str], manifest: Mapping[str, Any]) -> None:
     """Write those attributes of an answer that are not None, its recipe and what else is said about it, as ``.npz``."""
     held = {name: getattr(answer, name) for name in arrays}
-    content = {name: array.detach().cpu().numpy() for name, array in held.items() if array is not None}
+    content = {name: _array(tensor) for name, tensor in held.items() if tensor is not None}
     told = {"format": _FORMAT, "kind": type(answer).__name__, **manifest, "recipe": dict(answer.recipe)}
     io.save(path, content, told)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16; float32 holds the very same numbers
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def load(path: str | Path) -> Answer:
