@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import model, out_arguments, photo_arguments, photo_names, show
+from facexai.cli.shared import DEFAULT_MODEL, model, out_arguments, photo_arguments, photo_names, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     edit.add_argument("--decision", help="module:function that returns a decision, one logit per image")
     edit.add_argument("--reference", type=Path, help="instead of --decision: a photo that the others match, or not")
     edit.add_argument("--threshold", type=float, help="of --reference: cosine from which a pair is accepted")
-    edit.add_argument("--model", help="of --reference: as in 'facexai compare'; default: dlib-resnet29")
+    edit.add_argument("--model", help=f"of --reference: as in 'facexai compare'; default: {DEFAULT_MODEL}")
     edit.add_argument(
         "--variant", default="fastdime", help="fastdime (default), fastdime-2, fastdime-2+, unmasked, dime"
     )
@@ -116,7 +116,7 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
         if not callable(found):
             raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
         return faces, called, {"decision": found, "denoiser": denoiser}
-    network = model(options.model or "dlib-resnet29")
+    network = model(options.model or DEFAULT_MODEL)
     reference = images.fitted(images.load(options.reference), network.spec, **how).image
     decision = decisions.verification(network, reference.to(network.device), options.threshold)
     return faces.to(network.device), called, {"decision": decision, "denoiser": denoiser}

@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     explained: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    photos = list(zip(photo_names(options.images), *zip(*_named(options.images), strict=True), strict=True))
-    for called, path, name in tqdm(photos, desc="explain", unit="photo", disable=None, file=sys.stderr):
+    photos = list(zip(options.images, photo_names(options.images), _file_names(options.images), strict=True))
+    for path, called, name in tqdm(photos, desc="explain", unit="photo", disable=None, file=sys.stderr):
         try:
             explained.append({"image": called, **_one(path, name, explainer, people, options)})
         except (ValueError, FileNotFoundError) as error:
@@ -85,13 +85,13 @@ def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
     return explainer
 
 
-def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each photo with a name for its files: its stem, numbered where that is taken."""
-    named: dict[str, Path] = {}
+def _file_names(paths: Sequence[Path]) -> list[str]:
+    """For each photo a name of its files: its stem, numbered where that is taken."""
+    names: list[str] = []
     for path in paths:
         numbered = (f"{path.stem}-{i}" for i in itertools.count(2))
-        named[next(name for name in itertools.chain([path.stem], numbered) if name not in named)] = path
-    return [(path, name) for name, path in named.items()]
+        names.append(next(name for name in itertools.chain([path.stem], numbered) if name not in names))
+    return names
 
 
 def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: argparse.Namespace) -> dict[str, Any]:

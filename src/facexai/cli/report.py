@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import face, model, photo_arguments, photo_names, scale, show
+from facexai.cli.shared import DEFAULT_MODEL, face, model, photo_arguments, photo_names, scale, show
 
 if TYPE_CHECKING:
     from facexai.images import Aligned
     from facexai.models import FaceModel
     from facexai.report import Section
-
-_DEFAULT = "dlib-resnet29"
 
 
 def add(commands: Any) -> None:
@@ -30,7 +28,9 @@ def add(commands: Any) -> None:
     report.add_argument("--out", type=Path, required=True, help="folder for report.html and report.json")
     report.add_argument("--gallery", type=Path, help="of photos: folder with one sub-folder of photos per person")
     report.add_argument("--photos", type=Path, help="of folders: where the photos are that their reports name")
-    report.add_argument("--model", help=f"a name of 'facexai models', or package.module:factory; default: {_DEFAULT}")
+    report.add_argument(
+        "--model", help=f"a name of 'facexai models', or package.module:factory; default: {DEFAULT_MODEL}"
+    )
     report.add_argument(
         "--scale",
         type=scale,
@@ -140,13 +140,11 @@ def _threshold(
 
 def _networks(found: dict[Path, dict[str, Section]], network: FaceModel | None, *, asked: bool) -> set[str | None]:
     """Fingerprints of the networks whose decisions stand on the page; ``asked``: the network decides about photos."""
-    from facexai.report.thresholds import network_of
-    from facexai.results import PairSaliency, Saliency
+    from facexai.report.thresholds import networks_behind
 
     own = None if network is None else network.fingerprint
     results = [section.result for sections in found.values() for section in sections.values()]
-    made = {network_of(one.recipe, own) for one in results if isinstance(one, Saliency | PairSaliency)}
-    return made | {own} if asked else made
+    return {*networks_behind(results, own), *([own] if asked else [])}
 
 
 def _say(step: str) -> None:
@@ -158,12 +156,12 @@ def _network(folders: list[Path], photos: list[Path], options: argparse.Namespac
     from facexai.report.runs import networks_of
 
     if options.model is not None or photos:
-        return model(options.model or _DEFAULT)
+        return model(options.model or DEFAULT_MODEL)
     made = {one for folder in folders for one in networks_of(folder)}
     if len(made) != 1:
         return None
     try:
-        network = model(_DEFAULT)
+        network = model(DEFAULT_MODEL)
     except ImportError:
         return None
     return network if {network.fingerprint} == made else None

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from facexai.models import FaceModel
 
 
+DEFAULT_MODEL = "dlib-resnet29"
+"""The network of a command that is told none."""
+
+
 def model_argument(parser: argparse.ArgumentParser) -> None:
     """``--model``, the same for all commands."""
     parser.add_argument(
         "--model",
-        default="dlib-resnet29",
-        help="a name of 'facexai models', or package.module:factory; default: dlib-resnet29",
+        default=DEFAULT_MODEL,
+        help=f"a name of 'facexai models', or package.module:factory; default: {DEFAULT_MODEL}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -15,13 +16,13 @@ from facexai.models.blackbox import BlackBox
 Size = Literal["resize", "same"]
 
 
-class Told:
+class Told(ABC):
     """A repr made of the recipe."""
 
     @property
+    @abstractmethod
     def recipe(self) -> Mapping[str, Any]:
         """Every choice that changes a number, for results."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         told = dict(self.recipe)

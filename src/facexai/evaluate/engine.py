@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
 
-from torch import Tensor
-
 from facexai._messages import told
 from facexai._progress import tqdm
 from facexai.evaluate.prefetch import ahead
-from facexai.evaluate.stage import Faces, Part, Shards, Stage, joined
+from facexai.evaluate.stage import Face, Faces, Part, Shards, Stage, joined
 from facexai.evaluate.work import Work
 
 _POLL = 0.2
@@ -88,7 +86,7 @@ def worked(
 ) -> Iterator[tuple[int, float]]:
     """Work on shards one after the other and commit each; gives its number and the seconds that it took."""
 
-    def read(asked: tuple[int, range]) -> dict[int, Tensor | str]:
+    def read(asked: tuple[int, range]) -> dict[int, Face | str]:
         return {photo: _face(work, photo) for photo in shards.stage.photos(asked[1])}
 
     batches = ((shard, items) for shard in mine for items in shards.batches(shard))
@@ -126,7 +124,7 @@ def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -
         return joined(parts)
 
 
-def _face(work: Work, photo: int) -> Tensor | str:
+def _face(work: Work, photo: int) -> Face | str:
     """A face, or why there is none."""
     try:
         return work.face(photo)

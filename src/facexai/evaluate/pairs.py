@@ -206,7 +206,7 @@ class _Maps:
         cache = self.caches[label]
         if explainer.portable and photo in cache:
             return cache.get(photo)
-        made = explainer.observe(faces[photo].to(self.work.network.device))
+        made = explainer.observe(faces[photo].image.to(self.work.network.device))
         if explainer.portable:
             cache.put(photo, made)
         return made

@@ -130,7 +130,7 @@ class _Maps:
             return Part([])
         network, asked = self.work.network, self.work.metrics
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
-        digests = [list(self.work.data.sha256(self.work.probes[item])) for item in kept]
+        digests = [list(faces[self.work.probes[item]].sha256) for item in kept]
         rows: dict[str, Tensor] = {"sha256": torch.tensor(digests, dtype=torch.uint8)}
         sums: dict[str, Tensor] = {}
         recipes: dict[str, Mapping[str, Any]] = {}

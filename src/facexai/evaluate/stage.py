@@ -19,10 +19,25 @@ from torch import Tensor
 
 from facexai.store import Store
 
-Faces = Mapping[int, Tensor]
-
 _SUM = "sum of "
 _HELD = 4  # shards whose tensors are kept for the next question
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A photo that was read.
+
+    Attributes:
+        image: (1, 3, H, W) as the network wants it.
+        sha256: 32 bytes, of the photo as it is encoded.
+    """
+
+    image: Tensor
+    sha256: bytes
+
+
+Faces = Mapping[int, Face]
 
 
 @final
@@ -209,4 +224,4 @@ class Shards:
 
 def stacked(faces: Faces, numbers: Sequence[int], device: Any) -> Tensor:
     """(n, 3, H, W) of these photos, on the network's device."""
-    return torch.cat([faces[number] for number in numbers]).to(device)
+    return torch.cat([faces[number].image for number in numbers]).to(device)

@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, final
 
-from torch import Tensor
-
 from facexai import zoo
 from facexai._messages import told
 from facexai.evaluate.config import Config
 from facexai.evaluate.data import DataSet, opened
 from facexai.evaluate.methods import Entry, label
-from facexai.evaluate.stage import Shards, Stage
+from facexai.evaluate.stage import Face, Shards, Stage
 from facexai.images import fitted
 from facexai.models import FaceModel
 from facexai.store import Store
@@ -75,14 +73,15 @@ class Work:
         """Of a stage."""
         return Shards(self.store, stage, self.config.micro_batch, self.config.micro_batch * self.config.shard)
 
-    def face(self, photo: int) -> Tensor:
-        """(1, 3, H, W) as the network wants it.
+    def face(self, photo: int) -> Face:
+        """A photo as the network wants it.
 
         Raises:
             FileNotFoundError, ValueError: it cannot be read, or shows no single face.
         """
         raw, config = self.data.photo(photo), self.config
-        return fitted(raw, self.network.spec, when=config.align, face=config.face).image  # type: ignore[arg-type]
+        image = fitted(raw, self.network.spec, when=config.align, face=config.face).image  # type: ignore[arg-type]
+        return Face(image, self.data.sha256(photo))
 
     def why(self, shards: Shards) -> str:
         """One photo that a stage could not read, and the reason, for messages."""

@@ -69,8 +69,12 @@ def thresholds(results: Sequence[Any], given: float | None, source: str | None, 
     """
     decided = _decided(results, own)
     known = sorted({value for values in decided.values() for value in values})
+    # maps without a scale are of logits, about which no cosine decides
+    networks = networks_behind(
+        [one for one in results if not isinstance(one, Saliency) or one.recipe.get("scale")], own
+    )
     if given is None:
-        return _found(decided, known, source, own, len(_networks(results, own)) > 1)
+        return _found(decided, known, source, own, len(networks) > 1)
     if not is_cosine(given):
         raise ValueError(f"expected a threshold as a finite number from -1 to 1, a cosine, got {given!r}")
     other = [value for value in known if value != float(given)]
@@ -79,7 +83,6 @@ def thresholds(results: Sequence[Any], given: float | None, source: str | None, 
             f"results were decided with the threshold {other[0]:g}, the report is given {given:g}; answer them "
             "again with that one, or leave threshold out"
         )
-    networks = _networks(results, own)
     if len(networks) > 1:
         told = ", ".join(name or "one that is not told" for name in networks)
         raise ValueError(
@@ -119,8 +122,7 @@ def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[fl
     return found
 
 
-def _networks(results: Sequence[Any], own: str | None) -> list[str | None]:
-    """Fingerprints of the networks whose cosines a threshold would decide about; None: one that is not told."""
+def networks_behind(results: Sequence[Any], own: str | None) -> list[str | None]:
+    """Fingerprints of the networks that maps among the results are of; None: one that is not told."""
     maps = (one for one in results if isinstance(one, PairSaliency | GallerySaliency | Saliency))
-    asked = (one for one in maps if not isinstance(one, Saliency) or one.recipe.get("scale"))
-    return list(dict.fromkeys(network_of(one.recipe, own) for one in asked))
+    return list(dict.fromkeys(network_of(one.recipe, own) for one in maps))
