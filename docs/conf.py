@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
+from facexai._registry import EXPLAINERS
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "facexai"
@@ -82,4 +84,31 @@ def _tables() -> None:
     (here / "_tables" / "verification_fggb.md").write_text("\n".join(_table(columns, across)) + "\n")
 
 
+def _explainers() -> None:
+    """The table of methods, its tree of pages, the reference and the papers of the explainers, from their registry."""
+    tables = Path(__file__).parent / "_tables"
+    rows = [
+        {"card": f"[{row.title}](methods/{row.page}.md)", "answers": row.answers, "cost": row.cost, "mark": row.mark}
+        for row in EXPLAINERS
+    ]
+    tree = ["```{toctree}", ":maxdepth: 1", ":hidden:", "", *(f"methods/{row.page}" for row in EXPLAINERS), "```"]
+    (tables / "methods.md").write_text("\n".join([*_table(list(rows[0]), rows), "", *tree]) + "\n")
+    papers = [f"- {paper}" for row in EXPLAINERS for paper in row.papers]
+    (tables / "papers.md").write_text("\n".join(papers) + "\n")
+    for question in {row.about[0] for row in EXPLAINERS}:
+        lines = []
+        for row in EXPLAINERS:
+            if row.about[0] == question:
+                members = ", ".join(name for name in _MEMBERS if hasattr(row.load(), name))
+                lines += [
+                    f".. autoclass:: facexai.{row.cls}",
+                    f"   :members: {members}",
+                    "   :special-members: __call__",
+                    "",
+                ]
+        (tables / f"{question}.txt").write_text("\n".join(lines))
+
+
+_MEMBERS = ("observe", "answer", "against", "class_maps", "exact_cells", "compare_modes", "no_op")
 _tables()
+_explainers()

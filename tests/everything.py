@@ -11,23 +11,17 @@ from typing import Any
 
 import torch
 from nets import GapNet, shaken
+from rows import CLASSES, PAIRS, small
 from torch import nn
 
 from facexai import (
-    CAM,
-    FGGB,
     SDD,
-    XSSAB,
-    CorrRISE,
     FaceModel,
     FaceXAIWarning,
     FastDiME,
     FrequencyHeatPlot,
-    GradCAM,
-    GradCAMPlusPlus,
     HiResCAM,
     InputSpec,
-    LayerCAM,
     PairCAM,
     ScoreCAM,
     baselines,
@@ -41,7 +35,7 @@ from facexai import (
 from facexai.functional.diffusion import linear_alphas
 from facexai.models import acceleration
 
-SIZE, CLASSES, ALPHAS = 56, 10, linear_alphas(30)
+SIZE, EMBEDDING, ALPHAS = 56, 10, linear_alphas(30)
 TARGETS = [1, 3]
 WIDTH = {"width": 8, "masked": "both"}
 
@@ -49,7 +43,7 @@ WIDTH = {"width": 8, "masked": "both"}
 def network(*, training: bool = False) -> nn.Module:
     """A network of seven cells with batch norms and in-place operations; as a user may have it, or in eval mode."""
     torch.manual_seed(1)
-    net = shaken(GapNet(CLASSES))
+    net = shaken(GapNet(EMBEDDING))
     if training:  # half in train mode, some weights frozen, gradients lying around, a hook of the user's
         net.block.train()
         net.conv.weight.requires_grad_(False)
@@ -74,7 +68,7 @@ Calls = dict[str, Callable[[], Any]]
 def calls(net: nn.Module) -> Calls:
     """What the user may do with this network, each a call without arguments whose answer is always the same."""
     model = FaceModel(net, InputSpec(SIZE))
-    rows = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(2))
+    rows = torch.randn(5, EMBEDDING, generator=torch.Generator().manual_seed(2))
     people = model.gallery({f"p{i}": row for i, row in enumerate(rows)})
     images, pair = faces(), (faces(1, 4), faces(1, 5))
     return explaining(model, people, images, pair) | measuring(model, people, images, pair) | looking(model, images)
@@ -83,21 +77,14 @@ def calls(net: nn.Module) -> Calls:
 def explaining(model: FaceModel, people: Any, images: Any, pair: Any) -> Calls:
     one = linear_edit(people)
     explainers = {
-        "CAM": CAM(people),
-        "HiResCAM": HiResCAM(people, layer="block"),
-        "GradCAM": GradCAM(people, layer="block"),
-        "GradCAM++": GradCAMPlusPlus(people, layer="block"),
-        "LayerCAM": LayerCAM(people, layer="block"),
-        "ScoreCAM": ScoreCAM(people, layer="block"),
+        row.cls if row.about == ("classes",) else f"{row.cls} of classes": small(row, people, "block")
+        for row in CLASSES
+    }
+    explainers |= {
         "ScoreCAM, keep": ScoreCAM(people, layer="block", keep=4),
         "SDD": SDD(HiResCAM(people, layer="block"), rivals=2),
-        "CorrRISE of classes": CorrRISE(people, "grid", count=8),
     }
-    pairs = {
-        "FGGB": FGGB(model, 0.2, chunk=4),
-        "XSSAB": XSSAB(model, 0.2),
-        "CorrRISE": CorrRISE(model, count=8),
-        "PairCAM": PairCAM(model),
+    pairs = {row.cls: small(row, model, "block") for row in PAIRS} | {
         "PairCAM, block": PairCAM(model, layer="block", table=False),
         "FrequencyHeatPlot": FrequencyHeatPlot(model, **WIDTH),
         "FrequencyHeatPlot, hybrid": FrequencyHeatPlot(model, **WIDTH, mode="hybrid", exact_bands=2),

@@ -16,10 +16,20 @@ from torch import nn
 from torch.nn.modules import module as modules
 from untouched import same, snapshot
 
+from facexai._registry import EXPLAINERS
+
 ERRORS = (RuntimeError, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError)
 HANDLED = {"doctor", "acceleration"}  # tell of a network's error instead of raising it
-BACKWARD = ("HiResCAM", "GradCAM", "LayerCAM", "SDD", "FGGB", "XSSAB", "PairCAM, block", "FrequencyHeatPlot, hybrid")
-BACKWARD += ("FastDiME", "doctor", "randomisation", "ScoreCAM, keep")  # run backward passes
+BACKWARD = tuple(row.cls for row in EXPLAINERS if row.needs == "gradients")  # run backward passes
+BACKWARD += (
+    "SDD",
+    "PairCAM, block",
+    "FrequencyHeatPlot, hybrid",
+    "FastDiME",
+    "doctor",
+    "randomisation",
+    "ScoreCAM, keep",
+)
 TRIED_AGAIN = torch.OutOfMemoryError  # with fewer images
 
 

@@ -1,4 +1,7 @@
-"""The public surface as text, one line per name: what a release promises. ``python tests/surface.py`` writes it."""
+"""The public surface as text, one line per name: what a release promises, and the explainers for type checkers.
+
+``python tests/surface.py`` writes both files.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from types import ModuleType
 from typing import Any, get_origin
 
 FILE = Path(__file__).parent / "data" / "surface.txt"
+STUB = Path(__file__).parents[1] / "src" / "facexai" / "_explainers.pyi"
 
 
 def lines() -> list[str]:
@@ -27,6 +31,18 @@ def lines() -> list[str]:
         module = import_module(f"facexai.{name}")
         found += _module(f"facexai.{name}", module)
     return sorted(set(found)) + list(_commands()) + list(_files())
+
+
+def stub() -> str:
+    """The explainers of the registry as imports, which type checkers and editors follow."""
+    from facexai._registry import EXPLAINERS
+
+    rows = sorted(EXPLAINERS, key=lambda row: row.module)
+    imports = [f"from facexai.explainers.{row.module} import {row.cls} as {row.cls}" for row in rows]
+    names = [
+        f'    "{name}",' for name in sorted((row.cls for row in rows), key=lambda name: (not name.isupper(), name))
+    ]
+    return "\n".join([*imports, "", "__all__ = [", *names, "]"]) + "\n"
 
 
 def _module(path: str, module: ModuleType) -> Iterator[str]:
@@ -50,6 +66,9 @@ def _described(path: str, value: Any) -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             for field in dataclasses.fields(value):
                 yield f"{path}.{field.name}: field {field.type}"
+        for name, annotation in inspect.get_annotations(value).items():
+            if str(annotation).startswith("Final["):
+                yield f"{path}.{name}: attribute {annotation}"
         for name, member in vars(value).items():
             if not name.startswith("_") or name == "__call__":
                 if isinstance(member, property) or type(member).__name__ == "cached_property":
@@ -107,5 +126,6 @@ def _files() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    STUB.write_text(stub())
     FILE.write_text("\n".join(lines()) + "\n")
-    print(f"{FILE}: {len(FILE.read_text().splitlines())} lines", file=sys.stderr)  # noqa: T201
+    print(f"{STUB} and {FILE}: {len(FILE.read_text().splitlines())} lines", file=sys.stderr)  # noqa: T201

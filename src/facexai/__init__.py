@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from facexai import _explainers
+
 if TYPE_CHECKING:
     from facexai import (
         baselines,
@@ -27,23 +29,9 @@ if TYPE_CHECKING:
         results,
         zoo,
     )
+    from facexai._explainers import *  # noqa: F403
     from facexai._messages import FaceXAIWarning
-    from facexai.explainers import (
-        CAM,
-        FGGB,
-        SDD,
-        XSSAB,
-        CorrRISE,
-        FastDiME,
-        FrequencyHeatPlot,
-        GradCAM,
-        GradCAMPlusPlus,
-        HiResCAM,
-        LayerCAM,
-        PairCAM,
-        ScoreCAM,
-        explain_pairs,
-    )
+    from facexai.explainers import explain_pairs
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
     from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
@@ -54,19 +42,6 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 _NAMES = {
-    "CAM": "facexai.explainers",
-    "CorrRISE": "facexai.explainers",
-    "FGGB": "facexai.explainers",
-    "FastDiME": "facexai.explainers",
-    "FrequencyHeatPlot": "facexai.explainers",
-    "GradCAM": "facexai.explainers",
-    "GradCAMPlusPlus": "facexai.explainers",
-    "HiResCAM": "facexai.explainers",
-    "LayerCAM": "facexai.explainers",
-    "PairCAM": "facexai.explainers",
-    "SDD": "facexai.explainers",
-    "ScoreCAM": "facexai.explainers",
-    "XSSAB": "facexai.explainers",
     "FaceModel": "facexai.models",
     "Gallery": "facexai.models",
     "HeadDoesNotFold": "facexai.models",
@@ -99,28 +74,15 @@ _MODULES = (
 )
 
 __all__ = [
-    "CAM",
-    "FGGB",
-    "SDD",
-    "XSSAB",
-    "CorrRISE",
     "Counterfactual",
     "FaceModel",
     "FaceXAIWarning",
-    "FastDiME",
     "FrequencyHeat",
-    "FrequencyHeatPlot",
     "Gallery",
-    "GradCAM",
-    "GradCAMPlusPlus",
     "HeadDoesNotFold",
-    "HiResCAM",
     "InputSpec",
-    "LayerCAM",
-    "PairCAM",
     "PairSaliency",
     "Saliency",
-    "ScoreCAM",
     "baselines",
     "decisions",
     "denoisers",
@@ -140,13 +102,14 @@ __all__ = [
     "results",
     "zoo",
 ]
+__all__ += _explainers.__all__
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"facexai.{name}")
-    if name in _NAMES:
-        value = getattr(import_module(_NAMES[name]), name)
+    if name in _NAMES or name in _explainers.__all__:
+        value = getattr(import_module(_NAMES.get(name, "facexai._explainers")), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'facexai' has no attribute {name!r}")

@@ -1,34 +1,31 @@
-"""What every explainer promises. A new explainer adds one line to EXPLAINERS."""
+"""What every explainer of classes promises: those of the registry, and variants of their options."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
+from functools import partial
 
 import pytest
 import torch
 from nets import FlatNet, shaken
+from rows import CLASSES, small
 from untouched import mixed_modes, same, snapshot
 
-from facexai import CAM, SDD, CorrRISE, FaceModel, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+from facexai import CAM, SDD, CorrRISE, FaceModel, GradCAM, HiResCAM, ScoreCAM
 
-EXPLAINERS = {
-    "CAM": CAM,
-    "HiResCAM": lambda c: HiResCAM(c, layer="layer3"),
+VARIANTS = {
     "HiResCAM-cosine": lambda c: HiResCAM(c, layer="layer3", similarity="cosine"),
-    "GradCAM": lambda c: GradCAM(c, layer="layer3"),
-    "GradCAM++": lambda c: GradCAMPlusPlus(c, layer="layer3"),
-    "LayerCAM": lambda c: LayerCAM(c, layer="layer3"),
-    "ScoreCAM": lambda c: ScoreCAM(c, layer="layer3"),
     "ScoreCAM-keep": lambda c: ScoreCAM(c, layer="layer3", keep=8, weights="softmax-logit"),
-    "CorrRISE": lambda c: CorrRISE(c, "grid", count=12),
-    "SDD-CorrRISE": lambda c: SDD(CorrRISE(c, "grid", count=12), rivals=2),
     "SDD-CAM": lambda c: SDD(CAM(c), rivals=2),
-    "SDD-HiResCAM": lambda c: SDD(HiResCAM(c, layer="layer3"), rivals=2),
-    "SDD-ScoreCAM": lambda c: SDD(ScoreCAM(c, layer="layer3"), rivals=2),
-    "SDD-LayerCAM": lambda c: SDD(LayerCAM(c, layer="layer3"), rivals=2),
+    "SDD-CorrRISE": lambda c: SDD(CorrRISE(c, "grid", count=12), rivals=2),
     "SDD-GradCAM": lambda c: SDD(GradCAM(c, layer="layer3"), rivals=["p0"]),
+    "SDD-ScoreCAM": lambda c: SDD(ScoreCAM(c, layer="layer3"), rivals=2),
 }
+PLAIN = {row.cls: partial(small, row, layer="layer3") for row in CLASSES} | {
+    "SDD-HiResCAM": lambda c: SDD(HiResCAM(c, layer="layer3"), rivals=2)
+}
+EXPLAINERS = PLAIN | VARIANTS
 FLIPS = (None, "sum", "concat")
 
 
@@ -224,6 +221,7 @@ def test_the_predicted_class_is_the_default(name, images):
         (lambda x: x.to("meta"), r"images.to\(model.device\)"),
     ],
 )
+@pytest.mark.parametrize("name", PLAIN)
 def test_bad_images_get_one_clear_error(name, images, change, message):
     explainer = make(name)
     net = explainer.classifier.model.net
@@ -245,6 +243,18 @@ def test_bad_images_get_one_clear_error(name, images, change, message):
         (torch.tensor([0.5]), "as integers"),
     ],
 )
+@pytest.mark.parametrize("name", PLAIN)
 def test_bad_targets_get_one_clear_error(name, images, target, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make(name)(images, target)
+
+
+def test_what_gives_a_map_of_any_class_is_what_sdd_wraps():
+    for row in CLASSES:
+        explainer = make(row.cls)
+        assert hasattr(explainer, "class_maps") == row.class_maps, row.cls
+        if row.class_maps:
+            assert SDD(explainer).base is explainer
+        else:
+            with pytest.raises(TypeError, match="class maps"):
+                SDD(explainer)

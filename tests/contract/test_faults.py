@@ -147,7 +147,7 @@ def test_an_interrupted_save_leaves_the_old_file_or_the_new_one(kind, tmp_path):
     save()
     others = sorted(tmp_path.iterdir())
     file = tmp_path / f"{kind}.npz"
-    expected, places_ = load(file), ("zipfile.py", "facexai/results/files.py", "numpy/lib/_npyio_impl.py")
+    expected, places_ = load(file), ("zipfile.py", "facexai/results/parts.py", "numpy/lib/_npyio_impl.py")
     count = at_moment(save, places_, -1).count
     some = range(count) if FULL else sorted(random.Random(1).sample(range(count), min(count, 30)))
     for at in some:

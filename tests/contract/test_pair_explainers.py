@@ -1,26 +1,26 @@
-"""What every pair explainer promises. A new one adds one line to EXPLAINERS."""
+"""What every explainer of pairs promises: those of the registry, and variants of their options."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from nets import FlatNet, shaken
+from rows import PAIRS, small
 from untouched import mixed_modes, same, snapshot
 
-from facexai import FGGB, XSSAB, CorrRISE, FaceModel, FrequencyHeatPlot, PairCAM, zoo
+from facexai import FGGB, CorrRISE, FaceModel, FrequencyHeatPlot, PairCAM, zoo
 
-EXPLAINERS = {
-    "FGGB": lambda m: FGGB(m, 0.2, chunk=8),
+PLAIN = {row.cls: partial(small, row, layer="layer3") for row in PAIRS} | {
+    "FrequencyHeatPlot": lambda m: FrequencyHeatPlot(m, width=16, masked="both")
+}
+EXPLAINERS = PLAIN | {
     "FGGB-raw": lambda m: FGGB(m, 0.2, "raw", chunk=8),
-    "XSSAB": lambda m: XSSAB(m, 0.2),
-    "CorrRISE": lambda m: CorrRISE(m, "grid", count=12),
     "CorrRISE-patches": lambda m: CorrRISE(m, count=12, threshold=0.2),
-    "PairCAM": PairCAM,
     "PairCAM-layer3": lambda m: PairCAM(m, layer="layer3", table=False),
-    "FrequencyHeatPlot": lambda m: FrequencyHeatPlot(m, width=16, masked="both"),
     "FrequencyHeatPlot-hybrid": lambda m: FrequencyHeatPlot(m, width=16, masked="both", mode="hybrid", exact_bands=2),
     "FrequencyHeatPlot-preview": lambda m: FrequencyHeatPlot(m, width=16, masked="both", mode="preview"),
 }
@@ -203,6 +203,7 @@ def test_evidence_of_other_weights_is_refused(name, pair):
     ],
 )
 @pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("name", PLAIN)
 def test_bad_images_get_one_clear_error(name, pair, side, change, message):
     explainer = make(name)
     before = snapshot(explainer.model.net, pair[0])

@@ -12,6 +12,7 @@ from pages import DOCS, ROOT
 
 import facexai
 from facexai import explainers, metrics
+from facexai._registry import EXPLAINERS
 
 HEADINGS = [
     "Question",
@@ -89,11 +90,16 @@ def test_every_metric_has_one_card():
         assert len(cards) == 1, f"metrics.{name} is told on {cards}"
 
 
-@pytest.mark.parametrize(("index", "cards"), [("methods", METHOD_CARDS), ("metrics", METRIC_CARDS)])
-def test_the_index_has_every_card_once_in_its_table_and_its_tree(index, cards):
-    text = (DOCS / f"{index}.md").read_text()
-    tree = next(block.text for block in pages.blocks(f"docs/{index}.md") if block.kind == "{toctree}")
-    for card in cards:
+def test_the_index_of_methods_is_made_of_the_registry():
+    assert sorted(f"docs/methods/{row.page}.md" for row in EXPLAINERS) == METHOD_CARDS
+    for page, made in (("methods", "methods.md"), ("bibliography", "papers.md"), ("reference", "classes.txt")):
+        assert f"_tables/{made}" in (DOCS / f"{page}.md").read_text()
+
+
+def test_the_index_of_metrics_has_every_card_once_in_its_table_and_its_tree():
+    text = (DOCS / "metrics.md").read_text()
+    tree = next(block.text for block in pages.blocks("docs/metrics.md") if block.kind == "{toctree}")
+    for card in METRIC_CARDS:
         name = card.removeprefix("docs/").removesuffix(".md")
         assert len(re.findall(rf"^\| \[[^]]+\]\({name}\.md\) \|", text, re.M)) == 1, name
         assert name in tree.split()
@@ -127,9 +133,14 @@ def test_a_metrics_card_shows_arguments_that_exist(card):
 # ---- the reference -----------------------------------------------------------------------------------------------
 
 
+def reference() -> str:
+    """The page, and the names that Sphinx adds from the registry."""
+    return " ".join([(DOCS / "reference.md").read_text(), *(row.cls for row in EXPLAINERS)])
+
+
 @pytest.mark.parametrize("module", public_modules())
 def test_every_public_name_is_in_the_reference(module):
-    words = set(re.findall(r"\w+", (DOCS / "reference.md").read_text()))
+    words = set(re.findall(r"\w+", reference()))
     missing = [name for name in public_names(module) if name not in words]
     assert not missing, f"{module}: {missing} not in docs/reference.md"
 
@@ -140,7 +151,7 @@ def test_every_role_names_something_that_exists():
             module, _, name = target.rpartition(".")
             found = getattr(import_module(module), name)
             assert inspect.isclass(found) if role == "class" else inspect.isfunction(found), (page, target)
-            assert name in (DOCS / "reference.md").read_text()
+            assert name in reference()
 
 
 # ---- links and sources -------------------------------------------------------------------------------------------
@@ -170,7 +181,7 @@ def block_target(page: str, line: int) -> str:
 
 
 def test_every_page_is_in_a_tree():
-    listed = set()
+    listed = {f"docs/methods/{row.page}.md" for row in EXPLAINERS}
     for page in pages.pages():
         for block in pages.blocks(page):
             if block.kind == "{toctree}":
@@ -182,7 +193,8 @@ def test_every_page_is_in_a_tree():
 
 
 def test_every_cited_paper_is_in_the_bibliography():
-    listed = (DOCS / "bibliography.md").read_text()
+    papers = [paper for row in EXPLAINERS for paper in row.papers]
+    listed = " ".join([(DOCS / "bibliography.md").read_text(), *papers])
     sources = [ROOT / page for page in pages.pages()] + sorted((ROOT / "src").rglob("*.py"))
     for source in sources:
         cited = re.findall(r"arXiv:(\d{4}\.\d{4,5})|doi (10\.\d+/[\w.\-]+\w)", source.read_text())

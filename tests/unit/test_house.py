@@ -21,6 +21,8 @@ FLOORS = [
     "_plain",
     "_notebook",
     "_progress",
+    "_registry",
+    "_explainers",
     "functional",
     "io",
     "store",
@@ -54,12 +56,17 @@ def floor_of(name: str) -> int | None:
     return FLOORS.index(parts[1]) if len(parts) > 1 and parts[1] in FLOORS else None
 
 
-def imports(path: Path):
+def module_of(path: Path) -> str:
+    return "facexai." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+def imports(path: Path, *, typing: bool = False):
+    """The modules and names that a file imports, those for type checkers only where asked for."""
     tree = ast.parse(path.read_text())
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not typing
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
@@ -68,10 +75,7 @@ def imports(path: Path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "facexai":
-                yield from (f"facexai.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_arrows_point_down():
@@ -79,7 +83,7 @@ def test_arrows_point_down():
     files = [p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py"]
     assert len(files) > 25
     for path in files:
-        name = "facexai." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        name = module_of(path)
         own = floor_of(name)
         assert own is not None, f"{name} has no floor: add it to FLOORS"
         for imported in imports(path):
@@ -87,6 +91,26 @@ def test_arrows_point_down():
             if floor is not None and floor > own:
                 upward.append(f"{name} imports {imported}")
     assert upward == []
+
+
+def test_files_do_not_import_each_other_in_circles():
+    """Types and imports inside functions count; FaceModel.gallery makes a Gallery, which keeps its FaceModel."""
+    files = {module_of(path).removesuffix(".__init__"): path for path in SOURCE.rglob("*.py")}
+    del files["facexai"]  # names load when they are first used
+    arrows = {
+        name: {to if to in files else to.rpartition(".")[0] for to in imports(path, typing=True)} & files.keys()
+        for name, path in files.items()
+    }
+    left = {name: set(to) for name, to in arrows.items()}
+    while free := [name for name, to in left.items() if not to & left.keys()]:
+        for name in free:
+            del left[name]
+    known = {f"facexai.models.{name}" for name in ("enrolment", "face_model", "gallery")}
+    above = {name for name in left if not any(name in arrows[other] for other in left)}
+    while above:  # what only imports from a circle is in none
+        left = {name: to for name, to in left.items() if name not in above}
+        above = {name for name in left if not any(name in arrows[other] for other in left)}
+    assert left.keys() == known
 
 
 @pytest.mark.parametrize("heavy", ["torch", "matplotlib", "numpy", "PIL", "cv2", "scipy"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from surface import FILE, lines
+from surface import FILE, STUB, lines, stub
 
 UPDATE = (
     "\nWas it meant? Then run `python tests/surface.py` and commit tests/data/surface.txt. What goes, or changes so "
@@ -20,6 +20,10 @@ def test_the_surface_is_the_recorded_one():
         if not line.startswith("@@ ")
     ]
     assert not diff, "\n".join(diff[:60]) + UPDATE
+
+
+def test_type_checkers_know_every_explainer():
+    assert STUB.read_text() == stub(), "run `python tests/surface.py`"
 
 
 def test_the_record_is_whole():

@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, photo_names, show
+from facexai._registry import about
+from facexai.cli.shared import (
+    cut,
+    explainer_options,
+    face,
+    model,
+    model_argument,
+    out_arguments,
+    photo_arguments,
+    photo_names,
+    show,
+)
 
 if TYPE_CHECKING:
+    from facexai._registry import Row
     from facexai.models import FaceModel
     from facexai.results import PairSaliency
-
-METHODS = ("fggb", "xssab", "corrrise", "paircam")
+_USUAL = {"layer": "auto", "masks": "patches"}
 
 
 def add(commands: Any) -> None:
     """The command's arguments."""
     compare = commands.add_parser("compare", help="why do these two faces match, or not?")
     compare.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="a photo of each face")
-    compare.add_argument("--method", choices=METHODS, default="fggb", help="default: fggb")
+    compare.add_argument("--method", choices=tuple(about("pairs")), default="fggb", help="default: fggb")
     compare.add_argument(
         "--threshold",
         type=float,
         help="cosine from which a pair is accepted; needed by fggb and xssab; 'facexai verify' finds it",
     )
     model_argument(compare)
-    compare.add_argument("--layer", default="auto", help="layer of paircam; default: the head's input, which is exact")
     compare.add_argument(
-        "--masks", choices=("patches", "grid"), default="patches", help="of corrrise; default: patches"
+        "--layer", default=_USUAL["layer"], help="layer of paircam; default: the head's input, which is exact"
+    )
+    compare.add_argument(
+        "--masks", choices=("patches", "grid"), default=_USUAL["masks"], help="of corrrise; default: patches"
     )
     photo_arguments(compare)
     out_arguments(compare, "compare.png, .npz and .json", "compare.json", "a line")
@@ -61,15 +75,20 @@ def run(options: argparse.Namespace) -> int:
 def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
     from facexai.evaluate.methods import pair_explainer
 
-    if options.threshold is None and options.method in ("fggb", "xssab"):
+    rows = about("pairs")
+    without = [name for name, row in rows.items() if _default(row, "threshold") is None]
+    if options.threshold is None and options.method not in without:
         raise ValueError(
             f"{options.method} needs --threshold, the cosine from which a pair is accepted: 'facexai verify PAIRS' "
-            "finds it; corrrise and paircam do without"
+            f"finds it; {' and '.join(without)} do without"
         )
-    if options.layer != "auto" and options.method != "paircam":
-        raise ValueError(f"--layer belongs to paircam, not to {options.method}")
-    chosen = {"paircam": {"layer": options.layer}, "corrrise": {"masks": options.masks}}.get(options.method, {})
+    given = {name: getattr(options, name) for name, usual in _USUAL.items() if getattr(options, name) != usual}
+    chosen = explainer_options(options.method, rows, given)
     return pair_explainer(options.method, network, threshold=options.threshold, **chosen)
+
+
+def _default(row: Row, name: str) -> Any:
+    return next(field.default for field in fields(row.load()) if field.name == name)
 
 
 def _report(why: PairSaliency, called: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facexai._registry import about
 from facexai.cli.shared import show
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ _HELP = {
     "protocol": "of pairs: fame (default) or epfl-inferred",
     "part": "of the maps of pairs: similar (default), dissimilar or auto",
     "threshold": "of pairs: a rule or a cosine instead of the protocol's",
-    "explainer": "such as sdd, hirescam, captum.Lime; of pairs fggb, xssab, corrrise, paircam; may be repeated",
+    "explainer": f"such as sdd, hirescam, captum.Lime; of pairs {', '.join(about('pairs'))}; may be repeated",
     "metric": "such as deletion, retention, insertion, narrowness, overlap; may be repeated",
     "engine": "auto (default): this process, or the ranks that torchrun started; ray",
 }

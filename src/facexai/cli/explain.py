@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._messages import told
-from facexai.cli.shared import cut, model, model_argument, out_arguments, photo_arguments, photo_names, say, scale, show
+from facexai._registry import about, class_methods
+from facexai.cli.shared import (
+    cut,
+    explainer_options,
+    model,
+    model_argument,
+    out_arguments,
+    photo_arguments,
+    photo_names,
+    say,
+    scale,
+    show,
+)
 
 if TYPE_CHECKING:
     from facexai.explainers.classmaps import Explainer
@@ -18,15 +30,13 @@ if TYPE_CHECKING:
     from facexai.models import Gallery
     from facexai.results import Saliency
 
-METHODS = ("sdd", "cam", "hirescam", "gradcam", "gradcam++", "layercam", "scorecam", "sdd-scorecam")
-
 
 def add(commands: Any) -> None:
     """The command's arguments."""
     explain = commands.add_parser("explain", help="why is this face taken for this enrolled person?")
     explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos to explain")
     explain.add_argument("--gallery", type=Path, required=True, help="folder with one sub-folder of photos per person")
-    explain.add_argument("--method", choices=METHODS, default="sdd", help="default: sdd (over hirescam)")
+    explain.add_argument("--method", choices=class_methods(), default="sdd", help="default: sdd (over hirescam)")
     model_argument(explain)
     explain.add_argument(
         "--layer", default="auto", help="layer to explain; default: the deepest map of at least 14x14 cells, else 7x7"
@@ -47,15 +57,14 @@ def run(options: argparse.Namespace) -> int:
     from facexai._progress import tqdm
 
     io.output_folder(options.out)
-    if options.keep is not None and not options.method.endswith("scorecam"):
-        raise ValueError(f"--keep belongs to scorecam and sdd-scorecam, not to {options.method}")
+    chosen = _chosen(options)
     network = model(options.model)
     people = network.gallery(
         options.gallery, scale=options.scale, align=options.align, face=options.face, progress=True
     )
     if options.target is not None:
         people.index(options.target)
-    explainer = _explainer(people, options)
+    explainer = _explainer(people, options, chosen)
     options.out.mkdir(parents=True, exist_ok=True)
     explained: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
@@ -73,14 +82,18 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _explainer(people: Gallery, options: argparse.Namespace) -> Explainer:
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the explainer; of SDD those of its base."""
+    base = options.method.removeprefix("sdd").removeprefix("-") or "hirescam"
+    layer = None if options.layer == "auto" else options.layer
+    return explainer_options(base, about("classes"), {"layer": layer, "keep": options.keep})
+
+
+def _explainer(people: Gallery, options: argparse.Namespace, chosen: dict[str, Any]) -> Explainer:
     from facexai.evaluate.methods import class_explainer
 
-    chosen: dict[str, Any] = {"layer": options.layer}
     if options.method.startswith("sdd"):
         chosen["rivals"] = min(options.rivals, max(len(people) - 1, 1))
-    if options.method.endswith("scorecam"):
-        chosen["keep"] = options.keep
     explainer: Explainer = class_explainer(options.method, people, **chosen)
     return explainer
 

@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from facexai._messages import printable
 
 if TYPE_CHECKING:
+    from facexai._registry import Row
     from facexai.images import Aligned
     from facexai.models import FaceModel
 
@@ -95,6 +97,26 @@ def say(*lines: str, file: IO[str] | None = None) -> None:
 def _encodable(line: str, stream: IO[str]) -> str:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the user gave, by field of the explainer.
+
+    Args:
+        method: name of the explainer.
+        rows: the explainers that the command offers.
+        given: by name of the option; None: not given.
+
+    Raises:
+        ValueError: the explainer has no such option; names those that have it.
+    """
+    known = {name: {field.name for field in fields(row.load())} for name, row in rows.items()}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for option in chosen:
+        if option not in known[method]:
+            owners = " and ".join(name for name, options in known.items() if option in options)
+            raise ValueError(f"--{option} belongs to {owners}, not to {method}")
+    return chosen
 
 
 def model(name: str) -> FaceModel:

@@ -1,49 +1,24 @@
 """Explainers by name, as configurations and command lines say them.
 
-A name of :data:`CLASS_METHODS` or :data:`PAIR_METHODS`, ``captum.NAME`` for a baseline, or ``package.module:function``,
-which is called with the gallery or network (for pairs: the network and the threshold) and the options, and returns an
-explainer.
+The name of an explainer, such as ``hirescam`` (``sdd-hirescam``: SDD over it), ``captum.NAME`` for a baseline, or
+``package.module:function``, which is called with the gallery or network (for pairs: the network and the threshold) and
+the options, and returns an explainer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
 from facexai import baselines
 from facexai._messages import clipped, near_matches, short
-from facexai.explainers import (
-    CAM,
-    FGGB,
-    SDD,
-    XSSAB,
-    CorrRISE,
-    GradCAM,
-    GradCAMPlusPlus,
-    HiResCAM,
-    LayerCAM,
-    PairCAM,
-    ScoreCAM,
-)
+from facexai._registry import Row, about, class_methods
+from facexai.explainers import SDD
 from facexai.models import FaceModel, WhiteBox
 
 Entry = str | Mapping[str, Any]
-
-CLASS_METHODS: dict[str, Any] = {
-    "cam": CAM,
-    "hirescam": HiResCAM,
-    "gradcam": GradCAM,
-    "gradcam++": GradCAMPlusPlus,
-    "layercam": LayerCAM,
-    "scorecam": ScoreCAM,
-    "corrrise": CorrRISE,
-}
-"""Explainers of classes; ``sdd`` and ``sdd-NAME`` wrap them."""
-
-PAIR_METHODS: dict[str, Any] = {"fggb": FGGB, "xssab": XSSAB, "corrrise": CorrRISE, "paircam": PairCAM}
-"""Explainers of pairs."""
 
 _SDD = {field.name for field in fields(SDD)} - {"base"}
 
@@ -97,20 +72,21 @@ def class_explainer(method: str, classifier: WhiteBox, **options: Any) -> Any:
         own = {name: value for name, value in options.items() if name in _SDD}
         base = {name: value for name, value in options.items() if name not in _SDD}
         return SDD(class_explainer(method.partition("-")[2] or "hirescam", classifier, **base), **own)
-    return _of(CLASS_METHODS, method, [*CLASS_METHODS, "sdd", "sdd-cam", "sdd-scorecam"])(classifier, **options)
+    return _class(about("classes"), method, class_methods())(classifier, **options)
 
 
 def pair_explainer(method: str, model: FaceModel, *, threshold: float | None, **options: Any) -> Any:
     """One explainer of pairs."""
     if ":" in method:
         return _called(method, model, threshold, **options)
-    return _of(PAIR_METHODS, method, list(PAIR_METHODS))(model, threshold=threshold, **options)
+    rows = about("pairs")
+    return _class(rows, method, rows)(model, threshold=threshold, **options)
 
 
-def _of(known: Mapping[str, Any], method: str, shown: Sequence[str]) -> Any:
-    if method not in known:
+def _class(rows: Mapping[str, Row], method: str, shown: Iterable[str]) -> Any:
+    if method not in rows:
         raise ValueError(f"no explainer is called {method!r}; {near_matches(method, shown)}")
-    return known[method]
+    return rows[method].load()
 
 
 def _made(entries: Sequence[Entry], make: Any) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai._registry import about
 from facexai.evaluate.config import Config
 from facexai.evaluate.exact_sum import mean_of, summed
-from facexai.evaluate.methods import CLASS_METHODS, class_explainers
+from facexai.evaluate.methods import class_explainers
 from facexai.evaluate.stage import Faces, Part, Shards, stacked
 from facexai.evaluate.work import Work
 from facexai.explainers import SDD
@@ -160,7 +161,7 @@ def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dic
     asked = None if targets is None else targets.tolist()
     watcher: Any = explainer.base if isinstance(explainer, SDD) else explainer
     why: Saliency
-    ours = isinstance(watcher, tuple(CLASS_METHODS.values()))
+    ours = type(watcher) in {row.load() for row in about("classes").values()}
     if not ours:  # of others nobody knows what their repr leaves out
         why = explainer(images, asked)
         return why

@@ -23,16 +23,17 @@ class Evidence:
     """What one look at the images left behind; every further question is answered from it.
 
     Attributes:
-        activations: the explained layer's map, B = 2 branches where the model flips: (B*N, C, h, w) if ``"folded"``,
-            as the layer gave it, also channels last or tokens, if ``"graph"``.
+        activations: the explained layer's map, B = 2 branches where the model flips: (B*N, C, h, w); as the layer gave
+            it, also channels last or tokens, if ``"graph"``.
         outputs: (B*N, D), the network's output.
         head: (B*N, D), output of the affine head, where the method uses it.
         layer: name of the explained layer.
         fingerprint: of the model that was observed.
-        kind: ``"folded"``, plain tensors for CAM, or ``"graph"``, for gradient methods.
+        kind: ``"folded"``, plain tensors for CAM, ``"map"``, plain tensors of any layer, or ``"graph"``, for gradient
+            methods.
 
-    Evidence of CAM is plain tensors: it pickles, and can be kept. Evidence of gradient methods holds the graph from
-    the layer to the output: it lives as long as the object and does not pickle.
+    Plain tensors pickle and can be kept. Evidence of gradient methods holds the graph from the layer to the output: it
+    lives as long as the object and does not pickle.
     """
 
     activations: Tensor
@@ -40,7 +41,7 @@ class Evidence:
     head: Tensor | None
     layer: str
     fingerprint: str
-    kind: Literal["folded", "graph"]
+    kind: Literal["folded", "map", "graph"]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.kind == "graph":

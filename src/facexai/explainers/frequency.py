@@ -17,7 +17,7 @@ from facexai._messages import FaceXAIWarning
 from facexai.explainers.classmaps import asked
 from facexai.explainers.either import asks_pairs, check_either, explain_either, of_pairs, outputs_of
 from facexai.explainers.first_order import Graph, first_order, graph_of
-from facexai.explainers.frequency_modes import Mode, ModeAgreement, compared
+from facexai.explainers.frequency_modes import MODES, Mode, ModeAgreement, compared
 from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
 from facexai.functional import Bands, at_least_float32
@@ -362,7 +362,14 @@ class FrequencyHeatPlot:
             first, second, targets: as for a call.
             top: how many largest bands to compare.
         """
-        return compared(self, first, targets if second is None else second, top)
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise ValueError(f"expected top as a whole number of at least 1, got {top!r}")
+        partner = targets if second is None else second
+        modes = {mode: replace(self, mode=mode) for mode in MODES}
+        influence = {mode: explainer(first, partner).influence.flatten(1) for mode, explainer in modes.items()}
+        hybrid, pair = modes["hybrid"], [x for x in (first, second) if isinstance(x, Tensor)]
+        kept = torch.stack([hybrid.exact_cells(pair[side]) for side in self._lost]).all(0)
+        return compared(influence, kept, top, hybrid.recipe())
 
     def recipe(self, evidence: Any = None) -> dict[str, Any]:
         """Every choice that changes a number."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -12,11 +12,8 @@ from torch import Tensor
 from facexai._notebook import words
 from facexai.functional import agreement
 
-if TYPE_CHECKING:
-    from facexai.explainers.frequency import FrequencyHeatPlot
-
 Mode = Literal["exact", "hybrid", "preview"]
-FAST: tuple[Mode, ...] = ("hybrid", "preview")
+MODES: tuple[Mode, ...] = ("exact", "hybrid", "preview")
 
 
 @final
@@ -61,25 +58,16 @@ class ModeAgreement:
 _WIDTHS = (10, 9, 10, 8, 13)
 
 
-def compared(explainer: FrequencyHeatPlot, first: Tensor, second: Any, top: int) -> ModeAgreement:
-    """Every mode on the same question, against the exact one."""
-    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-        raise ValueError(f"expected top as a whole number of at least 1, got {top!r}")
-    exact = _flat(replace(explainer, mode="exact")(first, second).influence)
-    values: dict[str, Mapping[str, Tensor]] = {}
-    for mode in FAST:
-        values[mode] = agreement(_flat(replace(explainer, mode=mode)(first, second).influence), exact, top=top)
-    hybrid = replace(explainer, mode="hybrid")
-    kept = _exact_in_hybrid(hybrid, [first] if not isinstance(second, Tensor) or second.ndim < 2 else [first, second])
+def compared(influence: Mapping[Mode, Tensor], kept: Tensor, top: int, recipe: Mapping[str, Any]) -> ModeAgreement:
+    """The agreement of every mode's influence with the exact one.
+
+    Args:
+        influence: (P, cells) by mode, on the same questions.
+        kept: (P, cells), True where hybrid took a cell out for real.
+        top: how many largest bands to compare.
+        recipe: of hybrid.
+    """
+    exact = influence["exact"]
+    values: dict[str, Mapping[str, Tensor]] = {m: agreement(influence[m], exact, top=top) for m in MODES[1:]}
     values["zero fill"] = agreement(torch.where(kept, exact, 0.0), exact, top=top)
-    return ModeAgreement(values, top, exact.shape[1], int(kept.sum(1).min()), hybrid.recipe())
-
-
-def _flat(influence: Tensor) -> Tensor:
-    return influence.flatten(1)
-
-
-def _exact_in_hybrid(hybrid: FrequencyHeatPlot, images: Sequence[Tensor]) -> Tensor:
-    """(P, cells) whether hybrid takes a cell out for real; with ``masked="both"``, of both images."""
-    lost = {"first": images[:1], "second": images[1:], "both": images}[hybrid.masked]
-    return torch.stack([hybrid.exact_cells(part) for part in lost]).all(0)
+    return ModeAgreement(values, top, exact.shape[1], int(kept.sum(1).min()), recipe)

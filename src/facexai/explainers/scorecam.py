@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facexai import functional, kernels
 from facexai.explainers import gradients
+from facexai.explainers._layer_map import layer_with_map
 from facexai.explainers.classmaps import Evidence, answer, check_explainable, check_kind, explain, logits_of
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.masked import MaskedEvidence, Precision, chunk_size, features_of
@@ -141,11 +142,7 @@ class ScoreCAM:
         model = self.classifier.model
         check_device(images, model.device)
         model.spec.check(images)
-        name, size = model.layer(self.layer), chunk_size(model, self.chunk)
-        if name not in model.structure.layers:
-            raise ValueError(
-                f"layer {name!r} gives no map of the images; layers with maps end in {list(model.layers)[-3:]}"
-            )
+        name, size = layer_with_map(model, self.layer), chunk_size(model, self.chunk)
         rows = torch.arange(len(images))
         seen = [self._look(images[part], part, name) for part in torch.split(rows, size)]
         activations = torch.cat([one.activations for one in seen])

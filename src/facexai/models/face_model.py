@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 from weakref import WeakMethod
 
 import torch
@@ -23,7 +21,7 @@ from facexai.models.fingerprint import fingerprint
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
 from facexai.models.options import ForwardKwargs, Output, bound, check_device, check_options, digest
-from facexai.models.outputs import Take, forward, named
+from facexai.models.outputs import Take, check_finite, forward, named
 from facexai.models.source import call_factory
 from facexai.models.structure import Structure, look, same_objects
 
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True, eq=False, init=False, repr=False)
 class FaceModel:
     """Any torch face network, unchanged, and what it wants to see.
 
@@ -67,15 +64,14 @@ class FaceModel:
     torch.Size([2, 8])
     """
 
-    net: nn.Module
-    spec: InputSpec
-    take: Take | None
-    output: Output
-    flip: Flip
-    center: Tensor | None
-    names: tuple[str, ...] | None
-    forward_kwargs: ForwardKwargs
-    source: str | None
+    net: Final[nn.Module]
+    spec: Final[InputSpec]
+    take: Final[Take | None]
+    output: Final[Output]
+    flip: Final[Flip]
+    center: Final[Tensor | None]
+    names: Final[tuple[str, ...] | None]
+    forward_kwargs: Final[ForwardKwargs]
 
     def __init__(
         self,
@@ -91,15 +87,24 @@ class FaceModel:
         source: str | None = None,
     ) -> None:
         check_options(net, output, flip, center, names, forward_kwargs)
-        values: dict[str, Any] = {"net": net, "spec": InputSpec.of(spec), "take": take, "output": output}
-        values |= {"flip": flip, "center": center, "source": source, "forward_kwargs": forward_kwargs}
-        values["names"] = None if names is None else tuple(names)
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        self.net, self.spec = net, InputSpec.of(spec)
+        self.take, self.output, self.flip, self.center = take, output, flip, center
+        self.names, self.forward_kwargs = None if names is None else tuple(names), forward_kwargs
+        self._source = source
+        self._took: Take | None = None
+        self._looked: tuple[tuple[nn.Module, ...], torch.device, Structure] | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in FaceModel.__annotations__ and name in self.__dict__:
+            raise AttributeError(f"{name!r} of a FaceModel is fixed; make another: FaceModel(net, spec, {name}=...)")
+        super().__setattr__(name, value)
 
     @classmethod
     def from_source(cls, source: str) -> FaceModel:
         """The model that ``"package.module:factory"`` returns; such a model can be pickled by that name.
+
+        Args:
+            source: keyword arguments of the factory follow as a JSON object: ``package.module:factory?{"depth": 50}``.
 
         Raises:
             ValueError: the source is not of that form, or cannot be imported, or has no such function.
@@ -110,8 +115,13 @@ class FaceModel:
             raise TypeError(
                 f"{short(source)} returned a {type(model).__name__}, expected a facexai.FaceModel around the network"
             )
-        object.__setattr__(model, "source", source)
+        model._source = source
         return model
+
+    @property
+    def source(self) -> str | None:
+        """``"package.module:factory"``, by which the model pickles; None: made by hand."""
+        return self._source
 
     @classmethod
     def from_callable(
@@ -147,8 +157,7 @@ class FaceModel:
         >>> model.embed(torch.rand(2, 3, 8, 8)).shape
         torch.Size([2, 3])
         """
-        box = BlackBox(function, space, batch_size, name)
-        return cls(box, seen_by(space, InputSpec.of(spec)), **options)
+        return cls(BlackBox(function, space, batch_size, name), seen_by(space, InputSpec.of(spec)), **options)
 
     def __repr__(self) -> str:
         said = (("flip", self.flip), ("take", named(self.took)))
@@ -157,18 +166,15 @@ class FaceModel:
         what = repr(self.core) if isinstance(self.core, BlackBox) else type(self.core).__name__
         return f"FaceModel({what}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
 
-    def _repr_html_(self) -> str:
-        return words(self)
+    _repr_html_ = words
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.source is None:
+        if self._source is None:
             raise TypeError(
                 "this FaceModel wraps a network built by hand and does not pickle; "
                 "use zoo.load(name) or FaceModel.from_source('package.module:factory')"
             )
-        if ":" in self.source:
-            return FaceModel.from_source, (self.source,)
-        return import_module("facexai.zoo")._from_source, (self.source,)
+        return FaceModel.from_source, (self._source,)
 
     # ---- what it is -------------------------------------------------------------------------------------------
 
@@ -185,7 +191,7 @@ class FaceModel:
     @property
     def took(self) -> Take | None:
         """What is taken from a tuple or dict output; None for a tensor, or before the first call."""
-        return self.take if self.take is not None else self.__dict__.get("_took")
+        return self.take if self.take is not None else self._took
 
     @property
     def device(self) -> torch.device:
@@ -232,14 +238,10 @@ class FaceModel:
         if isinstance(self.core, BlackBox):
             self.core.check(x)
         with evaluating(self.net):
-            rows, self.__dict__["_took"] = forward(
+            rows, self._took = forward(
                 self.core, both(x, self.flip), self.took, self.spec, bound(self.forward_kwargs, len(x), index, x.device)
             )
-        if not torch.isfinite(rows.detach()).all():
-            bad = sorted({i % len(images) for i in (~torch.isfinite(rows.detach())).any(1).nonzero()[:, 0].tolist()})
-            raise ValueError(
-                f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec"
-            )
+        check_finite(rows.detach(), len(images))
         return rows
 
     def features(self, outputs: Tensor) -> Tensor:
@@ -312,12 +314,11 @@ class FaceModel:
     def structure(self) -> Structure:
         """What the network looks like from outside; looked at again when a module was exchanged."""
         modules, device = tuple(self.net.modules()), self.device
-        known = self.__dict__.get("_known")
+        known = self._looked
         if known is None or known[1] != device or not same_objects(known[0], modules):
-            found = look(self.net, self.core, WeakMethod(self._tried), self.noise())
-            known = self.__dict__["_known"] = (modules, device, found)
-        structure: Structure = known[2]
-        return structure
+            known = (modules, device, look(self.net, self.core, WeakMethod(self._tried), self.noise()))
+            self._looked = known
+        return known[2]
 
     def _tried(self, images: Tensor) -> Tensor:
         """Outputs for images of nobody, with the first row of ``forward_kwargs``."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, clipped, near_matches, short
@@ -98,6 +99,14 @@ def select(output: Any, take: Take | None, images: int) -> Tensor:
     if len(chosen) != images:
         raise ValueError(f"{images} images went in and {len(chosen)} rows came out; expected one row per image")
     return chosen
+
+
+def check_finite(rows: Tensor, images: int) -> None:
+    """Refuse outputs (B*N, D) of N images that are NaN or infinite."""
+    finite = torch.isfinite(rows).all(1)
+    if not finite.all():
+        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
+        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
 
 
 def describe(output: Any) -> str:

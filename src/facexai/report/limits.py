@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from facexai._registry import EXPLAINERS
+
 GENERAL = (
     "A map says where the network's score comes from. It does not say that the network is right.",
     "A map that its controls equal tells no more than they do: the centre of the picture finds any aligned face.",
@@ -14,41 +16,10 @@ GENERAL = (
 """Of every report."""
 
 _LIMITS: dict[str, tuple[str, ...]] = {
-    "CAM": (
-        "Exact: cells and constant add up to the score. Its cells are few, and it says nothing about earlier layers.",
-    ),
-    "HiResCAM": (
-        "Exact where everything behind the layer is affine, elsewhere first order: the farther from the head, the less "
-        "the cells add up to.",
-    ),
-    "GradCAM": ("Averages gradients over the map, which discards where a channel matters; shows no evidence against.",),
-    "GradCAMPlusPlus": ("As Grad-CAM; depends on the scale of the score.",),
-    "LayerCAM": ("Counts positive gradients only: what speaks against the person is invisible.",),
-    "ScoreCAM": ("The network never saw faces through smooth black masks; the weights follow the scale of the score.",),
-    "SDD": (
-        "Compares with the rivals that were enrolled, and with no others. The power makes the map narrow, not truer.",
-        "Its formula is reconstructed from published text and figures.",
-    ),
-    "FGGB": (
-        "Gradients of single pixels; where a map has one sign everywhere its shape says little about the pair.",
-        "Details of the method are reconstructed.",
-    ),
-    "XSSAB": ("Gradients of two scores. Where a map has one sign everywhere its shape says little about the pair.",),
-    "CorrRISE": ("A sample of random masks: another seed gives a slightly different map. Details are reconstructed.",),
-    "PairCAM": (
-        "What a cell matched is what adds to the cosine together with it, not what a person would call alike.",
-    ),
-    "FrequencyHeatPlot": (
-        "A face without a band of frequencies is a picture that the network never saw. Bands hold unequal energy.",
-        "Details of the method are reconstructed.",
-    ),
+    **{row.cls: row.caveats for row in EXPLAINERS},
     "captum": (
         "A baseline of captum's: what its own documentation says holds.",
         "Gradients of pixels are noisy, and a magnitude has no sign.",
-    ),
-    "FastDiME": (
-        "Edits look like the denoiser's training data. What it could not draw was not tried.",
-        "Without a control that edits nothing, a difference may be the denoiser's reconstruction.",
     ),
 }
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facexai.results.notebook import drawn
-from facexai.results.parts import Parts, parts_of, recipe_of
+from facexai.results.parts import Parts, parts_of, recipe_of, save_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,8 +110,6 @@ class Counterfactual:
             ValueError: the path does not end in ``.npz``.
             OSError: nothing was written.
         """
-        from facexai.results.files import save_answer
-
         save_answer(path, self, ARRAYS, {})
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from facexai._messages import FaceXAIWarning
 from facexai.functional import upsample
 from facexai.results.notebook import drawn
-from facexai.results.parts import Parts, parts_of, recipe_of, size_of
+from facexai.results.parts import Parts, parts_of, recipe_of, save_answer, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,8 +219,6 @@ class PairSaliency:
             ValueError: the path does not end in ``.npz``.
             OSError: nothing was written.
         """
-        from facexai.results.files import save_answer
-
         save_answer(path, self, ARRAYS, {"size": list(self.size), "threshold": self.threshold})
 
 

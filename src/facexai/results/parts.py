@@ -1,19 +1,44 @@
-"""What saved answers are checked for when they are loaded: parts of the right kinds and shapes, words that fit."""
+"""The parts of saved answers: how they are written, and the kinds, shapes and words that are checked when loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai import io
 from facexai._messages import short
 
+FORMAT = 1
 _MOST_PIXELS = 2**15  # on a side
 
 Kind = str
 Parts = Mapping[str, tuple[Kind, tuple[int | None, ...]]]
+
+
+class Recorded(Protocol):
+    """An answer with its recipe."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]: ...
+
+
+def save_answer(path: str | Path, answer: Recorded, arrays: Iterable[str], manifest: Mapping[str, Any]) -> None:
+    """Write those attributes of an answer that are not None, its recipe and what else is said about it, as ``.npz``."""
+    held = {name: getattr(answer, name) for name in arrays}
+    content = {name: _array(tensor) for name, tensor in held.items() if tensor is not None}
+    told = {"format": FORMAT, "kind": type(answer).__name__, **manifest, "recipe": dict(answer.recipe)}
+    io.save(path, content, told)
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16; float32 holds the very same numbers
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def parts_of(arrays: Mapping[str, Tensor], parts: Parts, optional: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facexai.functional import share, upsample
 from facexai.results.notebook import drawn
-from facexai.results.parts import Parts, names_of, parts_of, recipe_of, size_of
+from facexai.results.parts import Parts, names_of, parts_of, recipe_of, save_answer, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,8 +164,6 @@ class Saliency:
             ValueError: the path does not end in ``.npz``.
             OSError: nothing was written.
         """
-        from facexai.results.files import save_answer
-
         names = None if self.names is None else list(self.names)
         save_answer(path, self, ARRAYS, {"size": list(self.size), "names": names})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,10 +68,7 @@ def load(name: str, **options: Any) -> FaceModel:
     """
     if name not in ENTRIES:
         raise ValueError(f"no network is called {short(name)}; {near_matches(str(name), ENTRIES)}")
-    model = ENTRIES[name].make(**options)
-    if options.get("path") is None:
-        object.__setattr__(model, "source", f"{name}?{json.dumps(options, sort_keys=True)}")
-    return model
+    return ENTRIES[name].make(**options)
 
 
 def by_name(name: str) -> FaceModel:
@@ -91,9 +87,3 @@ def by_name(name: str) -> FaceModel:
             f"no network is called {short(name)}; {near_matches(name, ENTRIES)} Or say package.module:factory"
         )
     return load(name)
-
-
-def _from_source(source: str) -> FaceModel:
-    """Load again what :func:`load` loaded, by the source that pickling stored."""
-    name, _, options = source.partition("?")
-    return load(name, **json.loads(options or "{}"))

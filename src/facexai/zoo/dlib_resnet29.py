@@ -181,9 +181,10 @@ def dlib_resnet29(*, centre: bool = True, path: str | Path | None = None) -> Fac
 
     Source: Davis King, dlib; weights CC0. Equal to dlib's own run within 1e-5.
     """
+    source = None if path else f"{__name__}:dlib_resnet29?{json.dumps({'centre': centre})}"
     path = weights_file(path, _PACKAGE, _FILE, _BYTES, _SHA256, extra="zoo", purpose="dlib-resnet29")
     center = None
     if centre:
         mean = json.loads(resources.files("facexai.zoo").joinpath("dlib_mean_embedding.json").read_text("utf-8"))
         center = torch.tensor(mean)
-    return FaceModel(read_weights(path.read_bytes()), "dlib", center=center)
+    return FaceModel(read_weights(path.read_bytes()), "dlib", center=center, source=source)

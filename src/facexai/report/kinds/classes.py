@@ -16,6 +16,7 @@ from facexai.results import Saliency
 
 QUESTION = "What in the photo speaks for this person?"
 AGAINST = "What in the photo speaks for this person, and not for the look-alikes?"
+WHOEVER = "What in the photo does the layer respond to, whoever it shows?"
 NOBODY = "nobody"
 
 
@@ -28,12 +29,18 @@ def told(section: Section, page: Page) -> dict[str, Any]:
     items = [_item(why, n, names[n], section, page) | {"controls": beside[n]} for n in range(count)]
     return {
         "kind": "classes",
-        "question": QUESTION if why.rivals is None else AGAINST,
+        "question": _question(why),
         "of": len(why),
         "items": items,
         "measured": overall(section.measured) if section.sample else [],
         "measured_by": recipes(section.measured),
     }
+
+
+def _question(why: Saliency) -> str:
+    if why.recipe.get("class_specific", True) is False:
+        return WHOEVER
+    return QUESTION if why.rivals is None else AGAINST
 
 
 def _item(why: Saliency, n: int, name: str | None, section: Section, page: Page) -> dict[str, Any]:
@@ -73,7 +80,9 @@ def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[s
 
 
 def _subject(why: Saliency, who: str) -> str:
-    """What a map is of; a magnitude speaks neither for nor against."""
+    """What a map is of; a magnitude speaks neither for nor against, and some maps are of no class."""
+    if why.recipe.get("class_specific", True) is False:
+        return "what the layer responds to"
     if "magnitude" in why.unit:
         return f"the map of {inside(who)}"
     return f"what speaks for {inside(who)}{' rather than the others' if why.rivals is not None else ''}"

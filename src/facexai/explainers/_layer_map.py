@@ -1,0 +1,44 @@
+"""One forward pass that keeps a layer's map and no graph, for methods that need neither gradients nor a head."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from facexai.explainers.classmaps import Evidence
+from facexai.hooks import capture, quiet_grad
+from facexai.models import FaceModel, WhiteBox
+
+
+class LayerMaps(Protocol):
+    """The fields that :func:`observe` reads."""
+
+    @property
+    def classifier(self) -> WhiteBox: ...
+    @property
+    def layer(self) -> str: ...
+
+
+def layer_with_map(model: FaceModel, layer: str) -> str:
+    """The name of the layer, ``"auto"`` resolved.
+
+    Raises:
+        ValueError: no such layer, or it gives no map of the images.
+    """
+    name = model.layer(layer)
+    if name not in model.structure.layers:
+        raise ValueError(
+            f"layer {name!r} gives no map of the images; layers with maps end in {list(model.layers)[-3:]}"
+        )
+    return name
+
+
+def observe(self: LayerMaps, images: Tensor) -> Evidence:
+    """One forward pass; keeps the layer's map (B*N, C, h, w) as plain tensors."""
+    model = self.classifier.model
+    name = layer_with_map(model, self.layer)
+    with quiet_grad(), capture(model.net, name) as seen:
+        outputs = model.outputs(images)
+    activations = model.structure.layers[name].map(seen.tensor)
+    return Evidence(activations, outputs, None, name, model.fingerprint, "map")
