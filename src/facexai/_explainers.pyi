@@ -1,5 +1,6 @@
 from facexai.explainers.cam import CAM as CAM
 from facexai.explainers.corrrise import CorrRISE as CorrRISE
+from facexai.explainers.eigencam import EigenCAM as EigenCAM
 from facexai.explainers.fastdime import FastDiME as FastDiME
 from facexai.explainers.fggb import FGGB as FGGB
 from facexai.explainers.frequency import FrequencyHeatPlot as FrequencyHeatPlot
@@ -10,6 +11,7 @@ from facexai.explainers.layercam import LayerCAM as LayerCAM
 from facexai.explainers.paircam import PairCAM as PairCAM
 from facexai.explainers.scorecam import ScoreCAM as ScoreCAM
 from facexai.explainers.sdd import SDD as SDD
+from facexai.explainers.xgradcam import XGradCAM as XGradCAM
 from facexai.explainers.xssab import XSSAB as XSSAB
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "SDD",
     "XSSAB",
     "CorrRISE",
+    "EigenCAM",
     "FastDiME",
     "FrequencyHeatPlot",
     "GradCAM",
@@ -26,4 +29,5 @@ __all__ = [
     "LayerCAM",
     "PairCAM",
     "ScoreCAM",
+    "XGradCAM",
 ]

@@ -146,6 +146,39 @@ EXPLAINERS = (
         ),
     ),
     Row(
+        name="xgradcam",
+        cls="XGradCAM",
+        module="xgradcam",
+        title="XGrad-CAM",
+        answers="the same, channels weighted by their gradients where they are active",
+        needs="gradients",
+        cost="as HiResCAM",
+        mark="published",
+        caveats=(
+            "A channel has one weight for all places: the sum of the cells is right to first order, each cell is not.",
+        ),
+        papers=(
+            "R. Fu, Q. Hu, X. Dong, Y. Guo, Y. Gao, B. Li. *Axiom-based Grad-CAM: towards accurate visualization and "
+            "explanation of CNNs.* BMVC 2020. arXiv:2008.02312. (XGrad-CAM)",
+        ),
+    ),
+    Row(
+        name="eigencam",
+        cls="EigenCAM",
+        module="eigencam",
+        title="Eigen-CAM",
+        answers="where a layer's activations vary together most, whatever the class",
+        needs="a layer",
+        cost="1 forward pass",
+        mark="published; the sign ours",
+        caveats=("A map of the layer, the same for every class: it explains no decision.",),
+        papers=(
+            "M. B. Muhammad, M. Yeasin. *Eigen-CAM: class activation map using principal components.* IJCNN 2020. "
+            "arXiv:2008.00299.",
+        ),
+        class_maps=False,
+    ),
+    Row(
         name="scorecam",
         cls="ScoreCAM",
         module="scorecam",
