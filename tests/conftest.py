@@ -1,4 +1,4 @@
-"""Where test data come from. Only this file knows the shared folder."""
+"""Where test data come from, and what a test process may use. Only this file knows the shared folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for subprocesses; a worker has one core
 
 import pytest
 import torch

@@ -72,6 +72,7 @@ def test_a_turn_that_was_interrupted_is_given_back():
         assert equal(answers[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may hit a finaliser
 @pytest.mark.parametrize("send", [_thread.interrupt_main, lambda: os.kill(os.getpid(), signal.SIGINT)])
 @pytest.mark.parametrize("name", ["HiResCAM", "FGGB", "FastDiME", "deletion_curve", "verification_deletion"])

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from allpairspy import AllPairs
 from everything import SIZE, calls, equal, faces, keeping, network, quietly
 from torch import nn
 from untouched import same, snapshot
@@ -67,9 +68,9 @@ def asking(name, call, expected, rounds):
     return work
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("threads", [2, 4])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "threads", "training"), [tuple(row) for row in AllPairs([NAMES, [2, 4], [False, True]])]
+)
 def test_the_same_call_in_several_threads(name, threads, training):
     net = network(training=training)
     expected = quietly(calls(net)[name])
@@ -79,6 +80,7 @@ def test_the_same_call_in_several_threads(name, threads, training):
     assert same(before, snapshot(net, faces()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_everything_at_once(training):
     """Four threads, each in an order of its own, over everything that a network is used for."""

@@ -74,8 +74,14 @@ def test_the_doctor_knows_it(name):
 
 
 @pytest.mark.filterwarnings("ignore:CAM has only 3x3 cells")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", CODE_BASES)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        pytest.param(name, method, marks=[] if (i + j) % 3 == 0 else pytest.mark.slow)
+        for i, name in enumerate(CODE_BASES)
+        for j, method in enumerate(METHODS)
+    ],
+)
 def test_every_method_works_or_is_refused_in_a_sentence(name, method):
     case, model = CODE_BASES[name], made(name)
     images, classifier = photos(model), case.people(model)
@@ -127,14 +133,19 @@ def test_train_mode_frozen_norms_and_frozen_weights_change_nothing(name):
     torch.manual_seed(0)
     model = case.model()
     images, method = photos(model), "HiResCAM" if "CAM" in case.refused else "CAM"
-    classifier = case.people(model)
-    expected = [explain(name, m, classifier, images) for m in (method, "GradCAM")]
-    model.net.train().requires_grad_(False)
+    methods = (method, "GradCAM")
+    loose = [explain(name, m, case.people(model), images) for m in methods]
+    model.net.requires_grad_(False)
+    expected = [explain(name, m, case.people(model), images) for m in methods]
+    near = 1e-5 if name == "EdgeFace" else 0.0  # torch multiplies tokens in a permuted layout by another routine then
+    for one, other in zip(expected, loose, strict=True):
+        torch.testing.assert_close(one, other, rtol=near, atol=near * float(other.abs().max()))
+    model.net.train()
     for module in model.net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     before, random = snapshot(model.net), torch.get_rng_state()
-    for values, m in zip(expected, (method, "GradCAM"), strict=True):
+    for values, m in zip(expected, methods, strict=True):
         assert torch.equal(explain(name, m, case.people(model), images), values)
     assert doctor(model).ok == (not case.bad)
     assert snapshot(model.net) == before

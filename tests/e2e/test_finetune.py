@@ -17,6 +17,8 @@ from PIL import Image
 
 from facexai import CAM, FaceModel, FaceXAIWarning, HeadDoesNotFold, InputSpec, images
 
+pytestmark = pytest.mark.slow
+
 PEOPLE, PHOTOS, EPOCHS = ("ann", "bo", "cleo", "dai, jr."), 20, 12
 
 

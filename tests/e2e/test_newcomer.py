@@ -186,11 +186,13 @@ def after_readme(world, demonstration, tmp_path_factory) -> Path:
 STARTS_AFTER_README = {"docs/report.md"}  # reports are about what the other commands wrote
 
 
+@pytest.mark.slow
 def test_every_block_of_the_readme_runs(after_readme):
     for name in ("why.npz", "out/demo.json", "explained", "run/results.json", "report/report.html"):
         assert (after_readme / name).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in HERE if page != "README.md"])
 def test_every_block_of_the_page_runs(page, tmp_path, request):
     start = request.getfixturevalue("after_readme" if page in STARTS_AFTER_README else "world")

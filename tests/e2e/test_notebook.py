@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import missing
 
+pytestmark = pytest.mark.slow
+
 CELLS = [
     """
 import warnings

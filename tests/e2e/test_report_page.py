@@ -18,6 +18,8 @@ from facexai import SDD, FrequencyHeatPlot, HiResCAM, PairCAM, images, metrics, 
 from facexai.demo.edits import question
 from facexai.demo.portraits import COLLINS, HOPPER, mirrored, relit
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<script>window.hacked=1</script>"><img src=x onerror="window.hacked=1"></script>{{ 7*7 }}'
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
 

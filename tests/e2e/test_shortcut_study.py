@@ -11,6 +11,8 @@ import torch
 
 from facexai.demo import drawn_networks
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 FLAGS = ("-X", "dev", "-W", "error", "-bb", "-X", "warn_default_encoding")
 THIRD_PARTIES = (

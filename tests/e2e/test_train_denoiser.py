@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--channels", "8", "8", "16", "--batch-size", "4", "--threads", "1"]
 
 

@@ -56,6 +56,7 @@ def test_embeddings_of_other_images_equal_opencvs(graph_file, facenet_model):
     torch.testing.assert_close(ours, opencv_rows(graph_file, pixels), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_people_are_told_apart(facenet_model, lfw, crops):
     """All pairs of five photos each: the chance that a genuine pair scores above an impostor pair."""
     rows = [facenet_model.embed(crops(photos[:5], "facenet")) for photos in lfw.values()]

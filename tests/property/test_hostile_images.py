@@ -16,6 +16,8 @@ from PIL import Image
 from facexai import images
 from facexai.images.files import _FORMATS, decode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("number", range(7))
 def test_malformed_photos(number, tmp_path):

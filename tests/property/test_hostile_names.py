@@ -17,6 +17,8 @@ from PIL import Image
 from facexai import CAM, SDD, FaceModel, evaluate, images, results
 from facexai.cli import main
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = [
     "<img src=x onerror=alert(1)>", "a\\..\\b", "a\nb", "a\rb", "\x1b[2J\x07", "\u202egpj.exe", "😀", "n" * 255, "-rf",
     "=cmd|'C calc'!A0", os.fsdecode(b"\xff\xfe"), "$\\frac{$", "_x", 'a,b;c"d', "{0}%s", "nan", "\u2028", "O'Neil",

@@ -14,6 +14,8 @@ from facexai.cli import audit
 from facexai.evaluate.data import opened
 from facexai.evaluate.results import _write_csv
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("number", range(5))
 def test_malformed_lists(number, tmp_path):

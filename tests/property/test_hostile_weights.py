@@ -35,6 +35,8 @@ from torch import nn
 from facexai.denoisers import from_diffusers
 from facexai.models.checkpoints import load_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _paths(monkeypatch):

@@ -269,6 +269,7 @@ def test_compiled_code_is_kept_if_faster_and_hides_no_layers(small, clock, monke
     assert calls == [5] * faster  # compiled code would not run the hook
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_torch_compile_itself(small, monkeypatch):
     eager = nn.Module.compile

@@ -205,14 +205,12 @@ def test_few_people_are_no_reason_to_judge(count):
     assert len(found.variants) == 14
 
 
-def test_noise_is_rarely_called_wrong():
+def test_noise_is_not_called_wrong():
     """Nothing to find: faces without identity, a network that knows nobody."""
     torch.manual_seed(0)
-    bad_ones = 0
-    for _ in range(12):
+    for _ in range(3):
         faces = {f"p{k}": torch.rand(3, 3, 16, 16) for k in range(12)}
-        bad_ones += doctor(FaceModel(Reds(), RIGHT), faces)["input"].verdict == "bad"
-    assert bad_ones <= 1
+        assert doctor(FaceModel(Reds(), RIGHT), faces)["input"].verdict != "bad"
 
 
 @pytest.mark.parametrize("wrong", [replace(RIGHT, channels="BGR"), replace(RIGHT, range=255.0, mean=0.0, std=1.0)])
@@ -282,6 +280,7 @@ def test_a_bare_network_is_told_what_to_do():
         doctor(FlatNet())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [{"channels": "BGR"}, {"mean": 0.0, "std": 1.0, "range": 1.0}, {"mean": 0.0, "std": 1.0, "range": 255.0}],
@@ -294,6 +293,7 @@ def test_the_wrong_input_of_a_real_network_is_found(dlib_model, lfw, crops, wron
     assert found.variants[0].spec == dlib_model.spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "preset", "people", "photos"),
     [
@@ -313,6 +313,7 @@ def test_another_code_bases_preset_is_found(request, lfw, crops, network, preset
     assert (best.prepare(noise) - right.spec.prepare(noise)).abs().max() < 0.02 * right.spec.prepare(noise).std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["dlib", "mobileface", "facenet"])
 def test_real_networks_are_healthy(request, lfw, crops, network):
     model = request.getfixturevalue({"dlib": "dlib_model", "facenet": "facenet_model"}.get(network, network))

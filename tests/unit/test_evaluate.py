@@ -88,6 +88,9 @@ def whole(root, model):
 
 @pytest.mark.filterwarnings("ignore:the left-out photos")
 def test_a_run_about_people_says_what_the_metrics_say(root, model, tmp_path):
+    """In double precision: a calibrated scale makes the last bits of a float32 cosine, which follow the size of the
+    batch, visible in probabilities."""
+    model.net.double()
     made = evaluate.run(CLASSES, tmp_path / "out", model=model, base=root)
     people, probes, names = whole(root, model)
     methods = {"sdd": SDD(HiResCAM(people), rivals=2), "hirescam": HiResCAM(people), "cam": CAM(people)}
@@ -100,8 +103,8 @@ def test_a_run_about_people_says_what_the_metrics_say(root, model, tmp_path):
             found = made.measured[name][metric]
             for kind, one in {"own": own, **own.controls}.items():
                 other = found if kind == "own" else found.controls[kind]
-                np.testing.assert_allclose(other.values, one.values, atol=5e-3, err_msg=f"{name}, {metric}, {kind}")
-            assert found.interval == pytest.approx(own.interval, abs=5e-3)
+                np.testing.assert_allclose(other.values, one.values, atol=1e-6, err_msg=f"{name}, {metric}, {kind}")
+            assert found.interval == pytest.approx(own.interval, abs=1e-6)
             assert list(found.probability.items) == items
         curve = metrics.insertion(people, probes, why, 3, items=items, identities=names)
         found = made.measured[name]["insertion"]
@@ -109,7 +112,7 @@ def test_a_run_about_people_says_what_the_metrics_say(root, model, tmp_path):
         np.testing.assert_allclose(found.controls["random"].values, curve.controls["random"].values, atol=1e-4)
         narrow = metrics.narrowness(why)
         assert made.measured[name]["narrowness"].half_mass.mean == pytest.approx(narrow.half_mass.mean)
-        torch.testing.assert_close(made.mean_maps[name], metrics.mean_map(why.maps), atol=1e-5, rtol=0)
+        torch.testing.assert_close(made.mean_maps[name], metrics.mean_map(why.maps).float(), atol=1e-5, rtol=0)
     overlap = metrics.class_overlap(methods["sdd"](probes))
     assert made.measured["sdd"]["overlap"].after.mean == pytest.approx(overlap.after.mean)
     assert "overlap" not in made.measured["cam"]
@@ -277,6 +280,7 @@ def one_thread(root, path, out):
     return files(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [FEW, PAIRS], ids=["people", "pairs"])
 def test_torchruns_ranks_change_no_bit(root, tmp_path, config, request):
     path = written(root, request.node.callspec.id, config)
@@ -290,6 +294,7 @@ def test_torchruns_ranks_change_no_bit(root, tmp_path, config, request):
     assert ranks == {"timings-0.jsonl", "timings-1.jsonl"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_rays_actors_change_no_bit(root, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
@@ -342,6 +347,7 @@ for kill in range(20):  # a child each, so that everything is imported once
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [FEW, PAIRS], ids=["people", "pairs"])
 def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(root, tmp_path, config, request):
     path = written(root, f"killed-{request.node.callspec.id}", config)

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from allpairspy import AllPairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -31,11 +32,15 @@ def literal(images, activations, pairs, order, align_corners):
     return torch.stack(result)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("memory_format", [None, torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("cells", [torch.float32, torch.bfloat16, torch.float64])
+DTYPES = [None, torch.float32, torch.bfloat16, torch.float16, torch.float64]
+FORMATS = [None, torch.contiguous_format, torch.channels_last]
+CELLS = [torch.float32, torch.bfloat16, torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("order", "align_corners", "dtype", "memory_format", "cells"),
+    [tuple(row) for row in AllPairs([ORDERS, [False, True], DTYPES, FORMATS, CELLS])],
+)
 def test_it_equals_the_literal_loop(order, align_corners, dtype, memory_format, cells):
     images, activations = torch.rand(3, 3, 21, 34), torch.randn(3, 6, 5, 7).to(cells)
     activations[1, 2] = 4.0

@@ -9,7 +9,7 @@ import pytest
 from everything import calls, keeping, network
 from leftovers import growth
 
-pytestmark = pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")]
 CALLS = int(os.environ.get("FACEXAI_CALLS", "4"))
 NAMES = tuple(calls(network()))
 
