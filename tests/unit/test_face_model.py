@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from nets import FlatNet, GapNet, UnitNet, shaken
 from torch import nn
 
-from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, ScoreCAM
+from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, ScoreCAM, zoo
 from facexai.models import PRESETS
 
 
@@ -188,9 +188,40 @@ def test_pickling_goes_by_name_or_says_so(images, dlib_model):
     assert pickle.loads(pickle.dumps(dlib_model)).fingerprint == dlib_model.fingerprint
 
 
+def make_with(depth: int = 1) -> FaceModel:
+    return FaceModel(shaken(GapNet(depth)))
+
+
+def test_a_source_may_hold_keyword_arguments(dlib_model):
+    model = FaceModel.from_source(f'{__name__}:make_with?{{"depth": 7}}')
+    assert model.embed(torch.rand(1, 3, 112, 112)).shape == (1, 7)
+    assert pickle.loads(pickle.dumps(model)).source == model.source
+    plain = zoo.load("dlib-resnet29", centre=False)
+    again = pickle.loads(pickle.dumps(plain))
+    assert again.center is None
+    assert again.fingerprint == plain.fingerprint != dlib_model.fingerprint
+
+
+OPTIONS = ("net", "spec", "take", "output", "flip", "center", "names", "forward_kwargs")
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "source"])
+def test_options_are_fixed(name):
+    model = make_model()
+    before = getattr(model, name)
+    with pytest.raises(AttributeError, match=r"make another|no setter"):
+        setattr(model, name, None)
+    with pytest.raises(AttributeError, match=r"make another|no deleter"):
+        delattr(model, name)
+    assert getattr(model, name) is before
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        ("builtins:dict?[1]", "JSON object"),
+        ("builtins:dict?{", "JSON object"),
+        ('nets:GapNet?{"nothing": 1}', "unexpected keyword"),
         ("nets", "package.module:factory"),
         ("no_such:f", "no_such"),
         ("nets:no_such", "no_such"),
