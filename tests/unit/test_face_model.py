@@ -211,7 +211,7 @@ def test_options_are_fixed(name):
     before = getattr(model, name)
     with pytest.raises(AttributeError, match=r"make another|no setter"):
         setattr(model, name, None)
-    with pytest.raises(AttributeError, match=r"make another|no deleter"):
+    with pytest.raises(AttributeError, match="make another"):
         delattr(model, name)
     assert getattr(model, name) is before
 

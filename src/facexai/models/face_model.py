@@ -21,7 +21,7 @@ from facexai.models.fingerprint import fingerprint
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
 from facexai.models.options import ForwardKwargs, Output, bound, check_device, check_options, digest
-from facexai.models.outputs import Take, check_finite, forward, named
+from facexai.models.outputs import Take, forward, named
 from facexai.models.source import call_factory
 from facexai.models.structure import Structure, look, same_objects
 
@@ -52,8 +52,7 @@ class FaceModel:
             all images, or one for each of the images that are explained, which masked copies then share.
 
     Raises:
-        TypeError: ``net`` is no module.
-        ValueError: unknown preset or option.
+        TypeError, ValueError: ``net`` is no module; unknown preset or option.
 
     Images given to it are RGB in [0, 1] at the spec's size, (N, 3, H, W), on the network's device. Every call runs
     in eval mode and restores the mode of each submodule.
@@ -98,6 +97,9 @@ class FaceModel:
         if name in FaceModel.__annotations__ and name in self.__dict__:
             raise AttributeError(f"{name!r} of a FaceModel is fixed; make another: FaceModel(net, spec, {name}=...)")
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name!r} of a FaceModel is fixed; make another FaceModel")
 
     @classmethod
     def from_source(cls, source: str) -> FaceModel:
@@ -233,15 +235,14 @@ class FaceModel:
         """
         check_device(images, self.device)
         x = self.spec.prepare(images, in_range=in_range).to(self.dtype)
-        if x.is_inference():
-            x = x.clone()
+        x = x.clone() if x.is_inference() else x
         if isinstance(self.core, BlackBox):
             self.core.check(x)
+        kwargs = bound(self.forward_kwargs, len(x), index, x.device)
         with evaluating(self.net):
-            rows, self._took = forward(
-                self.core, both(x, self.flip), self.took, self.spec, bound(self.forward_kwargs, len(x), index, x.device)
-            )
-        check_finite(rows.detach(), len(images))
+            rows, took = forward(self.core, both(x, self.flip), self.took, self.spec, kwargs, len(images))
+        if took is not self._took:
+            self._took = took
         return rows
 
     def features(self, outputs: Tensor) -> Tensor:
@@ -316,8 +317,7 @@ class FaceModel:
         modules, device = tuple(self.net.modules()), self.device
         known = self._looked
         if known is None or known[1] != device or not same_objects(known[0], modules):
-            known = (modules, device, look(self.net, self.core, WeakMethod(self._tried), self.noise()))
-            self._looked = known
+            known = self._looked = modules, device, look(self.net, self.core, WeakMethod(self._tried), self.noise())
         return known[2]
 
     def _tried(self, images: Tensor) -> Tensor:

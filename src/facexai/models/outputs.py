@@ -18,7 +18,7 @@ _WELL_KNOWN = ("embedding", "embeddings", "features", "feature", "logits")
 
 
 def forward(
-    net: nn.Module, x: Tensor, take: Take | None, spec: object, kwargs: Mapping[str, Any]
+    net: nn.Module, x: Tensor, take: Take | None, spec: object, kwargs: Mapping[str, Any], images: int
 ) -> tuple[Tensor, Take | None]:
     """The (N, D) tensor that a network gives for its input, and what was taken of its output.
 
@@ -28,6 +28,10 @@ def forward(
         take: index, key or function; None: the first tensor, said in a warning where there are more.
         spec: how the input was made, for the note that is added to the network's own errors.
         kwargs: the network's other arguments.
+        images: N, of which x may hold mirrored copies, too.
+
+    Raises:
+        ValueError: NaN or infinity in the output, or no (N, D) tensor.
     """
     try:
         raw = net(x, **kwargs)
@@ -44,7 +48,11 @@ def forward(
             FaceXAIWarning,
             stacklevel=4,
         )
-    return select(raw, take, len(x)), take
+    rows = select(raw, take, len(x))
+    if not (finite := torch.isfinite(rows.detach()).all(1)).all():
+        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
+        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
+    return rows, take
 
 
 def default_take(output: Any) -> int | str | None:
@@ -99,14 +107,6 @@ def select(output: Any, take: Take | None, images: int) -> Tensor:
     if len(chosen) != images:
         raise ValueError(f"{images} images went in and {len(chosen)} rows came out; expected one row per image")
     return chosen
-
-
-def check_finite(rows: Tensor, images: int) -> None:
-    """Refuse outputs (B*N, D) of N images that are NaN or infinite."""
-    finite = torch.isfinite(rows).all(1)
-    if not finite.all():
-        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
-        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
 
 
 def describe(output: Any) -> str:
