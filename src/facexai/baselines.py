@@ -80,7 +80,6 @@ class Captum:
         values = at_least_float32(pixels.detach())
         cells = values.abs().amax(1) if self.method in _MAGNITUDE else values.sum(1)
         logits = self.classifier.logits(images)
-        scores, predicted = logits.gather(1, chosen[:, None])[:, 0], logits.argmax(1)
         options = {name: str(value) for name, value in self.options.items()}
         layer = model.layer(self.layer or "auto") if self.method == "GuidedGradCam" else "pixels"
         recipe = {"method": f"captum {self.method}", "layer": layer, "flip": model.flip, **options}
@@ -88,7 +87,7 @@ class Captum:
             recipe["unit"] = "magnitude of gradients"
         if isinstance(self.classifier, Gallery):
             recipe["similarity"] = "cosine"
-        why = saliency(self.classifier, cells, targets=chosen, scores=scores, predicted=predicted, recipe=recipe)
+        why = saliency(self.classifier, cells, logits, chosen, recipe=recipe)
         assert tuple(cells.shape[1:]) == model.spec.size
         return replace(why, images=images)
 

@@ -89,9 +89,8 @@ class CAM:
         return saliency(
             self.classifier,
             maps[:, 0],
-            targets=chosen,
-            scores=logits.gather(1, chosen[:, None])[:, 0],
-            predicted=logits.argmax(1),
+            logits,
+            chosen,
             constant=constants[:, 0],
             recipe={**self.recipe(evidence), "relu": False},
         )

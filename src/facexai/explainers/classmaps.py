@@ -127,8 +127,10 @@ def asked(classifier: WhiteBox, evidence: Observed, targets: Targets) -> tuple[T
     return logits, indices(targets, classifier.names, logits)
 
 
-def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], **fields: Any) -> Saliency:
-    """A Saliency with what every class-map method records in it."""
+def saliency(
+    classifier: WhiteBox, cells: Tensor, logits: Tensor, targets: Tensor, *, recipe: Mapping[str, Any], **fields: Any
+) -> Saliency:
+    """A Saliency of target classes (N,) with what every method records in it, from the logits (N, C)."""
     model = classifier.model
     record = dict(recipe)
     record["model"] = repr(model)
@@ -137,6 +139,7 @@ def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], 
     if isinstance(classifier, Gallery):
         record["scale"] = float(classifier.scale)
         record["gallery"] = classifier.fingerprint
+    fields |= {"targets": targets, "scores": logits.gather(1, targets[:, None])[:, 0], "predicted": logits.argmax(1)}
     return Saliency(cells=cells, size=model.spec.height_width, names=classifier.names, recipe=record, **fields)
 
 
@@ -161,9 +164,8 @@ def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tup
     return saliency(
         self.classifier,
         cells.clamp(min=0) if self.relu else cells,
-        targets=chosen,
-        scores=logits.gather(1, chosen[:, None])[:, 0],
-        predicted=logits.argmax(1),
+        logits,
+        chosen,
         recipe={**self.recipe(evidence), "relu": self.relu},
     )
 

@@ -202,9 +202,8 @@ class CorrRISE:
         return saliency(
             self.classifier,
             self.class_maps(evidence, chosen[:, None])[:, 0],
-            targets=chosen,
-            scores=logits.gather(1, chosen[:, None])[:, 0],
-            predicted=logits.argmax(1),
+            logits,
+            chosen,
             recipe=self.recipe(evidence),
         )
 

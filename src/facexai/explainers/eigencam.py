@@ -84,9 +84,8 @@ class EigenCAM:
         return saliency(
             self.classifier,
             cells,
-            targets=chosen,
-            scores=logits.gather(1, chosen[:, None])[:, 0],
-            predicted=logits.argmax(1),
+            logits,
+            chosen,
             recipe=self.recipe(evidence),
         )
 

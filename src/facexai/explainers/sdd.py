@@ -106,9 +106,8 @@ class SDD:
         return saliency(
             self.classifier,
             cells,
-            targets=chosen,
-            scores=logits.gather(1, chosen[:, None])[:, 0],
-            predicted=logits.argmax(1),
+            logits,
+            chosen,
             rivals=rivals,
             rival_scores=logits.gather(1, rivals),
             class_cells=maps,
