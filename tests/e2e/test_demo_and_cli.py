@@ -131,6 +131,7 @@ def test_compare_writes_pictures_maps_and_a_report(enrolled, tmp_path, capsys):
         (["--method", "xssab"], "xssab needs --threshold"),
         (["--threshold", "0.4", "--layer", "stage2"], "--layer belongs to paircam"),
         (["--method", "paircam", "--layer", "stag2"], "stage2"),
+        (["--method", "paircam", "--masks", "grid"], "--masks belongs to corrrise, not to paircam"),
     ],
 )
 def test_compares_mistakes_get_one_line(enrolled, tmp_path, capsys, change, message):
@@ -315,6 +316,8 @@ def test_one_bad_photo_does_not_stop_the_others(enrolled, tmp_path, capsys):
         ({"--target": "Colins"}, "did you mean 'Collins'"),
         ({"--scale": "-1"}, "scale > 0"),
         ({"--keep": "3"}, "belongs to scorecam"),
+        ({"--method": "corrrise", "--keep": "3"}, "--keep belongs to scorecam, not to corrrise"),
+        ({"--method": "sdd-corrrise", "--layer": "stage2"}, "--layer belongs to cam, hirescam"),
         ({"--method": "cam", "--layer": "stage3"}, "HiResCAM"),
         ({"--align": "never"}, "align='auto'"),
         ({"image": "none.jpg"}, "no file none.jpg"),

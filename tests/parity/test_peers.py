@@ -7,7 +7,7 @@ import torch
 from nets import FlatNet, GapNet, shaken
 from torch import nn
 
-from facexai import CAM, FaceModel, GradCAM, HiResCAM, InputSpec, LayerCAM, ScoreCAM
+from facexai import CAM, SDD, FaceModel, GradCAM, HiResCAM, InputSpec, LayerCAM, ScoreCAM
 
 captum = pytest.importorskip("captum.attr", exc_type=ImportError)
 torchcam = pytest.importorskip("torchcam.methods", exc_type=ImportError)
@@ -62,6 +62,17 @@ def test_gradcam_equals_torchcam(people, images):
         (theirs,) = extractor(2, scores, normalized=False)
     ours = GradCAM(people, layer="layer3", similarity="cosine")(images, 2).cells
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_sdd_without_scaling_and_amplification_is_finer_cam(people, images):
+    """Linear in the gradient: the map of y_t - mean(y_r) is the mean of the differences of class maps."""
+    whole, rivals = GalleryNet(people).eval(), [0, 3]
+    with torchcam.FinerCAM(whole, "net.layer3", gamma=1.0) as extractor:
+        scores = whole(people.model.spec.prepare(images))
+        (theirs,) = extractor(2, scores, comparison_idx=rivals, normalized=False)
+    base = GradCAM(people, layer="layer3", similarity="cosine")
+    ours = SDD(base, rivals=rivals, scale="none", amplify="none")(images, 2).cells
+    torch.testing.assert_close(ours.clamp(min=0) / len(rivals), theirs.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_layercam_equals_torchcam(people, images):

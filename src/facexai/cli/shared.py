@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -110,13 +110,18 @@ def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, 
     Raises:
         ValueError: the explainer has no such option; names those that have it.
     """
-    known = {name: {field.name for field in fields(row.load())} for name, row in rows.items()}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    for option in chosen:
-        if option not in known[method]:
-            owners = " and ".join(name for name, options in known.items() if option in options)
-            raise ValueError(f"--{option} belongs to {owners}, not to {method}")
+    chosen = {option: value for option, value in given.items() if value is not None}
+    for option, value in chosen.items():
+        owners = [name for name, row in rows.items() if _takes(row, option, value)]
+        if method not in owners:
+            raise ValueError(f"--{option} belongs to {', '.join(owners)}, not to {method}")
     return chosen
+
+
+def _takes(row: Row, option: str, value: Any) -> bool:
+    """Whether an explainer has that option; one name may mean a number here and a share there."""
+    usual = {field.name: field.default for field in fields(row.load())}.get(option, MISSING)
+    return usual is None or type(usual) is type(value)
 
 
 def model(name: str) -> FaceModel:
