@@ -384,3 +384,12 @@ def test_what_is_said_of_counterfactuals_is_what_was_measured():
     many = next(row for row in rows if row["variant"] == "fastdime" and row["batch"] == 16)
     assert f"{dime:.0f} times faster" in page
     assert f"{many['times fastdime at batch 1']:.2f} of the time" in page
+
+
+@pytest.mark.filterwarnings("ignore:. rivals asked for", "ignore:probabilities are saturated")
+def test_the_readmes_drop_is_what_its_block_gives(enrolled, dlib_model):
+    people = dlib_model.gallery(enrolled / "enrolled", align="auto")
+    photo = facexai.images.align(facexai.images.load(enrolled / "who.jpg"), dlib_model.spec)
+    why = facexai.SDD(facexai.HiResCAM(people), rivals=4)(photo.image)
+    gone = facexai.metrics.deletion(people, photo.image, why)
+    assert repr(gone) in " ".join((ROOT / "README.md").read_text().split())

@@ -19,6 +19,8 @@ from facexai.metrics.sanity import rank_correlation
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import Reference, mean_map, others
 
+pytestmark = pytest.mark.filterwarnings("ignore:probabilities are saturated")
+
 
 class Brightness:
     """A classifier whose logits anybody can work out: the mean of the left and of the right half, times 4."""
@@ -451,6 +453,38 @@ def test_one_image_is_never_called_beaten(people):
     assert table.rows[0]["beats centre"] is None
     assert table.rows[0]["deletion interval"] is None
     assert str(table)
+
+
+class Sure(Brightness):
+    """The same decision with logits so far apart that every probability is 1."""
+
+    def logits(self, images):
+        return 400 * super().logits(images) + torch.tensor([4000.0, 0.0])
+
+
+def test_a_saturated_drop_says_so_and_leads_with_the_margin(images, left):
+    with pytest.warns(FaceXAIWarning, match=r"neither the map nor a control costs 0.05 points. Read .margin_drop"):
+        drop = metrics.deletion(Sure(), images, left, area=0.25)
+    assert drop.saturated
+    assert drop.drop == 0
+    assert repr(drop).startswith(
+        "Drop(deletion: 800.000 margin (logit) of 3 images, whose probabilities are saturated; "
+    )
+    centre = drop.controls["centre"].margin_drop
+    assert f"centre {centre:.3f}" in repr(drop)
+    with pytest.warns(FaceXAIWarning, match="saturated"):
+        assert metrics.retention(Sure(), images, left, area=0.25).saturated
+    plain = metrics.deletion(Brightness(), images, left, area=0.25)
+    assert not plain.saturated
+    assert f"Drop(deletion: {plain.drop:.1f} points of 3 images; random" in repr(plain)
+
+
+def test_a_drop_of_nothing_at_all_is_not_saturated(images, left):
+    class Blind:
+        def logits(self, images):
+            return torch.tensor([[1.0, 0.0]]).repeat(len(images), 1)
+
+    assert not metrics.deletion(Blind(), images, left).saturated
 
 
 def test_percentages_of_nothing_stay_finite():

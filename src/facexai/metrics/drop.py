@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
+from facexai._messages import FaceXAIWarning
 from facexai._notebook import table
 from facexai.metrics import adding
 from facexai.metrics.statistic import Statistic
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 Scheme = Literal["deletion", "retention"]
 
 _FLOOR = 1e-6  # probabilities below this are no base for percentages
+_VISIBLE = 0.05  # points that a printed drop shows
 
 
 @final
@@ -80,6 +83,14 @@ class Drop:
     def changed(self) -> float:
         """Share of images whose predicted class changed, 0 to 1."""
         return self.change.mean
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the probability cannot show a difference: neither the map nor a control costs 0.05 points, though
+        margins change. Read the margin or the score then."""
+        drops = [self, *(control for control in self.controls.values() if control is not None)]
+        moves = any(drop.margin.values.any() for drop in drops)
+        return moves and all(abs(drop.drop) < _VISIBLE for drop in drops)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -145,8 +156,14 @@ class Drop:
         return pictured(self.plot, repr(self), table(self.rows()))
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{n} {c.drop:.1f}" for n, c in self.controls.items() if c is not None)
-        return f"Drop({self.recipe.get('scheme')}: {self.drop:.1f} points of {len(self.probability)} images; {held})"
+        measured, scheme, count = {"": self, **self.controls}, self.recipe.get("scheme"), len(self.probability)
+        if self.saturated:
+            own, *others = [f"{n} {c.margin_drop:.3f}".strip() for n, c in measured.items() if c is not None]
+            unit = f"margin ({self.recipe.get('score')}) of {count} images, whose probabilities are saturated"
+        else:
+            own, *others = [f"{n} {c.drop:.1f}".strip() for n, c in measured.items() if c is not None]
+            unit = f"points of {count} images"
+        return f"Drop({scheme}: {own} {unit}; {', '.join(others)})"
 
 
 STATISTICS = ("probability", "relative", "score", "margin", "change")
@@ -181,6 +198,9 @@ def deletion(
         :class:`Drop` with the controls: the same region at a random place, the centre of the picture, the mean map of
         the set, another image's map. On aligned faces the last three are hard to beat; the first proves little.
 
+    Warns:
+        FaceXAIWarning: the probabilities are saturated, see :attr:`Drop.saturated`.
+
     Raises:
         ValueError: shapes that differ, NaN maps, one class, an area outside 0 to 1, an unknown fill.
 
@@ -189,7 +209,7 @@ def deletion(
     Source: Shadman et al. 2025, arXiv:2505.03837 (top 20 % removed, random control); the other controls are ours.
     """
     who = subject(classifier, images, saliency, **options)
-    return measured(who, "deletion", regions_of(who, area, seed), fill)
+    return _warned(measured(who, "deletion", regions_of(who, area, seed), fill))
 
 
 def retention(
@@ -206,7 +226,18 @@ def retention(
     It is the deletion of the complement; arguments, controls, errors and source are those of :func:`deletion`.
     """
     who = subject(classifier, images, saliency, **options)
-    return measured(who, "retention", regions_of(who, area, seed), fill)
+    return _warned(measured(who, "retention", regions_of(who, area, seed), fill))
+
+
+def _warned(drop: Drop) -> Drop:
+    if drop.saturated:
+        warnings.warn(
+            f"probabilities are saturated: neither the map nor a control costs {_VISIBLE} points. Read .margin_drop "
+            "and .score_drop, or enrol with scale='calibrated'",
+            FaceXAIWarning,
+            stacklevel=3,
+        )
+    return drop
 
 
 def prediction_change(
