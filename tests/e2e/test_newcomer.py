@@ -136,6 +136,7 @@ def as_a_user():
     """Warnings about what the world is too small for are none about the page."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*beside the target")  # two people, four rivals asked for
+        warnings.filterwarnings("ignore", message="probabilities are saturated")  # they are easy to tell apart
         warnings.filterwarnings("ignore", message="a map of pair")  # FGGB of one person's two photos
         yield
 
