@@ -199,6 +199,24 @@ def test_audit_compares_groups(audited, zoo_installed, tmp_path, capsys):
     assert str(audited) not in (out / "audit.json").read_text()
 
 
+def test_audit_takes_a_photo_with_a_blank_identity_for_a_person_of_its_own(audited, zoo_installed, tmp_path, capsys):
+    listed = [line.split(",") for line in (audited / "groups.csv").read_text().splitlines()[1:]]
+    reports = []
+    for kind in ("blank", "named"):
+        lines = ["image,group,identity"]
+        for image, group in listed:
+            unknown = "  " if kind == "blank" else f"{image} (unknown)"
+            lines.append(f"{image},{group},{image.split('/')[0] if group == 'a' else unknown}")
+        (audited / f"{kind}.csv").write_text("\n".join(lines))
+        config = audited / f"{kind}.toml"
+        config.write_text((audited / "audit.toml").read_text().replace("groups.csv", f"{kind}.csv"))
+        assert main(["audit", str(config), "--out", str(tmp_path / kind), "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1]
+    assert reports[0]["identities_from"] == "column"
+    assert reports[0]["people"] == {"a": 3, "b": 8}  # of nine photos the last is the first of no pair
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -212,7 +230,6 @@ def test_audit_compares_groups(audited, zoo_installed, tmp_path, capsys):
         ('pairs = "pairs.csv"\ngroups = "twice.csv"', "twice.csv, line 4: p/1.png is listed twice"),
         ('pairs = "pairs.csv"\ngroups = "short.csv"', "short.csv, line 3: expected 2 cells, got 1"),
         ('pairs = "pairs.csv"\ngroups = "latin.csv"', "latin.csv is not text in UTF-8"),
-        ('pairs = "pairs.csv"\ngroups = "blank.csv"', "has no identity"),
         ('pairs = "pairs.csv"\ngroups = "groups.csv"\ndraws = 0', "draws of at least 1"),
         ('pairs = "pairs.csv"\ngroups = "groups.csv"\nthreshold = "far=2"', "false accept rate"),
         ('pairs = "pairs.csv"\ngroups = "groups.csv"\nface = "x"', "face one of"),
@@ -229,8 +246,6 @@ def test_audits_mistakes_get_one_line(audited, zoo_installed, tmp_path, capsys, 
     (audited / "twice.csv").write_text("Image; Group\np\\1.png;a\n\n./p/1.png;b\n")
     (audited / "short.csv").write_text("image,group\nx.png,a\ny.png\n")
     (audited / "latin.csv").write_bytes("image,group\nJosé.png,a\n".encode("latin-1"))
-    blank = groups.replace("group\n", "group,identity\n").replace(",a\n", ",a,\n").replace(",b\n", ",b,x\n")
-    (audited / "blank.csv").write_text(blank)
     (audited / "one.csv").write_text(groups.replace(",b\n", ",a\n"))
     monkeypatch.setattr(FaceModel, "outputs", None)
     assert main(["audit", str(config), "--out", str(tmp_path / "out")]) == 2

@@ -186,7 +186,7 @@ def test_rank_correlation_is_that_of_scipy_over_all_permutations():
     ("changes", "match"),
     [
         ({"groups": ["a"] * 24}, "at least two groups"),
-        ({"groups": ["a"] * 23}, "a group and an identity for each of 24 rows"),
+        ({"groups": ["a"] * 23}, "a group for each of the 24 rows"),
         ({"groups": ["a"] * 20 + ["b"] * 4}, "at least two people in each group, 'b' has 1"),
         ({"identities": ["one"] * 24}, "'one' is in two groups"),
         ({"influence": np.zeros((24, 20))}, "does not see these images"),
@@ -199,7 +199,7 @@ def test_rank_correlation_is_that_of_scipy_over_all_permutations():
         ({"energies": -np.ones((24, 20))}, "none negative"),
         ({"energies": np.repeat([[0.0], [1.0]], 12, 0) * np.ones(20)}, "group 'a' hold no energy"),
         ({"influence": np.repeat([[1.0], [0.0]], 12, 0) * np.ones(20)}, "in group 'b': the network does not"),
-        ({"scores": [0.1], "same": [True]}, "a score and a label for each"),
+        ({"scores": [0.1], "same": [True]}, "True or False for each of the 24 rows"),
     ],
 )
 def test_bad_input_is_one_clear_error(changes, match):

@@ -229,7 +229,7 @@ def test_qualities_of_parts_add(four):
         ({"before": torch.full((4,), float("nan"))}, {}, ValueError, "finite scores"),
         ({}, {"steps": 0, "decision": bright}, ValueError, "at least one step"),
         ({}, {"items": [0, 1]}, ValueError, "one item number"),
-        ({}, {"identities": ["a"]}, ValueError, "one number, item and identity"),
+        ({}, {"identities": ["a"]}, ValueError, "one identity for each of the 4 images"),
         ({}, {"decision": lambda x: x.mean((2, 3))}, ValueError, "one logit per image"),
     ],
 )
@@ -379,9 +379,9 @@ def test_an_audit_of_a_classifier(study):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": [0, 1, 2, 1]}, "labels of 0 and 1"),
-        ({"labels": [0, 1]}, "one number, item and identity"),
-        ({"shortcut": [0.5] * 4}, "shortcut of 0 and 1"),
+        ({"labels": [0, 1, 2, 1]}, "in labels, got 2 in row 2"),
+        ({"labels": [0, 1]}, "True or False for each of the 4 images"),
+        ({"shortcut": [0.5] * 4}, "in shortcut, got 0.5 in row 0"),
         ({"no_op": torch.zeros(4, 3, 2, 3)}, "same shape"),
         ({"counterparts": torch.zeros(3, 3, 2, 2)}, "same shape"),
         ({"target": 1}, "no classes"),

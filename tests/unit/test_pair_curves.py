@@ -391,7 +391,7 @@ def test_a_protocol_is_quiet_about_rates_that_it_cannot_resolve_yet():
         ({"second": torch.rand(7, 3, SIZE, SIZE)}, ValueError, "as many second images"),
         ({"first": torch.full((8, 3, SIZE, SIZE), 200.0)}, ValueError, "divide 0..255"),
         ({"same": [True] * 7}, ValueError, "True or False for each of the 8 pairs"),
-        ({"same": [2] * 8}, ValueError, "True or False for each of the 8 pairs"),
+        ({"same": [2] * 8}, ValueError, "in same, got 2 in row 0"),
         ({"same": [True] * 8}, ValueError, "pairs of both kinds"),
         ({"identities": ["a"]}, ValueError, "one identity for each of the 8 pairs"),
         ({"items": [1]}, ValueError, "one item number"),

@@ -149,6 +149,7 @@ def test_distances_by_mistake_are_noticed():
 @pytest.mark.parametrize("rule", [0.31, "0.31", np.float32(0.31), torch.tensor(0.31)])
 def test_a_number_is_its_own_threshold(rule):
     assert metrics.threshold(None, None, rule) == pytest.approx(0.31)
+    assert metrics.threshold([0.2, 0.5], [True, True], rule) == pytest.approx(0.31)  # of one kind
 
 
 @pytest.mark.parametrize("rule", ["far", "far=", "far=x", "EER", "", True, None, float("nan"), "inf", [1, 2]])
@@ -164,10 +165,10 @@ def test_other_rules_get_one_clear_error(rule):
         ([[0.1, 0.2]], [[True, False]], r"scores \(P,\)"),
         ([], [], "both kinds"),
         ([0.1, 0.2], [True, True], "2 pairs of one person and 0 pairs of two"),
-        ([0.1, 0.2], [1, -1], "True and False, or 1 and 0"),
+        ([0.1, 0.2], [1, -1], "got -1 in row 1"),
         ([0.1, float("nan"), float("inf")], [True, False, False], "in 2 of 3 pairs"),
         (["a", "b"], [True, False], "one number per pair"),
-        ([0.1, 0.2], [True, None], "True and False, or 1 and 0"),
+        ([0.1, 0.2], [True, None], "True and False, or 1 and 0, in labels, got None in row 1"),
     ],
 )
 def test_bad_scores_get_one_clear_error(scores, labels, message):
@@ -287,7 +288,8 @@ def test_a_sorted_list_of_pairs_is_said():
         ({"index": [(0, -1)] * 20}, "from 0 to 2"),
         ({"index": [(0, 0.5)] * 20}, "from 0 to 2"),
         ({"index": [(0, 1)] * 19}, r"shapes \(19, 2\) and \(20,\)"),
-        ({"same": [2] * 20}, "labels True and False"),
+        ({"same": [2] * 20}, "got 2 in row 0"),
+        ({"embeddings": np.eye(3) * 1e200}, "embedding 0 is too long"),
         ({"index": [(0, 1)] * 9, "same": [True] * 9}, "at least 10 pairs"),
     ],
 )

@@ -107,19 +107,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _labels(path: Path, names: Sequence[str]) -> tuple[list[str], list[str], str]:
-    """Group ("" where unknown) and identity of every image, and where the identities are from."""
+    """Group ("" where unknown) and identity of every image, and where the identities are from.
+
+    An image without an identity shows a person of its own, in all of its pairs, who is called by the image's name.
+    """
     columns, rows = _rows(path)
     if not any(name in rows for name in names):
         some = ", ".join(repr(name) for name in names[:2])
         raise ValueError(f"{path.name} names none of the images of the pairs, such as {some}")
     groups = [rows[name].get("group", "") if name in rows else "" for name in names]
     if "identity" in columns:
-        blank = next(
-            (name for name, group in zip(names, groups, strict=True) if group and not rows[name]["identity"]), None
-        )
-        if blank is not None:
-            raise ValueError(f"{path.name}: {blank} has no identity; name the person, or leave the column out")
-        return groups, [rows[name]["identity"] if name in rows else name for name in names], "column"
+        return groups, [rows.get(name, {}).get("identity") or name for name in names], "column"
     if all("/" in name for name in names):
         return groups, [name.rsplit("/", 1)[0] for name in names], "folder"
     return groups, list(names), "image"

@@ -8,35 +8,59 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai.functional._labels import Labels, labels_of
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def genuine_and_impostor(scores: Any, labels: Any) -> tuple[Floats, Floats]:
-    """Scores split by label, checked.
+def labelled_scores(scores: Any, labels: Any) -> tuple[Floats, Labels]:
+    """Returns scores of pairs as float64 and their labels as booleans, checked.
 
     Args:
         scores: (P,) finite numbers, a tensor, an array or a sequence; higher means more similar.
-        labels: (P,) True or 1 for pairs of one person, False or 0 for pairs of two.
-
-    Returns:
-        Scores of the genuine pairs and of the impostor pairs, float64, in their order.
+        labels: (P,) True or 1 for pairs of one person, False or 0 for pairs of two: booleans, or numbers that are
+            exactly 0 or 1.
 
     Raises:
-        ValueError: lengths that differ, NaN or infinity, other labels, or pairs of one kind only.
+        ValueError: lengths that differ, a score that is NaN or infinite, or a label of another value, such as text,
+            None, NaN or -1; the message names the first one and its row.
+    """
+    values, same = finite_scores(scores), labels_of(labels)
+    if values.shape != same.shape:
+        raise ValueError(f"expected scores (P,) and as many labels, got shapes {values.shape} and {same.shape}")
+    return values, same
+
+
+def finite_scores(scores: Any) -> Floats:
+    """Returns scores (P,) of pairs as float64.
+
+    Raises:
+        ValueError: another shape, no numbers, or a score that is NaN or infinite.
+    """
+    values = _row(scores)
+    if values.ndim != 1:
+        raise ValueError(f"expected scores (P,), one for each pair, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise ValueError(f"expected finite scores, got NaN or infinity in {count} of {len(values)} pairs")
+    return values
+
+
+def genuine_and_impostor(scores: Any, labels: Any) -> tuple[Floats, Floats]:
+    """Returns the scores of the genuine pairs and those of the impostor pairs, float64, in their order.
+
+    Args:
+        scores, labels: (P,), as in :func:`labelled_scores`.
+
+    Raises:
+        ValueError: as in :func:`labelled_scores`, or pairs of one kind only.
 
     >>> genuine_and_impostor([0.9, 0.1, 0.4], [True, False, True])
     (array([0.9, 0.4]), array([0.1]))
     """
-    values, same = _row(scores), _row(labels)
-    if values.ndim != 1 or values.shape != same.shape:
-        raise ValueError(f"expected scores (P,) and as many labels, got shapes {values.shape} and {same.shape}")
-    if not np.isin(same, (0.0, 1.0)).all():
-        raise ValueError("expected labels True and False, or 1 and 0; got other values")
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise ValueError(f"expected finite scores, got NaN or infinity in {count} of {len(values)} pairs")
-    genuine, impostor = values[same == 1], values[same == 0]
+    values, same = labelled_scores(scores, labels)
+    genuine, impostor = values[same], values[~same]
     if len(genuine) == 0 or len(impostor) == 0:
         raise ValueError(
             f"expected pairs of both kinds, got {len(genuine)} pairs of one person and {len(impostor)} pairs of two"
@@ -47,6 +71,8 @@ def genuine_and_impostor(scores: Any, labels: Any) -> tuple[Floats, Floats]:
 def _row(values: Any) -> Floats:
     if isinstance(values, Tensor):
         return values.detach().cpu().double().numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.tolist()  # None where masked, which is NaN below
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -57,7 +83,7 @@ def auc(scores: Any, labels: Any) -> float:
     """Chance that a genuine pair scores above an impostor pair, ties counted half.
 
     Args:
-        scores, labels: (P,), as in :func:`genuine_and_impostor`.
+        scores, labels: (P,), as in :func:`facexai.metrics.roc`.
 
     Returns:
         In [0, 1]: the Mann-Whitney statistic over the number of its comparisons, counted in whole numbers.
@@ -81,7 +107,7 @@ def sweep(scores: Any, labels: Any) -> tuple[Floats, Counts, Counts]:
     """What is accepted as the threshold falls; a pair is accepted if its score >= threshold.
 
     Args:
-        scores, labels: (P,), as in :func:`genuine_and_impostor`.
+        scores, labels: (P,), as in :func:`facexai.metrics.roc`.
 
     Returns:
         Three arrays (K,). Thresholds are infinity, which accepts nobody, then every score that occurs, falling; then

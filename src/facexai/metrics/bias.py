@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai.functional._labels import labels_of
+from facexai.functional.verification import labelled_scores
+from facexai.metrics._identities import people_of
 from facexai.metrics.bias_answer import Bias, Distance, Rates
 from facexai.metrics.group_spectra import PersonSums, distances
 from facexai.metrics.verification import Rule, threshold
@@ -22,7 +25,7 @@ def bias(
     influence: FrequencyHeat | Tensor | Any,
     groups: Sequence[str],
     *,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     energies: Any = None,
     scores: Any = None,
     same: Any = None,
@@ -39,11 +42,11 @@ def bias(
     Args:
         influence: a :class:`~facexai.FrequencyHeat`, or (P, B) raw influence. Sectors count as bands of their own.
         groups: (P,) group of each row; at least two. For labels of images see :func:`pair_groups`.
-        identities: (P,) person whose image lost the bands; a person belongs to one group. Default: every row is a
-            person of its own.
+        identities: (P,) person whose image lost the bands, None where unknown; see :meth:`Statistic.of`. A person
+            belongs to one group. Default: every row is a person of its own.
         energies: (P, B) that the bands of the images hold, for the energy-matched control; taken from a FrequencyHeat.
         scores: (P,) cosines; taken from a FrequencyHeat of pairs.
-        same: (P,) one person or two, for the error rates.
+        same: (P,) True for pairs of one person, for the error rates; labels as in :func:`facexai.metrics.roc`.
         rule: of the threshold, over all groups: see :func:`threshold`.
         draws: permutations, and bootstrap draws.
         seed: of both.
@@ -57,7 +60,7 @@ def bias(
     Raises:
         ValueError: lengths that differ, None for a group, one group, a group of fewer than two people, a person in two
             groups, influence that is not finite, or zero everywhere in a group, energies that are negative or zero
-            everywhere in a group.
+            everywhere in a group, labels of other values, labelled scores that are not finite.
 
     Source: spectra and total variation after Huber et al. 2025, arXiv:2501.16896, reconstructed; the null, the
     intervals, the matching and the tests are ours.
@@ -76,12 +79,12 @@ def bias(
     values = _rows(heat.influence if heat is not None else influence, "influence")
     _check_draws(draws, seed)
     names, group, sums = _summed(values, groups, identities, energies)
+    limit, rates = _rates(scores, same, rule, names, group)
     count = np.bincount(sums.group)
     rng = np.random.default_rng(seed)
     chance, drawn, own = sums.by_chance(draws, rng), sums.resampled(draws, rng), sums.measured(sums.members())
     apart = {kind: _distances(names, *(distances(spectra[kind]) for spectra in (own, chance, drawn))) for kind in own}
     raw, null = distances(own["own"]), distances(chance["own"])
-    limit, rates = _rates(scores, same, rule, names, group)
     flat = heat is not None and heat.influence.ndim == 2
     return Bias(
         groups=tuple(names),
@@ -150,7 +153,7 @@ def rank_correlation(distances: Sequence[float], gaps: Sequence[float]) -> tuple
 
 
 def _summed(
-    values: Array, groups: Sequence[str], identities: Sequence[str] | None, energies: Any
+    values: Array, groups: Sequence[str], identities: Sequence[str | None] | None, energies: Any
 ) -> tuple[list[str], NDArray[np.int64], PersonSums]:
     """Names of the groups, the group of each row, and the sums of each person; refuses what cannot be compared."""
     odd = [i for i, name in enumerate(groups) if not isinstance(name, str | int) or name == ""]
@@ -160,11 +163,10 @@ def _summed(
         )
     labels, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     names: list[str] = labels.tolist()
-    people = [str(i) for i in range(len(values))] if identities is None else [str(who) for who in identities]
-    if len(group) != len(values) or len(people) != len(values):
-        raise ValueError(
-            f"expected a group and an identity for each of {len(values)} rows, got {len(group)} and {len(people)}"
-        )
+    if len(group) != len(values):
+        raise ValueError(f"expected a group for each of the {len(values)} rows, got {len(group)}")
+    people = people_of([None] * len(values) if identities is None else identities, range(len(values)), "rows")
+    assert people is not None
     if len(names) < 2:
         raise ValueError(f"expected at least two groups, got {names}")
     held = None if energies is None else _rows(energies, "energies")
@@ -189,7 +191,7 @@ def _summed(
 
 
 def check_groups(
-    groups: Sequence[str], identities: Sequence[str] | None, same: Any, rule: Rule, draws: int, seed: int
+    groups: Sequence[str], identities: Sequence[str | None] | None, same: Any, rule: Rule, draws: int, seed: int
 ) -> None:
     """Refuse before any network pass what :func:`bias` would refuse after all of them.
 
@@ -199,7 +201,8 @@ def check_groups(
     _check_draws(draws, seed)
     _summed(np.ones((len(groups), 1)), groups, identities, None)
     if same is not None:
-        threshold(np.asarray(same, dtype=np.float64), same, rule)
+        labels = labels_of(same, len(groups), "same")
+        threshold(labels, labels, rule)
 
 
 def _check_draws(draws: int, seed: int) -> None:
@@ -235,14 +238,12 @@ def _p(null: Array, value: Any) -> float:
 def _rates(
     scores: Any, same: Any, rule: Rule, names: Sequence[str], group: NDArray[np.int64]
 ) -> tuple[float | None, dict[str, Rates] | None]:
-    if scores is None or same is None:
+    if same is None:
         return None, None
-    cosines = scores.detach().cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores)
-    labels = (same.detach().cpu().numpy() if isinstance(same, Tensor) else np.asarray(same)).astype(bool)
-    if cosines.shape != group.shape or labels.shape != group.shape:
-        raise ValueError(
-            f"expected a score and a label for each of {len(group)} rows, got {cosines.shape} and {labels.shape}"
-        )
+    labels = labels_of(same, len(group), "same", "rows")
+    if scores is None:
+        return None, None
+    cosines, labels = labelled_scores(scores, labels)
     limit = threshold(cosines, labels, rule)
     accepted, found = cosines >= limit, {}
     for g, name in enumerate(names):

@@ -15,6 +15,7 @@ from facexai._notebook import table
 from facexai.decisions import Decision, check_count, recipe_of, resized, rows, score, scored
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec, check_pixels
+from facexai.metrics._identities import people_of
 from facexai.metrics.statistic import Statistic
 from facexai.models import Embedder
 from facexai.perturb import numbered
@@ -141,7 +142,7 @@ def counterfactual(
     held_out: Decision | None = None,
     decision: Decision | None = None,
     steps: int = 50,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> CounterfactualQuality:
@@ -180,10 +181,11 @@ def counterfactual(
         if asked is not None:
             check_count(asked, len(images))
     numbers = numbered(items, len(images))
+    people = people_of(identities, numbers)
 
     def of(values: Any) -> Statistic:
         row = values.detach().double().cpu().numpy() if isinstance(values, Tensor) else values
-        return Statistic.of(row, items=numbers, identities=identities)
+        return Statistic.of(row, items=numbers, identities=people)
 
     was, now = (side.detach().cpu() > 0 for side in (result.before, result.after))
     changed = was != now
@@ -197,7 +199,7 @@ def counterfactual(
         recipe["embedder"] = getattr(embedder, "fingerprint", type(embedder).__name__)
     other = None
     if held_out is not None and changed.any():
-        other = _followed(held_out, result, was, changed.nonzero()[:, 0], numbers, identities, batch_size)
+        other = _followed(held_out, result, was, changed.nonzero()[:, 0], numbers, people, batch_size)
     return CounterfactualQuality(
         flipped=of(changed),
         l0=of((away > 0).any(1).double().flatten(1).mean(1)),
@@ -294,7 +296,7 @@ def _followed(
     was: Tensor,
     chosen: Tensor,
     items: Sequence[int],
-    identities: Sequence[str] | None,
+    people: Sequence[str] | None,
     batch_size: int,
 ) -> Statistic:
     """Whether another decision changed as the explained one did, over the images of ``chosen``."""
@@ -303,5 +305,5 @@ def _followed(
     old, new = (scored(other, x[index], batch_size).cpu() > 0 for x in (result.images, result.counterfactuals))
     wanted = was[chosen]
     followed = (old == wanted) & (new != wanted)
-    people = None if identities is None else [str(identities[i]) for i in chosen.tolist()]
-    return Statistic.of(followed.numpy(), items=[items[i] for i in chosen.tolist()], identities=people)
+    own = None if people is None else [people[i] for i in chosen.tolist()]
+    return Statistic.of(followed.numpy(), items=[items[i] for i in chosen.tolist()], identities=own)

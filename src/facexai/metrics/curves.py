@@ -47,7 +47,7 @@ class Curve:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str] | None, **rest: Any) -> Curve:
+    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str | None] | None, **rest: Any) -> Curve:
         """From the probabilities (N, S + 1) at equal steps; ``rest``: controls, reasons and recipe."""
         rows = np.asarray(values, dtype=np.float64)
         shares = np.linspace(0, 1, rows.shape[1])

@@ -122,7 +122,7 @@ class Drop:
         return None if other is None else self.probability.p_value(other.probability)
 
     @classmethod
-    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str] | None, **rest: Any) -> Drop:
+    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str | None] | None, **rest: Any) -> Drop:
         """From a row of numbers for each image, in the order of :data:`STATISTICS`; ``rest``: controls and so on."""
         rows = (Statistic.of(column, items=items, identities=identities) for column in np.asarray(values).T)
         made: dict[str, Any] = dict(zip(STATISTICS, rows, strict=True))

@@ -13,12 +13,13 @@ from typing_extensions import Unpack
 
 from facexai._notebook import cell, table, words
 from facexai._plain import plain
+from facexai.metrics._identities import people_of
 from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
 from facexai.metrics.shape import Narrowness, Overlap, narrowness
 from facexai.metrics.subject import CONTROLS, Options
 from facexai.models import Classifier
-from facexai.perturb import Fill
+from facexai.perturb import Fill, numbered
 from facexai.results import Saliency
 from facexai.results.notebook import pictured
 
@@ -147,6 +148,9 @@ def faithfulness(
     """
     if not methods:
         raise ValueError("expected at least one method")
+    items = numbered(options.get("items"), len(images))
+    people = people_of(options.get("identities"), items)
+    options |= {"items": items, "identities": people}
     measured: dict[str, dict[str, Measure]] = {}
     recipes: dict[str, Any] = {}
     explained = None
@@ -161,7 +165,7 @@ def faithfulness(
         }
         if steps:
             measured[name]["insertion"] = insertion(classifier, images, why, steps, seed=seed, **options)
-        measured[name]["narrowness"] = narrowness(why)
+        measured[name]["narrowness"] = narrowness(why, identities=people, items=items)
         recipes[name] = dict(why.recipe)
     first = next(iter(measured.values()))["deletion"]
     assert isinstance(first, Drop)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from facexai.metrics._identities import people_of
 from facexai.metrics.faithfulness import Table
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.subject import mean_map, others
+from facexai.metrics.subject import mean_map, next_others
 from facexai.perturb import centre_prior, check_maps, moved, numbered
 from facexai.results import PairSaliency
 
@@ -33,7 +34,7 @@ def top_share(
     area: float | None = None,
     *,
     items: Sequence[int] | None = None,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
 ) -> Statistic:
     """Share of a map's top area that lies inside the known region.
 
@@ -42,7 +43,7 @@ def top_share(
         masks: (N, H, W) boolean, the region.
         area: share of the picture; None: as large as the region, so that 1 is perfect and the region's own share of
             the picture is chance.
-        items, identities: (N,), for the statistic.
+        items, identities: (N,), for the statistic; see :meth:`Statistic.of`.
 
     Returns:
         One number from 0 to 1 for each map. Where equal values cross the border of the top area, it is the mean over
@@ -73,14 +74,14 @@ def pointing(
     tolerance: float = 0,
     *,
     items: Sequence[int] | None = None,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
 ) -> Statistic:
     """The pointing game: does the largest value lie inside the known region?
 
     Args:
         maps, masks: (N, H, W), as in :func:`top_share`.
         tolerance: pixels by which it may lie outside, measured between centres of pixels.
-        items, identities: (N,), for the statistic.
+        items, identities: (N,), for the statistic; see :meth:`Statistic.of`.
 
     Returns:
         1 or 0 for each map; where several pixels share the largest value, the share of them that hit.
@@ -109,13 +110,13 @@ def average_precision(
     masks: Tensor,
     *,
     items: Sequence[int] | None = None,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
 ) -> Statistic:
     """Average precision of the pixels of each map as a detector of the known region.
 
     Args:
         maps, masks: (N, H, W), as in :func:`top_share`.
-        items, identities: (N,), for the statistic.
+        items, identities: (N,), for the statistic; see :meth:`Statistic.of`.
 
     Returns:
         For each map the sum, over its distinct values from the largest, of the gain in recall times the precision
@@ -166,7 +167,7 @@ def localisation(
     side: Literal["first", "second"] = "first",
     area: float | None = None,
     tolerance: float = 0,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Table:
@@ -180,7 +181,7 @@ def localisation(
             chance.
         side: of a PairSaliency: the image that holds the patch.
         area: of :func:`top_share`; tolerance: of :func:`pointing`.
-        identities: (N,), for intervals, tests and the control ``other-pair``.
+        identities: (N,), for intervals, tests and the control ``other-pair``; see :meth:`Statistic.of`.
         items: (N,) numbers in the data set, on which random places depend.
         seed: of the random places.
 
@@ -199,6 +200,7 @@ def localisation(
             f"expected part 'similar' or 'dissimilar' and side 'first' or 'second', got {part!r} and {side!r}"
         )
     numbers = numbered(items, len(masks))
+    people = people_of(identities, numbers)
 
     def score(maps: Sequence[Tensor]) -> dict[str, Statistic]:
         """The mean over several maps of each item."""
@@ -207,7 +209,7 @@ def localisation(
             found = top_share(one, masks, area), pointing(one, masks, tolerance), average_precision(one, masks)
             made.append(dict(zip(_PANELS, found, strict=True)))
         return {
-            name: Statistic.of(np.mean([m[name].values for m in made], 0), items=numbers, identities=identities)
+            name: Statistic.of(np.mean([m[name].values for m in made], 0), items=numbers, identities=people)
             for name in _PANELS
         }
 
@@ -215,7 +217,7 @@ def localisation(
     for name, method in methods.items():
         maps = _directed(method, part, side)
         own = score([maps])
-        controls = {c: None if made is None else score(made) for c, made in _controls(maps, identities, numbers, seed)}
+        controls = {c: None if made is None else score(made) for c, made in _controls(maps, people, numbers, seed)}
         rows.append({**_row(name, own, control=False), **_tests(own, controls)})
         if len(rows) == 1:
             below.append(_row("centre prior", controls["centre"], control=True))
@@ -237,12 +239,12 @@ def _directed(method: PairSaliency | Tensor, part: str, side: str) -> Tensor:
 
 
 def _controls(
-    maps: Tensor, identities: Sequence[str] | None, numbers: Sequence[int], seed: int
+    maps: Tensor, people: Sequence[str] | None, numbers: Sequence[int], seed: int
 ) -> list[tuple[str, list[Tensor] | None]]:
     """Name and maps of each control."""
     check_maps(maps)
     n, (height, width) = len(maps), maps.shape[1:]
-    partners = others(n, identities) if n > 1 else None
+    partners = next_others(n, people) if n > 1 else None
     made: dict[str, list[Tensor] | None] = {
         "random": [moved(maps, seed=_DRAWS * seed + draw, items=numbers) for draw in range(_DRAWS)],
         "centre": [centre_prior((height, width)).to(maps).expand(n, -1, -1)],

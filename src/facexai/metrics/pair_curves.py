@@ -98,7 +98,9 @@ class PairCurve:
         return None if other is None else self.area.p_value(other.area)
 
     @classmethod
-    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str] | None, **rest: Any) -> PairCurve:
+    def of(
+        cls, values: Any, *, items: Sequence[int], identities: Sequence[str | None] | None, **rest: Any
+    ) -> PairCurve:
         """From right decisions and cosines (P, S + 1, 2) at equal steps; ``rest``: controls, reasons and recipe."""
         correct, cosines = np.moveaxis(np.asarray(values, dtype=np.float64), 2, 0)
         shares = np.linspace(0, 1, correct.shape[1])
@@ -168,7 +170,7 @@ def verification_deletion(
         model: a :class:`~facexai.FaceModel` that embeds.
         first, second: (P, 3, H, W) RGB in [0, 1]; the first is the probe.
         maps: the PairSaliency of these pairs, or signed maps (P, 2, H, W).
-        same: (P,) True for pairs of one person.
+        same: (P,) True for pairs of one person; labels as in :func:`facexai.metrics.roc`.
         protocol: name of one of :data:`PROTOCOLS`, or a :class:`Protocol`.
         part: ``"similar"``: pixels go from the most positive value; ``"dissimilar"``: from the most negative;
             ``"auto"``: similar on genuine and dissimilar on impostor pairs, what speaks for the truth.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from facexai.metrics.pair_subject import PairReference, PairSubject
-from facexai.metrics.subject import mean_map, others
+from facexai.metrics.subject import mean_map, next_others
 from facexai.models import FaceModel
 from facexai.perturb import centre_prior, generator, moved, smoothed
 from facexai.results import PairSaliency
@@ -99,7 +99,7 @@ def control_places(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Te
         if name == "mean-map":
             made[group] = torch.stack([mean_map(side) for side in maps[group].unbind(1)])
             continue
-        partners = others(len(group), None if who.identities is None else [who.identities[i] for i in group])
+        partners = next_others(len(group), None if who.identities is None else [who.identities[i] for i in group])
         if partners is None:
             return "a pair has no other of another identity"
         made[group] = own[group[partners]]

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._progress import tqdm
+from facexai.functional._labels import labels_of
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
+from facexai.metrics._identities import people_of
 from facexai.metrics.pair_protocol import Part, Protocol, resolve
 from facexai.metrics.verification import threshold
 from facexai.models.protocols import Embedder
@@ -44,7 +46,8 @@ class PairOptions(TypedDict, total=False):
     """What every metric of labelled pairs takes.
 
     Keys:
-        identities: (P,) person in the probe, for intervals, tests and ``other-pair``; default: every pair is its own.
+        identities: (P,) person in the probe, None where unknown, for intervals, tests and ``other-pair``; see
+            :meth:`Statistic.of`. Default: every pair is its own.
         items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
         seed: of the random controls; default 0.
         batch_size: images per forward pass; default 64.
@@ -52,7 +55,7 @@ class PairOptions(TypedDict, total=False):
         progress: show a progress bar for each set of changed images; default False.
     """
 
-    identities: Sequence[str] | None
+    identities: Sequence[str | None] | None
     items: Sequence[int] | None
     seed: int
     batch_size: int
@@ -78,7 +81,7 @@ class PairSubject:
         chosen: (P,) places of the pairs among those given.
         given: number of pairs given.
         items: (P,) numbers of the pairs in their data set.
-        identities: (P,) or None.
+        identities: (P,) names, each unknown person's own, or None.
         protocol, recipe, seed, batch_size, reference, progress: as asked for.
     """
 
@@ -134,7 +137,7 @@ def pair_subject(
     protocol: str | Protocol,
     part: Part,
     *,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -145,11 +148,13 @@ def pair_subject(
 
     Raises:
         TypeError: a model that does not embed.
-        ValueError: numbers or sizes that differ, labels of one kind where the threshold needs both, no pair chosen.
+        ValueError: numbers or sizes that differ, other labels than those of :func:`facexai.metrics.roc`, labels of one
+            kind where the threshold needs both, no pair chosen.
     """
     name, how = resolve(protocol, part)
-    labels = _checked(model, first, second, same, identities, batch_size)
+    labels = _checked(model, first, second, same, batch_size)
     numbers = numbered(items, len(first))
+    people = people_of(identities, numbers, "pairs")
     left, right = (_units(model, images, batch_size) for images in (first, second))
     scores = _cosines(left, right)
     if not np.isfinite(scores).all():
@@ -179,7 +184,7 @@ def pair_subject(
         chosen=chosen,
         given=len(labels),
         items=tuple(int(numbers[i]) for i in chosen.tolist()),
-        identities=None if identities is None else tuple(str(identities[i]) for i in chosen.tolist()),
+        identities=None if people is None else tuple(people[i] for i in chosen.tolist()),
         protocol=how,
         recipe={"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed},
         seed=seed,
@@ -189,9 +194,7 @@ def pair_subject(
     )
 
 
-def _checked(
-    model: Embedder, first: Tensor, second: Tensor, same: Any, identities: Sequence[str] | None, batch_size: int
-) -> NDArray[np.bool_]:
+def _checked(model: Embedder, first: Tensor, second: Tensor, same: Any, batch_size: int) -> NDArray[np.bool_]:
     if not isinstance(model, Embedder):
         raise TypeError(f"expected a FaceModel that embeds, got {type(model).__name__}; of a gallery its .model")
     for images in (first, second):
@@ -201,14 +204,9 @@ def _checked(
             f"expected as many second images (P, 3, H, W) as first ones, got {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )
-    labels = same.detach().cpu().numpy() if isinstance(same, Tensor) else np.asarray(same)
-    if labels.shape != (len(first),) or not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"expected True or False for each of the {len(first)} pairs, got shape {labels.shape}")
-    if identities is not None and len(identities) != len(first):
-        raise ValueError(f"expected one identity for each of the {len(first)} pairs, got {len(identities)}")
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
-    return labels.astype(bool)
+    return labels_of(same, len(first), "same")
 
 
 def _equal(images: Tensor) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from facexai._notebook import table
 from facexai.hooks import alone, quiet_grad, trace
+from facexai.metrics._identities import people_of
 from facexai.metrics.statistic import Statistic
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
@@ -77,7 +78,7 @@ def randomisation(
     targets: Tensor,
     *,
     seed: int = 0,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
 ) -> Randomisation:
     """Cascading parameter randomisation: shuffle the weights layer by layer from the output, and explain again.
@@ -98,6 +99,8 @@ def randomisation(
     Source: Adebayo et al. 2018, arXiv:1810.03292, sec. 4; the weights of each layer are shuffled rather than drawn
     anew, which keeps their distribution (ours).
     """
+    numbers = numbered(items, len(images))
+    people = people_of(identities, numbers)
     with alone(classifier.model.net):  # nobody else's hooks are copied
         net = copy.deepcopy(classifier.model.net)
     shuffled = around(classifier, net)
@@ -108,7 +111,7 @@ def randomisation(
         _shuffle(module, generator(seed, len(layers), name))
         maps = make(shuffled)(images, targets).maps
         layers.append(name)
-        found.append(Statistic.of(rank_correlation(maps, original), items=items, identities=identities))
+        found.append(Statistic.of(rank_correlation(maps, original), items=numbers, identities=people))
     return Randomisation(tuple(layers), tuple(found))
 
 
@@ -138,7 +141,7 @@ def stability(
     sigma: float = 0.02,
     draws: int = 4,
     seed: int = 0,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
 ) -> Statistic:
     """How alike the map stays under noise that no eye sees.
@@ -160,11 +163,13 @@ def stability(
     """
     if draws < 1 or not sigma > 0:
         raise ValueError(f"expected at least one draw and sigma > 0, got {draws} and {sigma}")
+    numbers = numbered(items, len(images))
+    people = people_of(identities, numbers)
     original = explainer(images, targets).maps
     alike = np.zeros(len(images))
     for k in range(draws):
-        drawn = (generator(seed, i, f"noise {k}") for i in numbered(items, len(images)))
+        drawn = (generator(seed, i, f"noise {k}") for i in numbers)
         noise = [torch.randn(images.shape[1:], generator=g) for g in drawn]
         noisy = (images + sigma * torch.stack(noise).to(images)).clamp(0, 1)
         alike += rank_correlation(explainer(noisy, targets).maps, original)
-    return Statistic.of(alike / draws, items=items, identities=identities)
+    return Statistic.of(alike / draws, items=numbers, identities=people)

@@ -53,7 +53,7 @@ def _columns(statistics: Mapping[str, Statistic]) -> dict[str, Any]:
 
 
 def narrowness(
-    saliency: Saliency | Tensor, *, identities: Sequence[str] | None = None, items: Sequence[int] | None = None
+    saliency: Saliency | Tensor, *, identities: Sequence[str | None] | None = None, items: Sequence[int] | None = None
 ) -> Narrowness:
     """How narrow maps are, of their positive parts; 1 for a map without any.
 
@@ -116,7 +116,7 @@ def class_overlap(
     saliency: Saliency,
     area: float = 0.2,
     *,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
 ) -> Overlap:
     """Do the top classes point at the same place, and does SDD pull them apart?

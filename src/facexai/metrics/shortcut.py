@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
 from facexai.decisions import Decision, scored
+from facexai.functional._labels import labels_of
 from facexai.input_spec import check_pixels
+from facexai.metrics._identities import people_of
 from facexai.metrics.shortcut_answer import Difference, ShortcutAudit, difference
 from facexai.metrics.statistic import Array, Statistic
 from facexai.metrics.subject import logits_of
@@ -25,7 +26,7 @@ def mad(
     counterparts: Tensor,
     targets: Tensor | int | None = None,
     *,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> Difference:
@@ -47,8 +48,10 @@ def mad(
 
     Source: Weng et al. 2024, arXiv:2312.14223, sec. 4 (MAD); signed difference and test are ours.
     """
+    numbers = numbered(items, len(images))
+    people = people_of(identities, numbers)
     p, q = (expit(row) for row in _log_odds(classifier, [images, counterparts], targets, batch_size))
-    return difference(Statistic.of(p, items=items, identities=identities), q)
+    return difference(Statistic.of(p, items=numbers, identities=people), q)
 
 
 def _is_classifier(asked: object) -> bool:
@@ -98,7 +101,7 @@ def shortcut_audit(
     labels: Any = None,
     shortcut: Any = None,
     no_op: Tensor | None = None,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> ShortcutAudit:
@@ -111,7 +114,8 @@ def shortcut_audit(
             as counterfactuals of another network that knows the shortcut.
         target: class index of a classifier.
         labels: (N,) of the task, 0 or 1: the AUROC should not fall on the counterparts, whose labels are the same.
-        shortcut: (N,) 1 where the image has the shortcut, else 0: differences of both kinds apart.
+            Values as in :func:`facexai.metrics.roc`.
+        shortcut: (N,) 1 where the image has the shortcut, else 0: differences of both kinds apart. Values as in labels.
         no_op: (N, 3, H, W): counterparts of the same pipeline without guidance, ``FastDiME.no_op``. Reconstruction
             alone moves probabilities, so a mean absolute difference means little without it.
         identities, items, batch_size: as in :func:`facexai.metrics.deletion`.
@@ -129,22 +133,17 @@ def shortcut_audit(
     if _is_classifier(decision) and target is None:
         raise ValueError("a classifier has several classes; say which one the audit is of, with target=")
     versions = [images, counterparts] if no_op is None else [images, counterparts, no_op]
+    numbers = numbered(items, len(images))
+    people = people_of(identities, numbers)
 
     def of(values: Any) -> Statistic:
-        return Statistic.of(values, items=numbered(items, len(images)), identities=identities)
+        return Statistic.of(values, items=numbers, identities=people)
 
-    odds = _log_odds(decision, versions, target, batch_size)
-    found = [of(expit(row)) for row in odds]
     kinds = [
-        None if kind is None else of(_zero_one(name, kind))
+        None if kind is None else of(labels_of(kind, len(images), name, "images"))
         for name, kind in (("labels", labels), ("shortcut", shortcut))
     ]
+    odds = _log_odds(decision, versions, target, batch_size)
+    found = [of(expit(row)) for row in odds]
     control = found[2] if no_op is not None else None
     return ShortcutAudit(found[0], found[1], control, kinds[0], kinds[1], of(odds[0]), of(odds[1]))
-
-
-def _zero_one(name: str, values: Any) -> Array:
-    row = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-    if not np.isin(row, (0.0, 1.0)).all():
-        raise ValueError(f"expected {name} of 0 and 1, got other values")
-    return row

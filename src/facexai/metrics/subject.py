@@ -13,6 +13,7 @@ from facexai._progress import tqdm
 from facexai.functional import minmax
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
+from facexai.metrics._identities import people_of
 from facexai.models import Classifier, Gallery
 from facexai.perturb import centre_prior, check_maps, numbered
 from facexai.results import Saliency
@@ -38,14 +39,15 @@ class Options(TypedDict, total=False):
     """What every metric that asks a classifier takes.
 
     Keys:
-        identities: (N,) person in each image, for intervals, paired tests and the control ``other-image``.
+        identities: (N,) person in each image, None where unknown, for intervals, paired tests and the control
+            ``other-image``; see :meth:`Statistic.of`.
         items: (N,) numbers of the images in their data set; randomness depends on them. Default 0, 1, ...
         reference: mean map and partners' maps of the whole set, where the images are a part of it.
         batch_size: images per forward pass; default 64.
         progress: show a progress bar for each set of changed images; default False.
     """
 
-    identities: Sequence[str] | None
+    identities: Sequence[str | None] | None
     items: Sequence[int] | None
     reference: Reference
     batch_size: int
@@ -64,7 +66,7 @@ class Subject:
         targets: (N,) the explained class: that of the Saliency, else the predicted one.
         logits: (N, C) of the unchanged images.
         items: (N,) numbers of the images in their data set.
-        identities: (N,) person in each image, or None.
+        identities: (N,) name of the person in each image, each unknown person's own, or None.
         reference: of the whole data set.
         batch_size: images per forward pass.
         progress: show a progress bar for each set of changed images.
@@ -123,7 +125,7 @@ def subject(
     saliency: Saliency | Tensor,
     *,
     items: Sequence[int] | None = None,
-    identities: Sequence[str] | None = None,
+    identities: Sequence[str | None] | None = None,
     reference: Reference | None = None,
     batch_size: int = 64,
     progress: bool = False,
@@ -148,8 +150,8 @@ def subject(
             f"expected one map of {tuple(images.shape[-2:])} for each of the {len(images)} images, "
             f"got maps {tuple(maps.shape)}"
         )
-    if identities is not None and len(identities) != len(images):
-        raise ValueError(f"expected one identity for each of the {len(images)} images, got {len(identities)}")
+    numbers = tuple(int(i) for i in numbered(items, len(images)))
+    people = people_of(identities, numbers)
     logits = logits_of(classifier, images, batch_size, progress)
     if logits.shape[1] < 2:
         raise ValueError("probabilities and margins need at least two classes, this classifier has one")
@@ -161,8 +163,6 @@ def subject(
             f"the Saliency's target {int(targets.max())} is no class of this classifier, which has {logits.shape[1]}; "
             "measure with the classifier that was explained"
         )
-    people = None if identities is None else tuple(str(i) for i in identities)
-    numbers = tuple(int(i) for i in numbered(items, len(images)))
     return Subject(
         classifier,
         images,
@@ -183,19 +183,31 @@ def mean_map(maps: Tensor) -> Tensor:
     return minmax(maps).mean(0)
 
 
-def others(n: int, identities: Sequence[str] | None) -> list[int] | None:
+def others(n: int, identities: Sequence[str | None] | None) -> list[int] | None:
     """For each image the next one, in a circle, of another identity; without identities simply the next.
+
+    Args:
+        n: number of images.
+        identities: (n,), as in :meth:`Statistic.of`; an unknown person is another than all others.
 
     Returns:
         None where some image has no such other.
 
-    >>> others(4, ["ann", "ann", "bo", "ann"])
-    [2, 2, 3, 2]
+    Raises:
+        ValueError: another number of identities.
+
+    >>> others(4, ["ann", "ann", "bo", "ann"]), others(3, [None, None, ""])
+    ([2, 2, 3, 2], [1, 2, 0])
     """
+    return next_others(n, people_of(identities, range(n)))
+
+
+def next_others(n: int, people: Sequence[str] | None) -> list[int] | None:
+    """Returns what :func:`others` does, from the names that :func:`people_of` gives."""
     found = []
     for i in range(n):
         candidates = ((i + step) % n for step in range(1, n))
-        other = next((j for j in candidates if identities is None or identities[j] != identities[i]), None)
+        other = next((j for j in candidates if people is None or people[j] != people[i]), None)
         if other is None:
             return None
         found.append(other)
@@ -222,7 +234,7 @@ def control_maps(who: Subject) -> tuple[dict[str, Tensor], dict[str, str]]:
         reasons["mean-map"] = "one image: the mean map is its own"
     if reference.other_maps is not None:
         found["other-image"] = reference.other_maps.to(who.maps)
-    elif (partners := others(n, who.identities)) is not None and n > 1:
+    elif (partners := next_others(n, who.identities)) is not None and n > 1:
         found["other-image"] = who.maps[partners]
     else:
         reasons["other-image"] = "one image" if n == 1 else "an image has no partner of another identity"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
 from facexai._notebook import table
+from facexai.functional._labels import labels_of
 
 Array = NDArray[np.float64]
 Protocol = Literal["insightface", "facenet"]
@@ -79,14 +80,14 @@ def ten_fold(
     Args:
         embeddings: (n, D) outputs of the network, before any normalisation of yours, a tensor or an array.
         index: (P, 2) rows of the two images of each pair, in the order of the pair file.
-        same: (P,) True or 1 for pairs of one person.
+        same: (P,) True or 1 for pairs of one person; labels as in :func:`facexai.metrics.roc`.
         flipped: (n, D) outputs for the mirrored images; ``"insightface"`` needs them, ``"facenet"`` takes none.
         protocol: ``"insightface"``: plain and mirrored outputs are added before the length is divided out.
             ``"facenet"``: the plain output alone.
 
     Raises:
-        ValueError: another protocol, shapes that do not fit, fewer than ten pairs, rows out of range, NaN, or an
-            embedding without length.
+        ValueError: another protocol, shapes that do not fit, fewer than ten pairs, rows out of range, labels of other
+            values, NaN, or an embedding whose length is zero or overflows.
 
     Warns:
         FaceXAIWarning: a fold holds pairs of one kind only; the file is sorted, which these protocols do not expect.
@@ -111,9 +112,14 @@ def ten_fold(
             raise ValueError(f"expected flipped of shape {rows.shape} as the embeddings, got {mirrored.shape}")
         rows = rows + mirrored
     pairs, labels = _pairs(index, same, len(rows))
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # refused below
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (length > 0).all():
         raise ValueError(f"embedding {int(np.argmin(length))} is zero and has no direction")
+    if not np.isfinite(length).all():
+        raise ValueError(
+            f"embedding {int(np.argmax(length))} is too long for float64; divide all embeddings by a number"
+        )
     unit = rows / length
     distances = np.square(unit[pairs[:, 0]] - unit[pairs[:, 1]]).sum(1)
     accuracies, thresholds = _folds(distances, labels)
@@ -134,14 +140,14 @@ def _rows(values: Any, name: str) -> Array:
 
 
 def _pairs(index: Any, same: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    pairs, labels = _numbers(index), _numbers(same)
+    pairs, labels = _numbers(index), labels_of(same, name="same")
     if pairs.ndim != 2 or pairs.shape[1:] != (2,) or labels.shape != pairs.shape[:1]:
-        raise ValueError(f"expected index (P, 2) and labels (P,), got shapes {pairs.shape} and {labels.shape}")
+        raise ValueError(f"expected index (P, 2) and same (P,), got shapes {pairs.shape} and {labels.shape}")
     if len(pairs) < _FOLDS:
         raise ValueError(f"expected at least {_FOLDS} pairs for {_FOLDS} folds, got {len(pairs)}")
-    if not (np.isin(pairs, np.arange(count)).all() and np.isin(labels, (0, 1)).all()):
-        raise ValueError(f"expected index from 0 to {count - 1} and labels True and False, or 1 and 0")
-    return pairs.astype(np.int64), labels.astype(bool)
+    if not np.isin(pairs, np.arange(count)).all():
+        raise ValueError(f"expected index from 0 to {count - 1}")
+    return pairs.astype(np.int64), labels
 
 
 def _folds(distances: Array, labels: NDArray[np.bool_]) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from facexai._messages import FaceXAIWarning
 from facexai.functional import auc, equal_error, sweep
+from facexai.functional.verification import finite_scores, labelled_scores
 from facexai.results.notebook import pictured
 
 if TYPE_CHECKING:
@@ -140,14 +141,17 @@ def roc(scores: Any, labels: Any) -> Roc:
     """Errors at every threshold.
 
     Args:
-        scores: (P,) similarities, as a cosine is; higher means more similar. Negate distances.
-        labels: (P,) True or 1 for pairs of one person, False or 0 for pairs of two.
+        scores: (P,) finite similarities, as a cosine is; higher means more similar. Negate distances.
+        labels: (P,) True or 1 for pairs of one person (genuine), False or 0 for pairs of two (impostor), as a sequence,
+            an array or a tensor. Numbers must be exactly 0 or 1, of whole or floating type. Text (also "1"), None,
+            NaN, -1 and every other value are refused. All functions that take labels of pairs take these.
 
     Returns:
         The curve, one point per score that occurs and one that accepts nobody.
 
     Raises:
-        ValueError: lengths that differ, NaN or infinity, other labels, or pairs of one kind only.
+        ValueError: lengths that differ, NaN or infinity, other labels (the message names the first and its row), or
+            pairs of one kind only.
 
     >>> curve = roc([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
     >>> curve.far, curve.tar
@@ -166,7 +170,8 @@ def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
     Thresholds are scores that occur; down to the next lower score every number decides these pairs alike.
 
     Args:
-        scores, labels: (P,), as in :func:`roc`; not looked at where the rule is a number.
+        scores, labels: (P,), as in :func:`roc`. Where the rule is a number they are only checked: labels may be
+            of one kind, and labels, or both, may be None.
         rule: ``"eer"``: where false matches and false non-matches are as frequent, see :attr:`Roc.eer`.
             ``"far=1e-3"``: the lowest score with at most this false accept rate, see :meth:`Roc.threshold_at`.
             ``"accuracy"``: most pairs right, the highest such score. A number, also as text, is returned as it is.
@@ -186,6 +191,10 @@ def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
     """
     kind, number = _parsed(rule)
     if kind == "number":
+        if labels is not None:
+            labelled_scores(scores, labels)
+        elif scores is not None:
+            finite_scores(scores)
         return number
     curve = roc(scores, labels)
     chance = math.sqrt((curve.genuine + curve.impostor + 1) / (12 * curve.genuine * curve.impostor))

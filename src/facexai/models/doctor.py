@@ -103,7 +103,8 @@ def doctor(
     Args:
         model: a FaceModel, or a gallery, whose model is meant.
         pairs: labelled faces, to find out whether the input is prepared rightly: (first, second, same), images
-            (P, 3, H, W) twice and labels (P,); or {name: images}; or a folder ``NAME/*.jpg``.
+            (P, 3, H, W) twice and labels (P,), True or 1 for one person, False or 0 for two; or {name: images}; or a
+            folder ``NAME/*.jpg``.
         align: detect and align the faces of a folder, as in :meth:`FaceModel.gallery`.
         most: photos of each person that are used, the first ones; None: all. Time grows with the square of the photos.
         batch_size: images per forward pass.
@@ -115,7 +116,8 @@ def doctor(
         channel orders, means and standard deviations separates people best.
 
     Raises:
-        TypeError: no FaceModel. ValueError: pairs of another form. What the network does wrong is a finding.
+        TypeError: no FaceModel.
+        ValueError: pairs of another form, labels of other values. What the network does wrong is a finding.
 
     Cost: some twenty forward passes of a few images and one backward pass; with faces 14 times those.
 

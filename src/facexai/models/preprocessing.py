@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai.functional import auc
+from facexai.functional._labels import labels_of
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec
 from facexai.models.blackbox import BlackBox
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from facexai.images import When
 
 Array = NDArray[Any]
-Pairs = tuple[Tensor, Tensor, Tensor] | Mapping[str, Tensor] | str | Path
+Pairs = tuple[Tensor, Tensor, Any] | Mapping[str, Tensor] | str | Path
 
 FEWEST = 10
 """People, or pairs, below which nothing is judged: with so few a bootstrap says little."""
@@ -81,13 +82,13 @@ def labelled(model: FaceModel, pairs: Pairs, *, align: When = "never", most: int
 
     Args:
         model: whose input size counts.
-        pairs: (first, second, same): images (P, 3, H, W) twice and labels (P,); or {name: images (n, 3, H, W)}, or a
-            folder ``NAME/*.jpg``, of which all pairs are taken.
+        pairs: (first, second, same): images (P, 3, H, W) twice and labels (P,), True or 1 for one person, False or 0
+            for two; or {name: images (n, 3, H, W)}, or a folder ``NAME/*.jpg``, of which all pairs are taken.
         align: as in :meth:`FaceModel.gallery`, for a folder.
         most: photos of each person that are taken, the first ones; None: all.
 
     Raises:
-        ValueError: not of that form, or without pairs of both kinds.
+        ValueError: not of that form, other labels, or without pairs of both kinds.
     """
     from facexai.models.enrolment import folder_photos, read_photos
 
@@ -107,8 +108,8 @@ def labelled(model: FaceModel, pairs: Pairs, *, align: When = "never", most: int
     return Labelled(torch.cat(groups).to(model.device), first, second, same, owner)
 
 
-def _paired(model: FaceModel, first: Tensor, second: Tensor, same: Tensor) -> Labelled:
-    labels = torch.as_tensor(same).detach().cpu().numpy().astype(bool)
+def _paired(model: FaceModel, first: Tensor, second: Tensor, same: Any) -> Labelled:
+    labels = labels_of(same, name="same")
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or not len(first) == len(second) == len(labels):
         return _bad("tensors of different lengths")
     if labels.all() or not labels.any():

@@ -1,0 +1,75 @@
+"""The person in each item: names as text, and a name of its own for each unknown person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+_OWN_NAME = "unknown person, item {}"
+_ITEM_OF = re.compile(r"unknown person, item (-?\d+)")
+
+
+def people_of(identities: Any, items: Sequence[int], what: str = "images") -> tuple[str, ...] | None:
+    """Returns the name of the person in each item; each unknown person gets a name that contains the item's number.
+
+    Names are text, and whole numbers have one name in every type: 7, 7.0 and ``np.int64(7)`` are one person. Names that
+    this function returned for the same items stay as they are.
+
+    Args:
+        identities: (N,), as :meth:`Statistic.of` documents them, or None.
+        items: (N,) distinct numbers of the items in their data set.
+        what: plural of the items, for messages.
+
+    Raises:
+        ValueError: no sequence, another number of identities than of items, a list as an identity, or the name of
+            another item's unknown person.
+
+    >>> people_of(["ann", None, "ann", float("nan"), ""], range(5))
+    ('ann', 'unknown person, item 1', 'ann', 'unknown person, item 3', 'unknown person, item 4')
+    """
+    if identities is None:
+        return None
+    rows = _python(identities)
+    if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping | Set):
+        kind = type(identities).__name__
+        raise ValueError(f"expected a sequence with one identity for each of the {len(items)} {what}, got {kind}")
+    rows = list(rows)
+    if len(rows) != len(items):
+        raise ValueError(
+            f"expected one identity for each of the {len(items)} {what}, got {len(rows)}; pass None for an unknown "
+            "person, and leave identities out where all are unknown"
+        )
+    if set(map(type, rows)) <= {str} and all(map(str.strip, rows)) and not any(map(_ITEM_OF.fullmatch, rows)):
+        return tuple(rows)  # names already; ten times faster, and sets can have millions of images
+    return tuple(_name(_python(rows[row]), row, int(item)) for row, item in enumerate(items))
+
+
+def _python(value: Any) -> Any:
+    """The value of an array, a tensor, a column of a table or one of their elements as plain Python objects."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _name(identity: Any, row: int, item: int) -> str:
+    if isinstance(identity, list):
+        raise ValueError(f"expected one identity per row, row {row} has a list of {len(identity)}")
+    if _is_unknown(identity):
+        return _OWN_NAME.format(item)
+    name = str(int(identity) if isinstance(identity, float) and identity.is_integer() else identity)
+    other = _ITEM_OF.fullmatch(name)
+    if other and int(other[1]) != item:
+        raise ValueError(
+            f"the identity {name!r} stands for the unknown person of another item than {item}, the item of row {row}; "
+            "pass the same items=, or None for an unknown person"
+        )
+    return name
+
+
+def _is_unknown(identity: Any) -> bool:
+    """Whether it is None, blank text or a missing value: NaN, NaT and ``pandas.NA`` do not equal themselves."""
+    if identity is None or isinstance(identity, str | bytes):
+        return not identity or not identity.strip()
+    try:
+        return bool(identity != identity)
+    except TypeError:  # pandas.NA has no truth value
+        return True
