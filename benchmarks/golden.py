@@ -41,6 +41,7 @@ WORDING: dict[str, Any] = {
     #   "key": "new key", or None where it is no longer written
     #   "key = value": "new value", with the key of the start commit
     #   "+ key": a reason, for a key that only the working tree writes
+    "mask = gradient": "class-gradient",
 }
 RENAMED: dict[str, tuple[str, ...]] = {
     # Name in golden_calls.py -> public names below ``facexai``, of which the first that a tree has is taken. A later

@@ -12,6 +12,7 @@ from ownmodel import make_small
 
 from facexai import FastDiME, InputSpec, decisions, denoisers, images, load
 from facexai.cli import main
+from facexai.explainers._variants import VARIANTS
 from facexai.functional.diffusion import linear_alphas
 
 ALPHAS = linear_alphas(40)
@@ -65,6 +66,20 @@ def test_the_command_with_a_pair(given):
     pair = decisions.verification(model, images.load(given / "b.png"), 0.5)
     again = FastDiME(pair, gaussian(), respacing=20, start=6, warmup=3)(images.load(given / "a.png"))
     assert report["images"][0]["before"] == pytest.approx(float(again.before), abs=1e-3)
+
+
+def test_the_command_takes_every_variant(given, capsys):
+    arguments = ["counterfactual", str(given / "a.png"), "--denoiser", "given:denoiser", "--decision", "given:decision"]
+    arguments += ["--align", "never", *FEW, "--variant", "maskdime", "--out", str(given / "out")]
+    assert main([*arguments, "--warmup", "3"]) == 2
+    assert "expected warmup=0, got 3" in capsys.readouterr().err
+    assert main(arguments) == 0
+    recipe = json.loads((given / "out" / "counterfactual.json").read_text())["recipe"]
+    assert (recipe["variant"], recipe["mask"], recipe["warmup"]) == ("maskdime", "nested-gradient", 0)
+    with pytest.raises(SystemExit):
+        main(["counterfactual", "--help"])
+    text = capsys.readouterr().out
+    assert all(variant in text for variant in VARIANTS)
 
 
 def test_the_command_without_photos_edits_drawn_faces(tmp_path, capsys):

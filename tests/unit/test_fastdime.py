@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,19 @@ import torch.nn.functional as F
 
 from facexai import FaceXAIWarning, FastDiME, decisions, denoisers, load
 from facexai.denoisers import Denoiser
-from facexai.functional.diffusion import linear_alphas, respaced, strongest
+from facexai.explainers._variants import VARIANTS as TABLE
+from facexai.functional.diffusion import linear_alphas, nested_strongest, respaced, strongest
 
 T, STEPS, START, WARMUP = 60, 24, 10, 4
 ALPHAS = linear_alphas(T)
 SMALL = {"respacing": STEPS, "start": START, "warmup": WARMUP, "scales": (4.0, 12.0, 20.0)}
 VARIANTS = ("fastdime", "fastdime-2", "fastdime-2+", "unmasked", "dime")
+MASK = {name: value for name, value in SMALL.items() if name != "warmup"} | {"variant": "maskdime"}
+
+
+def small(variant):
+    """Returns the options of a short run, without those that the variant does not take."""
+    return MASK if variant == "maskdime" else SMALL | {"variant": variant}
 
 
 class Gaussian:
@@ -138,6 +146,9 @@ class Literal:
             z = (1 - keep) * z + keep * x
         return z, keep
 
+    def paste(self, picture, images, keeps):
+        return picture * (1 - keeps) + images * keeps
+
     def run(self, images, variant, scales):
         x = 2 * images - 1
         y = 1 - (self.f(images) > 0).float()
@@ -158,7 +169,62 @@ class Literal:
             if done.all():
                 break
         picture = ((cf + 1) / 2).clamp(0, 1)
-        return picture * (1 - keeps) + images * keeps, keeps, done, used
+        return self.paste(picture, images, keeps), keeps, done, used
+
+
+class LiteralMask(Literal):
+    """MaskDiME, one statement per line of the algorithm; masks by sorting pixels and walking over them."""
+
+    share, inner, grad_scale, perceptual = 0.05, 0.5, 8.0, None
+
+    def masks(self, gradient):
+        both = []
+        for values in gradient.abs().mean(1).tolist():
+            height, width = len(values), len(values[0])
+            order = sorted(
+                ((i, j) for i in range(height) for j in range(width)), key=lambda at: values[at[0]][at[1]], reverse=True
+            )
+            count = int(self.share * height * width)
+            for few in (count, int(self.inner * count)):
+                mask, reach = torch.zeros(1, height, width), self.dilation // 2
+                for i, j in order[:few]:
+                    for row in range(max(0, i - reach), min(height, i + reach + 1)):
+                        for column in range(max(0, j - reach), min(width, j + reach + 1)):
+                            mask[0, row, column] = 1
+                both.append(mask)
+        return torch.stack(both[::2]).to(gradient), torch.stack(both[1::2]).to(gradient)
+
+    def one_pass(self, x, z, y, lc, masked, fixed, nested):
+        inner = None
+        for t in range(START - 1, -1, -1):
+            mu, log_s, x0 = self.p(z, t)
+            xh = x if inner is None else inner * x0 + (1 - inner) * x
+            g = lc * self.grad(xh, y) / math.sqrt(self.abar[t])
+            outer, inner = self.masks(g)
+            g = g + self.l1 * torch.sign(z - x)
+            if self.perceptual is not None:
+                leaf = xh.clone().requires_grad_(True)
+                loss = self.perceptual((leaf + 1) / 2, (x + 1) / 2).sum()
+                g = g + torch.autograd.grad(loss, leaf)[0] / math.sqrt(self.abar[t])
+            g = self.grad_scale * g
+            z = mu - torch.exp(log_s) * g
+            z = outer * z + (1 - outer) * self.q_sample(x, t, self.noise(tuple(x.shape)))
+        return z, 1 - outer
+
+    def paste(self, picture, images, keeps):
+        return picture
+
+
+class Textured(Corner):
+    """No two pixels have the same gradient, so that the order of the strongest has no ties."""
+
+    def __call__(self, images):
+        stream = torch.Generator().manual_seed(9)
+        first, second = torch.randn(2, 3, 12, 12, generator=stream).to(images)
+        return 0.2 * ((first * images).sum((1, 2, 3)) + (second * images.square()).sum((1, 2, 3))) - self.hard / 2
+
+    def rows(self, index):
+        return Textured(self.hard[index])
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -172,6 +238,40 @@ def test_it_is_the_published_algorithm_bit_for_bit(images, variant, learned):
     assert torch.equal(found.flipped, done)
     assert torch.equal(found.scales, used)
     assert torch.equal(found.counterfactuals, expected)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_maskdime_is_the_literal_loop(images, seed, dtype, learned):
+    drawn = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    scales = (0.125, 0.25, 0.5)
+    literal = LiteralMask(Gaussian(learned=learned), Textured(), replay(seed))
+    expected, keeps, done, used = literal.run(drawn, "maskdime", scales)
+    found = FastDiME(Textured(), Gaussian(learned=learned), noise=replay(seed), **MASK | {"scales": scales})(drawn)
+    assert torch.equal(found.masks, keeps[:, 0] == 0)
+    assert torch.equal(found.flipped, done)
+    assert torch.equal(found.scales, used.to(dtype))
+    assert len(used.unique()) > 1, "the ladder is climbed in part"
+    limit = 1e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(found.counterfactuals, expected.to(dtype), rtol=0, atol=limit)
+
+
+def test_maskdimes_numbers_can_be_changed(images):
+    literal = LiteralMask(Gaussian(), Textured(), replay(), l1=0.1, dilation=3)
+    literal.share, literal.inner, literal.grad_scale = 0.2, 0.25, 2.0
+    literal.perceptual = lambda a, b: 9 * (a - b).square().mean((1, 2, 3))
+    expected, keeps, *_ = literal.run(images, "maskdime", (0.5,))
+    changed = {"share": 0.2, "inner": 0.25, "grad_scale": 2.0, "l1": 0.1, "dilation": 3, "scales": (0.5,)}
+    more = {"noise": replay(), "perceptual": literal.perceptual}
+    found = FastDiME(Textured(), Gaussian(), **more, **MASK | changed)(images)
+    assert torch.equal(found.masks, keeps[:, 0] == 0)
+    torch.testing.assert_close(found.counterfactuals, expected, rtol=0, atol=1e-6)
+    assert {name: found.recipe[name] for name in ("share", "inner", "grad_scale")} == {
+        "share": 0.2,
+        "inner": 0.25,
+        "grad_scale": 2.0,
+    }
 
 
 def test_the_ladder_fails_in_part_so_that_batches_shrink(images):
@@ -199,14 +299,14 @@ def test_outside_of_the_mask_are_the_very_pixels(images, variant):
     assert found.masks.all() == (variant in ("unmasked", "dime"))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TABLE)
 def test_a_batch_is_a_loop_and_splits_do_not_matter(images, variant):
-    edit = FastDiME(Corner(), Gaussian(), variant=variant, **SMALL)
+    edit = FastDiME(Corner(), Gaussian(), **small(variant))
     whole = edit(images)
     for batch_size in (1, 2):
-        parts = FastDiME(Corner(), Gaussian(), variant=variant, batch_size=batch_size, **SMALL)(images)
+        parts = FastDiME(Corner(), Gaussian(), batch_size=batch_size, **small(variant))(images)
         assert torch.equal(parts.counterfactuals, whole.counterfactuals)
-    one = FastDiME(Corner(HARD[3:4]), Gaussian(), variant=variant, **SMALL)
+    one = FastDiME(Corner(HARD[3:4]), Gaussian(), **small(variant))
     alone = one(images[3:4], items=[3])
     assert torch.equal(alone.counterfactuals, whole.counterfactuals[3:4])
     assert not torch.equal(one(images[3:4], items=[0]).counterfactuals, alone.counterfactuals)
@@ -214,7 +314,7 @@ def test_a_batch_is_a_loop_and_splits_do_not_matter(images, variant):
 
 @pytest.mark.parametrize(
     ("variant", "per_scale"),
-    [("fastdime", 60), ("fastdime-2", 120), ("fastdime-2+", 120), ("unmasked", 60), ("dime", 1830)],
+    [("fastdime", 60), ("fastdime-2", 120), ("fastdime-2+", 120), ("unmasked", 60), ("dime", 1830), ("maskdime", 60)],
 )
 def test_forward_passes_of_the_denoiser(images, variant, per_scale):
     long = Gaussian()
@@ -247,9 +347,10 @@ def test_images_that_the_denoiser_returns_unchanged_give_an_empty_mask():
 def test_a_region_bounds_every_variant(images):
     region = torch.zeros(12, 12, dtype=torch.bool)
     region[:6, :6] = True
-    for variant in VARIANTS:
-        found = FastDiME(Corner(), Gaussian(), variant=variant, region=region, **SMALL)(images)
+    for variant in TABLE:
+        found = FastDiME(Corner(), Gaussian(), region=region, **small(variant))(images)
         assert not found.masks[:, ~region].any()
+        assert torch.equal(found.counterfactuals[..., ~region], images[..., ~region])
         assert found.masks.any()
     each = region.expand(5, 12, 12).clone()
     each[0] = False
@@ -259,20 +360,97 @@ def test_a_region_bounds_every_variant(images):
 
 
 def test_the_strongest_gradient_says_what_may_change(images):
-    found = FastDiME(Corner(), Gaussian(), mask="gradient", share=0.05, dilation=1, **SMALL)(images)
+    found = FastDiME(Corner(), Gaussian(), mask="class-gradient", share=0.05, dilation=1, **SMALL)(images)
     assert found.masks.sum((1, 2)).tolist() == [round(0.05 * 144)] * 5
-    wider = FastDiME(Corner(), Gaussian(), mask="gradient", share=0.05, dilation=3, **SMALL)(images)
+    wider = FastDiME(Corner(), Gaussian(), mask="class-gradient", share=0.05, dilation=3, **SMALL)(images)
     assert (wider.masks.sum((1, 2)) > found.masks.sum((1, 2))).all()
 
 
 def test_no_gradient_frees_no_pixel(images):
     kept = images.clamp(0.3, 0.7)
-    found = FastDiME(lambda x: 0 * x.sum((1, 2, 3)), Gaussian(), mask="gradient", **SMALL)(kept)
+    found = FastDiME(lambda x: 0 * x.sum((1, 2, 3)), Gaussian(), mask="class-gradient", **SMALL)(kept)
     assert not found.masks.any()
     assert torch.equal(found.counterfactuals, kept)
     values = torch.zeros(1, 3, 6, 6)
     values[0, 1, 2, 3] = -1
     assert strongest(values, 0.5).nonzero().tolist() == [[0, 0, 2, 3]]
+
+
+def test_maskdime_leaves_noise_of_the_last_step_outside_of_its_mask(images):
+    draws = []
+
+    def noise(shape, stream=replay(5)):  # noqa: B008
+        draws.append(stream(shape))
+        return draws[-1]
+
+    inside = images.clamp(0.1, 0.9)
+    for decision in (Corner(), lambda x: 0 * x.sum((1, 2, 3))):
+        draws.clear()
+        found = FastDiME(decision, Gaussian(), noise=noise, **MASK | {"scales": (4.0,)})(inside)
+        assert len(draws) == 1 + START, "the start, and each step outside of the mask: none of the posterior"
+        left = float(respaced(ALPHAS, STEPS).alphas_cumprod[0])
+        noised = (math.sqrt(left) * (2 * inside - 1) + math.sqrt(1 - left) * draws[-1] + 1) / 2
+        outside = ~found.masks[:, None].expand_as(inside)
+        assert outside.any()
+        torch.testing.assert_close(found.counterfactuals[outside], noised.clamp(0, 1)[outside], rtol=0, atol=1e-6)
+    assert not found.masks.any(), "no gradient frees no pixel"
+
+
+def test_identical_images_have_identical_edits(images):
+    twice = images[:1].expand(2, 3, 12, 12)
+    for variant in TABLE:
+        found = FastDiME(Corner(HARD[:1].expand(2)), Gaussian(), **small(variant))(twice, items=[7, 7])
+        assert torch.equal(found.counterfactuals[0], found.counterfactuals[1])
+        assert torch.equal(found.masks[0], found.masks[1])
+
+
+def test_maskdimes_masks_round_down_and_contain_each_other():
+    values = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    outer, inner = nested_strongest(values, 0.05, 0.5, 1)
+    assert outer.sum((1, 2, 3)).tolist() == [51, 51], "of 51.2"
+    assert inner.sum((1, 2, 3)).tolist() == [25, 25], "of 25.5, where .025 of all pixels are 25.6 and round to 26"
+    assert (outer | ~inner).all()
+    tied, few = nested_strongest(torch.ones(1, 3, 6, 6), 0.2, 0.5, 1)
+    assert (int(tied.sum()), int(few.sum())) == (7, 3)
+    assert (tied | ~few).all()
+    least = nested_strongest(values[:1, :, :3, :3], 0.05, 0.5, 1)
+    assert [int(mask.sum()) for mask in least] == [1, 1]
+
+
+def test_the_old_name_of_the_mask_by_gradient_works_and_warns(images, tmp_path):
+    with pytest.warns(DeprecationWarning, match=r"mask='class-gradient'.*variant='maskdime'") as caught:
+        old = FastDiME(Corner(), Gaussian(), mask="gradient", **SMALL)
+    assert caught[0].filename == __file__
+    assert old.no_op.mask == "class-gradient"  # without another warning
+    found, new = old(images), FastDiME(Corner(), Gaussian(), mask="class-gradient", **SMALL)(images)
+    assert torch.equal(found.counterfactuals, new.counterfactuals)
+    assert found.recipe == new.recipe
+    assert found.recipe["mask"] == "class-gradient"
+    replace(found, recipe={**found.recipe, "mask": "gradient"}).save(tmp_path / "before.npz")
+    again = load(tmp_path / "before.npz")
+    assert again.recipe["mask"] == "gradient"
+    assert torch.equal(again.counterfactuals, found.counterfactuals)
+
+
+def test_recipes_record_what_the_variant_decides():
+    def recipe(**options):
+        return FastDiME(Corner(), Gaussian(), **options)._recipe()
+
+    base = recipe(**SMALL)
+    assert {name: base[name] for name in ("warmup", "threshold", "mask", "gradient_at", "l1_on", "rescaled")} == {
+        "warmup": WARMUP,
+        "threshold": 0.15,
+        "mask": "difference",
+        "gradient_at": "previous",
+        "l1_on": "z",
+        "rescaled": False,
+    }
+    assert not {"share", "inner", "grad_scale"} & set(base)
+    assert recipe(**SMALL, mask="class-gradient")["share"] == 0.1
+    mask = recipe(**MASK)
+    own = {"warmup": 0, "mask": "nested-gradient", "gradient_at": "blended", "l1_on": "z", "rescaled": True}
+    assert {**mask, **own, "share": 0.05, "inner": 0.5, "grad_scale": 8.0} == mask
+    assert "threshold" not in mask
 
 
 def test_no_op_has_no_guidance(images):
@@ -360,13 +538,45 @@ def test_pictures(images):
         ({"threshold": 0.0}, "threshold"),
         ({"warmup": -1}, "warmup"),
         ({"mask": "fixed"}, "needs region="),
-        ({"mask": "gradient", "variant": "dime"}, "goes with variant='fastdime'"),
+        (
+            {"mask": "class-gradient", "variant": "dime"},
+            "variant='dime': expected mask='difference', got 'class-gradient', which goes with 'fastdime'; leave",
+        ),
+        ({"mask": "gradients"}, "did you mean 'class-gradient'"),
+        ({"inner": 0.5}, "expected no inner, got 0.5, which goes with 'maskdime'"),
+        ({"grad_scale": 8.0}, "expected no grad_scale"),
+        ({"gradient_at": "blended"}, "'previous' or 'current', got 'blended', which goes with 'maskdime'"),
+        ({"rescaled": 1}, r"expected rescaled one of \[False, True\]"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
 def test_options_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):
         FastDiME(Corner(), Gaussian(), **SMALL | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": "class-gradient"}, "variant='maskdime': expected mask='nested-gradient', got 'class-gradient'"),
+        ({"mask": "fixed", "region": torch.ones(12, 12, dtype=torch.bool)}, "expected mask='nested-gradient'"),
+        ({"warmup": 4}, "expected warmup=0, got 4"),
+        ({"threshold": 0.15}, "expected no threshold, got 0.15"),
+        ({"gradient_at": "previous"}, "expected gradient_at='blended'"),
+        ({"l1_on": "x0"}, "expected l1_on='z'"),
+        ({"rescaled": False}, "expected rescaled=True, got False"),
+        (
+            {"rescaled": False, "warmup": 4, "l1_on": "x0"},
+            "l1_on='z', got 'x0'.*rescaled=True, got False.*warmup=0, got 4",
+        ),
+        ({"grad_scale": 0.0}, "grad_scale above 0, got 0.0"),
+        ({"inner": 1.5}, r"share and inner in \(0, 1\], got 0.05 and 1.5"),
+    ],
+)
+def test_maskdime_refuses_what_contradicts_it(change, message):
+    with pytest.raises(ValueError, match=message):
+        FastDiME(Corner(), Gaussian(), **MASK | change)
+    FastDiME(Corner(), Gaussian(), **MASK, warmup=0, mask="nested-gradient", rescaled=True)  # its own values
 
 
 def test_what_is_no_denoiser_and_no_decision():

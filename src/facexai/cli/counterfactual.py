@@ -33,12 +33,14 @@ def add(commands: Any) -> None:
     edit.add_argument("--threshold", type=float, help="of --reference: cosine from which a pair is accepted")
     edit.add_argument("--model", help=f"of --reference: as in 'facexai compare'; default: {DEFAULT_MODEL}")
     edit.add_argument(
-        "--variant", default="fastdime", help="fastdime (default), fastdime-2, fastdime-2+, unmasked, dime"
+        "--variant", default="fastdime", help="fastdime (default), fastdime-2, fastdime-2+, unmasked, dime, maskdime"
     )
     edit.add_argument("--scales", default="8,10,15", help="guidance, tried one after the other; default: 8,10,15")
     edit.add_argument("--respacing", type=int, default=200, help="steps of the denoiser that are taken; default: 200")
     edit.add_argument("--start", type=int, default=60, help="step to start from; default: 60")
-    edit.add_argument("--warmup", type=int, help="steps before the mask applies; default: half of --start")
+    edit.add_argument(
+        "--warmup", type=int, help="steps before the mask applies; default: half of --start, none for maskdime"
+    )
     edit.add_argument("--seed", type=int, default=0, help="of the random draws; default: 0")
     edit.add_argument("--no-op", action="store_true", help="also without guidance: what the denoiser alone changes")
     photo_arguments(edit)
@@ -51,13 +53,14 @@ def run(options: argparse.Namespace) -> int:
 
     folder = io.output_folder(options.out)
     faces, names, asked = _given(options) if options.images else _drawn(options)
+    half = None if options.variant == "maskdime" else options.start // 2  # MaskDiME has no warm-up
     explainer = FastDiME(
         **asked,
         variant=options.variant,
         scales=_numbers(options.scales),
         respacing=options.respacing,
         start=options.start,
-        warmup=options.start // 2 if options.warmup is None else options.warmup,
+        warmup=half if options.warmup is None else options.warmup,
         seed=options.seed,
         progress=not options.json,
     )

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from facexai import decisions
 from facexai.denoisers import Denoiser
-from facexai.functional.diffusion import Schedule, strongest, unchanged
+from facexai.explainers._variants import GradientAt, Mask
+from facexai.functional.diffusion import Schedule, nested_strongest, strongest, unchanged
 
 Draw = Callable[[], Tensor]
 Perceptual = Callable[[Tensor, Tensor], Tensor]
-Mask = Literal["difference", "gradient", "fixed"]
 
 
 @final
@@ -26,17 +26,21 @@ class Descent:
     denoiser: Denoiser
     schedule: Schedule
     start: int
-    warmup: int
     dilation: int
-    threshold: float
-    share: float
     l1: float
     perceptual: Perceptual | None
+    nested: bool
+    posterior_noise: bool
+    pasted: bool
     mask: Mask
-    gradient_at: Literal["previous", "current"]
+    warmup: int
+    gradient_at: GradientAt
     l1_on: Literal["z", "x0"]
     rescaled: bool
-    nested: bool
+    threshold: float = 1.0
+    share: float = 1.0
+    inner: float = 1.0
+    grad_scale: float = 1.0
 
 
 @final
@@ -45,7 +49,8 @@ class Edited:
     """What a pass gave.
 
     Attributes:
-        images: (N, 3, H, W), around [-1, 1], not clamped; where kept, the given images exactly.
+        images: (N, 3, H, W), around [-1, 1], not clamped; where kept, the given images exactly if ``how.pasted``, else
+            only where ``fixed``.
         keep: (N, 1, H, W), True where nothing was free to change.
         path: (N, S) scores of the estimates at the start of each step.
         calls: forward passes of the denoiser.
@@ -77,17 +82,17 @@ def descend(
         images: (N, 3, H, W) in [-1, 1].
         noisy: the images after ``how.start`` steps of noise.
         push: (N,) signed: the guidance, positive towards yes.
-        draw: unit noise of the images' shape: for each step that of the posterior, also for the last, which does not
-            use it, and then, where a mask applies, that of the pixels outside of it.
+        draw: unit noise of the images' shape: for each step that of the posterior if ``how.posterior_noise``, also for
+            the last, which does not use it, and then, where a mask applies, that of the pixels outside of it.
         tick: told the forward passes that are done.
         masked: whether the method's own mask applies after the warm-up.
         fixed: (N, 1, H, W), True where pixels never change; None: nowhere.
     """
     schedule, z, estimate, keep = how.schedule, noisy, images, fixed
-    path, calls = [], 0
+    inner, path, calls = None, [], 0
     for number, step in enumerate(reversed(range(how.start))):
         mean, log_variance, clean = _backwards(how, z, step)
-        at = clean if how.gradient_at == "current" else estimate
+        at = _gradient_point(how, images, estimate, clean, inner)
         score, gradient = _slope(lambda x: decisions.score(decision, x), at, step)
         path.append(score)
         enlarge = float(schedule.alphas_cumprod[step]) ** -0.5 if how.rescaled else 1.0
@@ -95,30 +100,58 @@ def descend(
         guide = guide + how.l1 * torch.sign((z if how.l1_on == "z" else at) - images)
         if how.perceptual is not None:
             guide = guide + _slope(_loss(how.perceptual, images), at, step)[1] * enlarge
-        z, noise = mean - log_variance.exp() * guide, draw()
-        z = z + (0.5 * log_variance).exp() * noise if step > 0 else z
+        z = mean - log_variance.exp() * (how.grad_scale * guide)
+        if how.posterior_noise:
+            noise = draw()
+            z = z + (0.5 * log_variance).exp() * noise if step > 0 else z
         estimate = _denoised(how, z, step, draw) if how.nested and step > 0 else clean
         done = 1 + (step if how.nested else 0)
         calls += done
         tick(done)
-        inner = None
         if masked and number >= how.warmup:
             keep, inner = _kept(how, images, estimate, gradient, fixed)
         if keep is not None:
             estimate = torch.where(keep if inner is None else inner, images, estimate)
             z = torch.where(keep, schedule.noised(images, step, draw()), z)
-    keep = torch.zeros_like(images[:, :1], dtype=torch.bool) if keep is None else keep
-    return Edited(torch.where(keep, images, z), keep, torch.stack(path, 1), calls)
+    nowhere = torch.zeros_like(images[:, :1], dtype=torch.bool)
+    keep, fixed = (nowhere if stays is None else stays for stays in (keep, fixed))
+    return Edited(torch.where(keep if how.pasted else fixed, images, z), keep, torch.stack(path, 1), calls)
+
+
+def _gradient_point(how: Descent, images: Tensor, estimate: Tensor, clean: Tensor, inner: Tensor | None) -> Tensor:
+    """Returns the images (N, 3, H, W) at which gradients are taken; ``inner`` is where the last step kept the image."""
+    if how.gradient_at == "blended":
+        return images if inner is None else torch.where(inner, images, clean)
+    return clean if how.gradient_at == "current" else estimate
+
+
+def _by_difference(how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    keep = unchanged(images, estimate, how.threshold, how.dilation)
+    return keep, keep
+
+
+def _by_gradient(how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    return ~strongest(gradient, how.share, how.dilation), ~strongest(gradient, how.share)
+
+
+def _by_nested_gradient(how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    outer, inner = nested_strongest(gradient, how.share, how.inner, how.dilation)
+    return ~outer, ~inner
+
+
+_MASKS: dict[str, Callable[[Descent, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "difference": _by_difference,
+    "class-gradient": _by_gradient,
+    "nested-gradient": _by_nested_gradient,
+}
+"""Of each mask: where the noisy images and where the estimate keep the image."""
 
 
 def _kept(
     how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor, fixed: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Where the noisy images and where the estimate keep the image, (N, 1, H, W) each."""
-    if how.mask == "gradient":
-        keep, inner = ~strongest(gradient, how.share, how.dilation), ~strongest(gradient, how.share)
-    else:
-        keep = inner = unchanged(images, estimate, how.threshold, how.dilation)
+    keep, inner = _MASKS[how.mask](how, images, estimate, gradient)
     return (keep, inner) if fixed is None else (keep | fixed, inner | fixed)
 
 

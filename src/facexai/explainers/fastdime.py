@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
@@ -15,7 +15,8 @@ from facexai import decisions
 from facexai._messages import FaceXAIWarning, near_matches
 from facexai._progress import tqdm
 from facexai.denoisers import Denoiser
-from facexai.explainers.descent import Descent, Edited, Mask, Perceptual, descend
+from facexai.explainers._variants import OPTIONS, VARIANTS, GradientAt, Mask, Variant, VariantSpec, resolved
+from facexai.explainers.descent import Descent, Edited, Perceptual, descend
 from facexai.functional.diffusion import respaced, unchanged
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec
@@ -23,29 +24,9 @@ from facexai.perturb.draws import generator, numbered
 from facexai.results import Counterfactual
 from facexai.results.counterfactual import joined
 
-Variant = Literal["fastdime", "fastdime-2", "fastdime-2+", "unmasked", "dime"]
 Noise = Callable[[tuple[int, ...]], Tensor]
 
-_PASSES: dict[str, tuple[bool, ...]] = {  # of each pass: does the mask follow the edit?
-    "fastdime": (True,),
-    "fastdime-2": (False, False),
-    "fastdime-2+": (True, False),
-    "unmasked": (False,),
-    "dime": (False,),
-}
-_TOLD = (
-    "respacing",
-    "start",
-    "warmup",
-    "dilation",
-    "threshold",
-    "l1",
-    "seed",
-    "mask",
-    "gradient_at",
-    "l1_on",
-    "rescaled",
-)
+_RECORDED = ("respacing", "start", "dilation", "l1", "seed")
 
 
 @final
@@ -63,40 +44,50 @@ class FastDiME:
         denoiser: of :mod:`facexai.denoisers`.
         variant: ``"fastdime"``; ``"fastdime-2"`` finds the mask in a first pass without one and keeps it fixed in a
             second; ``"fastdime-2+"`` has a mask in the first pass too; ``"unmasked"``; ``"dime"``, the method it
-            makes fast: each estimate is a whole chain without guidance.
+            makes fast: each estimate is a whole chain without guidance; ``"maskdime"``: MaskDiME, below.
         scales: guidance, tried one after the other until the decision changes. ``(0,)`` is the no-op control.
         respacing: steps that are taken of those that the denoiser was trained on.
         start: step from which noise is taken away, of ``respacing``: 60 of 200 keep two fifths of the variance.
-        warmup: steps before the mask follows the edit.
+        warmup: steps before the mask follows the edit. None: 30; ``"maskdime"`` has no warm-up, and takes only 0.
         dilation: side of the square, odd, by which the mask of edited pixels grows.
-        threshold: share of the largest difference from which a pixel counts as edited.
+        threshold: share of the largest difference from which a pixel counts as edited. None: .15.
         l1: weight of the pull towards the image.
         perceptual: another pull: a function of edited images and images, both (N, 3, H, W) in [0, 1], that gives one
-            loss per image (N,). The paper uses 30 times the distance in a layer of VGG-19.
+            loss per image (N,). The papers use 30 times the distance in a layer of VGG-19.
         noise: ``shape -> Tensor`` replaces the random draws: the start noise; then for each step that of the
-            posterior, also at the last step, and after it that outside of the mask, where there is one. All images are
-            one batch then.
+            posterior, also at the last step (``"maskdime"`` has none), and after it that outside of the mask, where
+            there is one. All images are one batch then.
         seed: of the draws; an image's depend on the seed and its item alone.
         region: (H, W) or (N, H, W) boolean: only there pixels may change.
-        mask: ``"difference"``: pixels that hardly differ from the image stay (FastDiME); ``"gradient"``: only those
-            with the strongest gradient may change, dilated in the noisy image and not in the estimate (after MaskDiME,
-            arXiv:2602.18792; the details are reconstructed); ``"fixed"``: the region alone.
-        share: of the pixels that ``"gradient"`` leaves free before dilation.
-        gradient_at: the decision's gradient at the ``"previous"`` step's estimate, or the ``"current"`` one's.
-        l1_on: the pull towards the image acts on the noisy ``"z"`` or on the estimate ``"x0"``.
-        rescaled: divide gradients by the root of the share of the image's variance that is left, as DiME does.
+        mask: of ``"fastdime"``: ``"difference"``, the default: pixels that hardly differ from the image stay;
+            ``"class-gradient"``: only those with the strongest gradient may change, dilated in the noisy image and not
+            in the estimate (ours); ``"fixed"``: the region alone. ``"maskdime"`` has ``"nested-gradient"``.
+        share: of the pixels that a mask by the gradient leaves free before dilation. None: .1, ``"maskdime"``: .05.
+        inner: of ``"maskdime"``: share of those pixels, the strongest, that are free in the estimate. None: .5.
+        grad_scale: of ``"maskdime"``: all guidance and all pulls are multiplied by it. None: 8.
+        gradient_at: the decision's gradient at the ``"previous"`` step's estimate (default), or the ``"current"``
+            one's; ``"maskdime"``: ``"blended"``, the current one within the inner mask of the step before, else the
+            image.
+        l1_on: the pull towards the image acts on the noisy ``"z"`` (default) or on the estimate ``"x0"``.
+        rescaled: divide gradients by the root of the share of the image's variance that is left, as DiME and MaskDiME
+            do. None: True for ``"maskdime"``, else False.
         batch_size: images at a time.
         progress: show a progress bar over the denoiser's passes.
 
     Raises:
-        ValueError: unknown variant or mask, numbers out of range, a schedule shorter than ``start``; on use: images of
-            another size than the denoiser's, no gradient from the decision, NaN from a network (with the step).
+        ValueError: unknown variant or mask, an option that the variant does not take, numbers out of range, a schedule
+            shorter than ``start``; on use: images of another size than the denoiser's, no gradient from the decision,
+            NaN from a network (with the step).
 
     Cost per image and scale: 60 passes of the denoiser and 60 gradients of the decision; twice that for the variants of
     two passes; 1,830 passes for ``"dime"``. Nothing is kept for other questions: the edit depends on the decision.
 
     Source: Weng et al. 2024, arXiv:2312.14223, algorithm 1, with the details of its authors' code; DiME: Jeanneret,
-    Simon and Jurie 2022, arXiv:2203.15636. Regions, the current gradient and ``l1_on="x0"`` are ours.
+    Simon and Jurie 2022, arXiv:2203.15636. MaskDiME: Guo et al. 2026, arXiv:2602.18792, as its authors' code has it
+    (clguo/MaskDiME, commit 9ce41f1, with the settings of its ``test.sh``): no noise of the posterior, both masks by the
+    gradient from the first step on, and the end is not pasted: outside of ``masks`` is the image with the noise of the
+    least noisy step. Where a gradient is zero, no pixel is free (the authors' code takes any). Regions,
+    ``"class-gradient"``, the current gradient and ``l1_on="x0"`` are ours.
 
     >>> from facexai import denoisers
     >>> from facexai.functional.diffusion import linear_alphas
@@ -116,33 +107,37 @@ class FastDiME:
     scales: Sequence[float] = (8.0, 10.0, 15.0)
     respacing: int = 200
     start: int = 60
-    warmup: int = 30
+    warmup: int | None = None
     dilation: int = 5
-    threshold: float = 0.15
+    threshold: float | None = None
     l1: float = 0.05
     perceptual: Perceptual | None = None
     noise: Noise | None = None
     seed: int = 0
     region: Tensor | None = None
-    mask: Mask = "difference"
-    share: float = 0.1
-    gradient_at: Literal["previous", "current"] = "previous"
-    l1_on: Literal["z", "x0"] = "z"
-    rescaled: bool = False
+    mask: Mask | Literal["gradient"] | None = None
+    share: float | None = None
+    gradient_at: GradientAt | None = None
+    l1_on: Literal["z", "x0"] | None = None
+    rescaled: bool | None = None
     batch_size: int = 16
     progress: bool = False
+    inner: float | None = None
+    grad_scale: float | None = None
 
     def __post_init__(self) -> None:
-        known = {
-            "variant": tuple(_PASSES),
-            "mask": ("difference", "gradient", "fixed"),
-            "gradient_at": ("previous", "current"),
-            "l1_on": ("z", "x0"),
-        }
-        for name, options in known.items():
-            if getattr(self, name) not in options:
-                said = near_matches(str(getattr(self, name)), options)
-                raise ValueError(f"expected {name} one of {list(options)}, got {getattr(self, name)!r}; {said}")
+        if self.variant not in list(VARIANTS):
+            hint = near_matches(str(self.variant), VARIANTS)
+            raise ValueError(f"expected variant one of {list(VARIANTS)}, got {self.variant!r}; {hint}")
+        if self.mask == "gradient":
+            warnings.warn(
+                "mask='gradient' is named mask='class-gradient' now, and the old name goes in 0.2; MaskDiME is "
+                "variant='maskdime'",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            object.__setattr__(self, "mask", "class-gradient")
+        options = self._options
         if not callable(self.decision):
             raise TypeError(f"expected a decision that can be called with images, got {type(self.decision).__name__}")
         if not isinstance(self.denoiser, Denoiser):
@@ -156,34 +151,47 @@ class FastDiME:
             or not all(0 <= scale < float("inf") for scale in self.scales)
         ):
             raise ValueError(f"expected scales such as (8, 10, 15), none negative, got {self.scales!r}")
-        if self.mask != "difference" and self.variant != "fastdime":
-            raise ValueError(f"mask={self.mask!r} goes with variant='fastdime', got {self.variant!r}")
-        if self.mask == "fixed" and self.region is None:
+        if options["mask"] == "fixed" and self.region is None:
             raise ValueError("mask='fixed' needs region=, where pixels may change")
-        self._check_numbers()
+        self._check_numbers(options)
 
-    def _check_numbers(self) -> None:
+    def _check_numbers(self, options: Mapping[str, Any]) -> None:
+        warmup = options["warmup"]
         for name in ("respacing", "start", "warmup", "dilation", "batch_size"):
-            if not isinstance(getattr(self, name), int):
-                raise TypeError(f"expected {name} as an integer, got {getattr(self, name)!r}")
+            if not isinstance(value := options.get(name, getattr(self, name)), int):
+                raise TypeError(f"expected {name} as an integer, got {value!r}")
         length = len(respaced(self.denoiser.alphas_cumprod, self.respacing))
         if not 1 <= self.start < length:
             raise ValueError(
                 f"expected start from 1 to {length - 1}, below respacing={self.respacing}, got {self.start}"
             )
-        if self.warmup < 0 or not 0 <= self.l1 < float("inf") or self.batch_size < 1:
+        if warmup < 0 or not 0 <= self.l1 < float("inf") or self.batch_size < 1:
             raise ValueError(
-                f"expected warmup and l1 from 0 and batch_size from 1, got {self.warmup}, {self.l1}, {self.batch_size}"
+                f"expected warmup and l1 from 0 and batch_size from 1, got {warmup}, {self.l1}, {self.batch_size}"
             )
-        if any(_PASSES[self.variant]) and self.mask != "fixed" and self.warmup >= self.start:
+        if any(self._spec.passes) and options["mask"] != "fixed" and warmup >= self.start:
             raise ValueError(
-                f"expected warmup below start={self.start}, or the mask never applies, got {self.warmup}; without a "
+                f"expected warmup below start={self.start}, or the mask never applies, got {warmup}; without a "
                 "mask it is variant='unmasked'"
             )
         if self.dilation < 1 or self.dilation % 2 == 0:
             raise ValueError(f"expected an odd dilation, got {self.dilation}")
-        if not 0 < self.threshold <= 1 or not 0 < self.share <= 1:
-            raise ValueError(f"expected threshold and share in (0, 1], got {self.threshold} and {self.share}")
+        shares = {name: options[name] for name in ("threshold", "share", "inner") if name in options}
+        if not all(0 < share <= 1 for share in shares.values()):
+            raise ValueError(
+                f"expected {' and '.join(shares)} in (0, 1], got {' and '.join(map(str, shares.values()))}"
+            )
+        if not 0 < options.get("grad_scale", 1) < float("inf"):
+            raise ValueError(f"expected grad_scale above 0, got {options['grad_scale']}")
+
+    @property
+    def _spec(self) -> VariantSpec:
+        return VARIANTS[self.variant]
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The variant's options and numbers, defaults filled in."""
+        return resolved(self.variant, {name: getattr(self, name) for name in OPTIONS})
 
     @property
     def no_op(self) -> FastDiME:
@@ -202,7 +210,7 @@ class FastDiME:
         items = numbered(items, len(images))
         fixed = self._outside(images)
         began, at_once = time.perf_counter(), len(images) if self.noise is not None else self.batch_size
-        passes = len(_PASSES[self.variant]) * (self.start * (self.start + 1) // 2 if self._nested else self.start)
+        passes = len(self._spec.passes) * (self.start * (self.start + 1) // 2 if self._spec.nested else self.start)
         batches = -(-len(images) // at_once)
         decisions.check_count(self.decision, len(images))
         with (
@@ -224,10 +232,6 @@ class FastDiME:
                 stacklevel=2,
             )
         return found
-
-    @property
-    def _nested(self) -> bool:
-        return self.variant == "dime"
 
     def _outside(self, images: Tensor) -> Tensor:
         """(N, 1, H, W), True where pixels must not change."""
@@ -252,11 +256,11 @@ class FastDiME:
         self, images: Tensor, part: slice, outside: Tensor, items: Sequence[int], bar: tqdm[Any]
     ) -> Counterfactual:
         """Images of one batch, through the ladder of scales."""
-        schedule, how = respaced(self.denoiser.alphas_cumprod, self.respacing), self._how()
+        how = self._how()
         everywhere = torch.arange(part.start, part.start + len(images), device=images.device)
         draws = _Draws(self.noise, self.seed, items, images)
         x = 2 * images - 1
-        noisy = schedule.noised(x, self.start, draws(torch.arange(len(x))))
+        noisy = how.schedule.noised(x, self.start, draws(torch.arange(len(x))))
         before = decisions.score(decisions.rows(self.decision, everywhere), images)
         wanted = before <= 0
         edited, keep, path = x.clone(), outside.clone(), x.new_zeros(len(x), self.start)
@@ -273,7 +277,8 @@ class FastDiME:
             flipped[rows] = (decisions.score(decision, (last.images + 1) / 2) > 0) == wanted[rows]
             if flipped.all():
                 break
-        picture = torch.where(keep, images, ((edited + 1) / 2).clamp(0, 1))
+        pasted = keep if how.pasted else outside
+        picture = torch.where(pasted, images, ((edited + 1) / 2).clamp(0, 1))
         after = decisions.score(decisions.rows(self.decision, everywhere), picture)
         return Counterfactual(images, picture, ~keep[:, 0], before, after, flipped, used, calls, path, self._recipe())
 
@@ -291,9 +296,9 @@ class FastDiME:
     ) -> Edited:
         """The passes of the variant under one scale."""
         fixed, calls, last = outside if self.region is not None else None, 0, None
-        for masked in _PASSES[self.variant]:
+        for masked in self._spec.passes:
             if last is not None:
-                fixed = unchanged(x, last.images, self.threshold, self.dilation) | outside
+                fixed = unchanged(x, last.images, how.threshold, how.dilation) | outside
             last = descend(
                 how,
                 decision,
@@ -302,7 +307,7 @@ class FastDiME:
                 push,
                 lambda: draws(rows.cpu()),
                 bar.update,
-                masked=masked and self.mask != "fixed",
+                masked=masked and how.mask != "fixed",
                 fixed=fixed,
             )
             calls += last.calls
@@ -311,32 +316,28 @@ class FastDiME:
 
     def _how(self) -> Descent:
         return Descent(
-            self.denoiser,
-            respaced(self.denoiser.alphas_cumprod, self.respacing),
-            self.start,
-            self.warmup,
-            self.dilation,
-            self.threshold,
-            self.share,
-            self.l1,
-            self.perceptual,
-            self.mask,
-            self.gradient_at,
-            self.l1_on,
-            self.rescaled,
-            self._nested,
+            denoiser=self.denoiser,
+            schedule=respaced(self.denoiser.alphas_cumprod, self.respacing),
+            start=self.start,
+            dilation=self.dilation,
+            l1=self.l1,
+            perceptual=self.perceptual,
+            nested=self._spec.nested,
+            posterior_noise=self._spec.posterior_noise,
+            pasted=self._spec.pasted,
+            **self._options,
         )
 
     def _recipe(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"method": f"FastDiME ({self.variant})", "variant": self.variant}
-        told |= {name: getattr(self, name) for name in _TOLD}
-        told |= {"scales": [float(scale) for scale in self.scales], "denoiser": decisions.recipe_of(self.denoiser)}
-        told["decision"] = decisions.recipe_of(self.decision)
-        if self.mask == "gradient":
-            told["share"] = self.share
+        recipe: dict[str, Any] = {"method": f"FastDiME ({self.variant})", "variant": self.variant}
+        recipe |= {name: getattr(self, name) for name in _RECORDED} | self._options
+        if not recipe["mask"].endswith("gradient"):
+            del recipe["share"]
+        recipe |= {"scales": [float(scale) for scale in self.scales], "denoiser": decisions.recipe_of(self.denoiser)}
+        recipe["decision"] = decisions.recipe_of(self.decision)
         for name in ("perceptual", "noise", "region"):
-            told[name] = getattr(self, name) is not None
-        return told
+            recipe[name] = getattr(self, name) is not None
+        return recipe
 
 
 class _Draws:

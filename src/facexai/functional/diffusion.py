@@ -161,6 +161,38 @@ def strongest(values: Tensor, share: float, dilation: int = 1) -> Tensor:
     """
     size = values.abs().sum(1)
     count = max(1, round(share * size[0].numel()))
-    found = torch.zeros_like(size).flatten(1).scatter(1, size.flatten(1).topk(count).indices, 1.0)
-    found = found.view_as(size) * (size > 0)  # among zeros nothing is strongest
-    return F.max_pool2d(found[:, None], dilation, stride=1, padding=dilation // 2) > 0
+    return _marked(size, size.flatten(1).topk(count).indices, dilation)
+
+
+def nested_strongest(values: Tensor, share: float, inner: float, dilation: int) -> tuple[Tensor, Tensor]:
+    """Returns the pixels of largest mean magnitude, and the strongest among them, both dilated.
+
+    Args:
+        values: (N, 3, H, W), such as a gradient.
+        share: of all pixels, for the outer mask; rounded down, at least one pixel. Zeros are left out.
+        inner: share of the outer mask's pixels before dilation, for the inner mask; rounded down, at least one pixel.
+        dilation: side of the square, odd, by which both masks grow.
+
+    Returns:
+        The outer and the inner mask, (N, 1, H, W) bool each; the inner one lies inside the outer one.
+
+    Source: Guo et al. 2026, arXiv:2602.18792, as their code has it (see :class:`facexai.FastDiME`).
+
+    >>> values = torch.arange(16.0).view(1, 1, 4, 4)
+    >>> outer, inner = nested_strongest(values, 0.3, 0.5, 1)
+    >>> outer[0, 0].int() + inner[0, 0].int()
+    tensor([[0, 0, 0, 0],
+            [0, 0, 0, 0],
+            [0, 0, 0, 0],
+            [1, 1, 2, 2]], dtype=torch.int32)
+    """
+    size = values.abs().mean(1)
+    count = max(1, int(share * size.shape[1] * size.shape[2]))
+    order = size.flatten(1).topk(count).indices
+    return _marked(size, order, dilation), _marked(size, order[:, : max(1, int(inner * count))], dilation)
+
+
+def _marked(size: Tensor, places: Tensor, dilation: int) -> Tensor:
+    """Returns (N, 1, H, W) bool: the places of a flattened (N, H, W) that are not zero, dilated."""
+    marked = torch.zeros_like(size).flatten(1).scatter(1, places, 1.0).view_as(size) * (size > 0)
+    return F.max_pool2d(marked[:, None], dilation, stride=1, padding=dilation // 2) > 0

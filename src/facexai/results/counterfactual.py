@@ -27,6 +27,7 @@ class Counterfactual:
     Attributes:
         images: (N, 3, H, W), the images, [0, 1].
         counterfactuals: (N, 3, H, W), what became of them, [0, 1]; outside of the masks the very pixels of the images.
+            ``variant="maskdime"`` leaves there, within the region, the images with the noise of the least noisy step.
         masks: (N, H, W), True where pixels were free to change.
         before, after: (N,) the decision's score, a logit; positive means yes.
         flipped: (N,) whether the decision changed, tested before pixels were brought into [0, 1].
