@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import hashlib
-import io
 import json
 import math
 import random
@@ -38,7 +36,7 @@ from torch import Tensor, nn
 
 from facexai import FaceModel, InputSpec, images, zoo
 from facexai.functional import at_least_float32
-from facexai.io import output_folder, write_json, write_whole
+from facexai.io import output_folder, write_csv, write_json, write_whole
 from facexai.models import load_weights
 from facexai.models.outputs import Take, select
 
@@ -199,17 +197,14 @@ def train(
     write_whole(out / "classifier.safetensors", lambda file: file.write(safetensors.torch.save(weights)))
     write_json(out / "history.json", {"epochs": history, "test": run_epoch(classifier, inputs, parts["test"], size)})
     for part, pairs in parts.items():
-        write_csv(out / f"{part}.csv", pairs)
+        write_part(out / f"{part}.csv", pairs)
     write_json(out / "classifier.json", {"names": names, "recipe": facts})
     return classifier
 
 
-def write_csv(path: Path, pairs: Pairs) -> None:
+def write_part(path: Path, pairs: Pairs) -> None:
     """One part, its paths relative to the folder of people: those of one machine mean nothing on another."""
-    text = io.StringIO()
-    rows = [(f"{photo.parent.name}/{photo.name}", name) for photo, name in pairs]
-    csv.writer(text, lineterminator="\n").writerows([("image", "identity"), *rows])
-    write_whole(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
+    write_csv(path, ["image", "identity"], [(f"{photo.parent.name}/{photo.name}", name) for photo, name in pairs])
 
 
 def load(folder: str | Path) -> FaceModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import reprlib
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,12 @@ def printable(line: str) -> str:
     >>> printable("\\u00e9 \\x1b[2J\\n")
     '\u00e9 \\\\x1b[2J\\\\n'
     """
-    return "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in line)
+    return "".join(c if c.isprintable() or c in _JOINERS or _is_space(c) else ascii(c)[1:-1] for c in line)
+
+
+def _is_space(c: str) -> bool:
+    """Whether it only leaves room, such as the wide space between two names in Japanese."""
+    return unicodedata.category(c) == "Zs"
 
 
 def near_matches(name: str, options: Iterable[str], *, most: int = 3) -> str:

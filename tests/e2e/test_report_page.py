@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facexai import SDD, FrequencyHeatPlot, HiResCAM, PairCAM, images, metrics, report
+from facexai import SDD, FrequencyHeatPlot, HiResCAM, PairCAM, PairSaliency, images, metrics, report
 from facexai.demo.edits import question
 from facexai.demo.portraits import COLLINS, HOPPER, mirrored, relit
 
@@ -123,11 +123,38 @@ def test_pointing_tells_the_value_of_the_cell(opened):
         told = figure.locator(".told").text_content()
         assert told.startswith(f"row {row + 1}, column {column + 1}: ")
         value = float(told.split(": ")[1].split()[0])
-        assert value == pytest.approx(view["cells"][row][column], rel=0.05)
+        assert value == view["cells"][row][column]
         assert figure.locator(".cell").is_visible()
     page.mouse.move(1, 1)
     assert figure.locator(".told").text_content() == ""
     assert not figure.locator(".cell").is_visible()
+
+
+def test_pointing_tells_the_number_of_the_record(chromium, tmp_path):
+    """A map with a value per pixel, whose one pixel is shared by four blocks, and one of tiny values."""
+    cells = torch.zeros(1, 2, 112, 112)
+    cells[0, 0, 3, 3], cells[0, 1] = 1, 1.23456789e-7
+    why = PairSaliency(cells, (112, 112), torch.tensor([0.5]), recipe={"unit": "score"})
+    report.build(why).save(tmp_path)
+    page = chromium.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    sides = record_of(page)["sections"][0]["items"][0]["sides"]
+    values = [side["view"]["cells"] for side in sides]
+    assert sum(map(sum, values[0])) * 3.5**2 == pytest.approx(1, rel=1e-4)
+    for side, y, x, right in (
+        (0, 3.25, 3.25, 0.020408),
+        (0, 3.75, 3.75, 0.020408),
+        (0, 8, 3, 0),
+        (1, 50, 50, 1.2346e-7),
+    ):
+        figure = page.locator(".view").nth(side)
+        figure.scroll_into_view_if_needed()
+        box = figure.locator(".stage").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * x / 112, box["y"] + box["height"] * y / 112)
+        text = figure.locator(".told").text_content()
+        shown = float(text.split(": ")[1].split()[0])
+        assert shown == right == values[side][int(y / 3.5)][int(x / 3.5)]
+    page.close()
 
 
 def test_pointing_at_one_face_frames_what_it_matched_in_the_other(opened):

@@ -14,7 +14,7 @@ from hostile_readers import galleries
 from nets import FlatNet, shaken
 from PIL import Image
 
-from facexai import CAM, SDD, FaceModel, evaluate, images, results
+from facexai import CAM, SDD, FaceModel, _csv_cells, evaluate, images, results
 from facexai.cli import main
 
 pytestmark = pytest.mark.slow
@@ -137,8 +137,8 @@ def test_a_run_over_hostile_names_writes_tables_that_can_be_read(world, model):
     assert all(path == str(out) or path.startswith(f"{out}{os.sep}") for path in tree(world) - before)
     with (out / "items.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    written = sorted(name.encode("utf-8", "backslashreplace").decode() for name in PEOPLE)
-    assert sorted(row[1] for row in rows[1:]) == written
+    assert sorted(_csv_cells.unescape(row[1]) for row in rows[1:]) == sorted(PEOPLE)
+    assert all(cell.isprintable() and not cell.startswith(("=", "+", "@")) for row in rows for cell in row)
     assert {len(row) for row in rows} == {len(rows[0])}
     assert json.loads((out / "results.json").read_bytes())["counts"]["measured"] == len(PEOPLE)
     assert evaluate.run(config, out, model=model).report == found.report

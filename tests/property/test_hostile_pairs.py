@@ -9,10 +9,9 @@ import pytest
 from hostile import count_of, tried
 from hostile_readers import drawn, pair_files, put
 
-from facexai import metrics
+from facexai import _csv_cells, io, metrics
 from facexai.cli import audit
 from facexai.evaluate.data import opened
-from facexai.evaluate.results import _write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +75,8 @@ def test_photos_that_cannot_be_are_missing(tmp_path, name):
 
 def test_a_carriage_return_in_a_name_does_not_end_a_row(tmp_path):
     rows = [["a\rb.jpg", "=cmd", 'x"y'], ["c\nd", "e,f", "\udcff"]]
-    _write_csv(tmp_path / "items.csv", ["first", "second", "third"], rows)
+    io.write_csv(tmp_path / "items.csv", ["first", "second", "third"], rows)
     with (tmp_path / "items.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.reader(file))
-    assert found == [["first", "second", "third"], rows[0], ["c\nd", "e,f", "\\udcff"]]
+    assert found[1:] == [["'a\\rb.jpg", "'=cmd", 'x"y'], ["'c\\nd", "e,f", "'\\udcff"]]
+    assert [[_csv_cells.unescape(cell) for cell in row] for row in found] == [["first", "second", "third"], *rows]

@@ -18,6 +18,8 @@ SOURCE = ROOT / "src" / "facexai"
 FLOORS = [
     "_locks",
     "_messages",
+    "_csv_cells",
+    "_photo_names",
     "_plain",
     "_notebook",
     "_progress",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from fractions import Fraction
 from html.parser import HTMLParser
 
 import jsonschema
@@ -30,7 +31,7 @@ from facexai import (
     metrics,
     report,
 )
-from facexai.report import charts
+from facexai.report import charts, pictures
 from facexai.report.regions import REGIONS, regions, sentences, shares
 
 HOSTILE = '<script>window.hacked=1</script>"><img src=x onerror=alert(1)>{{ 7*7 }}</script>'
@@ -213,9 +214,59 @@ def test_maps_with_a_value_per_pixel_are_told_as_block_means(model, faces):
     view = section["items"][0]["sides"][0]["view"]
     cells = torch.tensor(view["cells"])
     assert cells.shape == (32, 32)
-    assert "means over blocks" in view["note"]
-    mean = torch.nn.functional.adaptive_avg_pool2d(why.cells[0, 0][None, None].float(), 32)[0, 0]
-    torch.testing.assert_close(cells, mean, rtol=1e-3, atol=1e-6)
+    assert view["note"].startswith("values are means over blocks of 3.5x3.5 pixels")
+    mean = torch.tensor(block_means(why.cells[0, 0].tolist(), (32, 32)))
+    torch.testing.assert_close(cells, mean, rtol=1e-4, atol=1e-6)
+
+
+def block_means(rows, blocks):
+    """The literal mean of equal blocks: every pixel counts by the part of it that lies in the block, in fractions."""
+    height, width = len(rows), len(rows[0])
+    high, wide = Fraction(height, blocks[0]), Fraction(width, blocks[1])
+
+    def part(pixel, block, length):
+        return max(Fraction(0), min(Fraction(pixel + 1), (block + 1) * length) - max(Fraction(pixel), block * length))
+
+    return [
+        [
+            sum(
+                float(part(y, i, high) * part(x, j, wide) / (high * wide)) * rows[y][x]
+                for y in range(int(i * high), min(int((i + 1) * high) + 1, height))
+                for x in range(int(j * wide), min(int((j + 1) * wide) + 1, width))
+            )
+            for j in range(blocks[1])
+        ]
+        for i in range(blocks[0])
+    ]
+
+
+def test_a_pixel_that_blocks_share_counts_once():
+    pixel = torch.zeros(112, 112)
+    pixel[3, 3] = 1  # blocks of 3.5 pixels: a quarter of it in each of four
+    values, _ = pictures._told(pixel)
+    assert float(values.sum()) * 3.5**2 == pytest.approx(1, abs=1e-12)
+    assert values[:2, :2].flatten().tolist() == pytest.approx([0.25 / 3.5**2] * 4)
+    assert int((values != 0).sum()) == 4
+
+
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 2**31 - 1))
+def test_told_values_add_up_to_the_map(height, width, seed):
+    cells = torch.randn(height, width, generator=torch.Generator().manual_seed(seed))
+    values, note = pictures._told(cells)
+    h, w = values.shape
+    assert (h, w) == (min(height, 32), min(width, 32))
+    assert bool(note) == ((h, w) != (height, width))
+    assert float(values.double().sum()) * height / h * width / w == pytest.approx(float(cells.double().sum()), abs=1e-4)
+    even, _ = pictures._told(torch.full((height, width), 0.7))
+    torch.testing.assert_close(even.float(), torch.full((h, w), 0.7))
+
+
+@pytest.mark.parametrize("size", [(112, 112), (33, 50), (160, 40), (12, 113)])
+def test_told_values_are_the_means_of_equal_blocks(size):
+    cells = torch.randn(*size, generator=torch.Generator().manual_seed(3))
+    values, _ = pictures._told(cells)
+    expected = torch.tensor(block_means(cells.tolist(), tuple(values.shape)), dtype=torch.float64)
+    torch.testing.assert_close(values.double(), expected)
 
 
 def test_the_same_results_make_the_same_report(people, faces):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import csv
 import io as text_io
+import os
 import posixpath
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from facexai import _csv_cells
 from facexai._messages import clipped
+from facexai._photo_names import folder_names, photo_names
 from facexai.cli.shared import model, out_arguments, show
 
 if TYPE_CHECKING:
@@ -65,7 +68,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from facexai import configs, io, metrics, plots
-    from facexai.images.pairs import relative
     from facexai.metrics.bias import check_groups
 
     folder = io.output_folder(options.out)
@@ -74,9 +76,7 @@ def run(options: argparse.Namespace) -> int:
     root = base / config.images if config.images is not None else (base / config.pairs).parent
     explainer = _explainer(config)
     pairs = metrics.read_pairs(base / config.pairs, None if config.images is None else root)
-    photos: Sequence[Path | bytes] = pairs.images
-    names = [relative(image, i, root) for i, image in enumerate(photos)]
-    groups, identities, known = _labels(base / config.groups, names)
+    groups, identities, known = _labels(base / config.groups, pairs.images, root)
     chosen = [p for p, group in enumerate(metrics.pair_groups(groups, pairs.index)) if group]
     if not chosen:
         raise ValueError(f"no pair of {config.pairs} has two images of one group in {config.groups}")
@@ -106,21 +106,36 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _labels(path: Path, names: Sequence[str]) -> tuple[list[str], list[str], str]:
+def _labels(path: Path, images: Sequence[Path | bytes], root: Path) -> tuple[list[str], list[str], str]:
     """Group ("" where unknown) and identity of every image, and where the identities are from.
 
     An image without an identity shows a person of its own, in all of its pairs, who is called by the image's name.
     """
     columns, rows = _rows(path)
-    if not any(name in rows for name in names):
+    names, folders = photo_names(images, root), folder_names(images, root)
+    listed = _rows_of(images, names, rows, root)
+    if not any(listed):
         some = ", ".join(repr(name) for name in names[:2])
         raise ValueError(f"{path.name} names none of the images of the pairs, such as {some}")
-    groups = [rows[name].get("group", "") if name in rows else "" for name in names]
+    groups = [row.get("group", "") for row in listed]
     if "identity" in columns:
-        return groups, [rows.get(name, {}).get("identity") or name for name in names], "column"
-    if all("/" in name for name in names):
-        return groups, [name.rsplit("/", 1)[0] for name in names], "folder"
-    return groups, list(names), "image"
+        return groups, [row.get("identity") or name for name, row in zip(names, listed, strict=True)], "column"
+    if all(folders) and len(set(folders)) > 1:
+        return groups, folders, "folder"
+    return groups, names, "image"
+
+
+def _rows_of(
+    images: Sequence[Path | bytes], names: Sequence[str], rows: Mapping[str, dict[str, str]], root: Path
+) -> list[dict[str, str]]:
+    """Returns the row about each image, which it names by its path, as the pairs do, or as reports do; {}: none."""
+    by_path = {os.path.abspath(root / image): row for image, row in rows.items()}
+    listed = []
+    for image, name in zip(images, names, strict=True):
+        path = "" if isinstance(image, bytes) else os.path.abspath(image)
+        is_other = path and os.path.exists(root / name)  # then the name is the path of another photo
+        listed.append(by_path.get(path) or ({} if is_other else rows.get(name, {})))
+    return listed
 
 
 def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
@@ -140,7 +155,7 @@ def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
                 continue
             if len(cells) != len(head):
                 raise ValueError(f"expected {len(head)} cells, got {len(cells)}")
-            row = {name: cell.strip() for name, cell in zip(head, cells, strict=True)}
+            row = {name: _csv_cells.unescape(cell.strip()) for name, cell in zip(head, cells, strict=True)}
             image = posixpath.normpath(row["image"].replace("\\", "/"))
             if rows.setdefault(image, row) != row:
                 raise ValueError(f"{image} is listed twice, with different cells")

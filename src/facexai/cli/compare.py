@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facexai._photo_names import photo_names
 from facexai._registry import about
 from facexai.cli.shared import (
     cut,
@@ -17,7 +18,6 @@ from facexai.cli.shared import (
     model_argument,
     out_arguments,
     photo_arguments,
-    photo_names,
     show,
 )
 

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import DEFAULT_MODEL, model, out_arguments, photo_arguments, photo_names, show
+from facexai._photo_names import photo_names
+from facexai.cli.shared import DEFAULT_MODEL, model, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._messages import told
+from facexai._photo_names import photo_names
 from facexai._registry import about, class_methods
 from facexai.cli.shared import (
     cut,
@@ -18,7 +19,6 @@ from facexai.cli.shared import (
     model_argument,
     out_arguments,
     photo_arguments,
-    photo_names,
     say,
     scale,
     show,

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai.cli.shared import DEFAULT_MODEL, face, model, photo_arguments, photo_names, scale, show
+from facexai._photo_names import photo_names
+from facexai.cli.shared import DEFAULT_MODEL, face, model, photo_arguments, scale, show
 
 if TYPE_CHECKING:
     from facexai.images import Aligned

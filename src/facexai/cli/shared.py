@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -68,13 +68,6 @@ def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned
 def cut(found: Aligned) -> list[list[float]] | None:
     """From pixels of the photo to those of the aligned face, for a report; None: the photo as it is."""
     return None if found.face is None else [[round(float(v), 4) for v in line] for line in found.matrix]
-
-
-def photo_names(paths: Sequence[Path]) -> list[str]:
-    """Of photos in a report: of the files, with their folder's where two have one name."""
-    known = [path.name for path in paths]
-    twice = {name for name in known if known.count(name) > 1}
-    return [f"{path.absolute().parent.name}/{path.name}" if path.name in twice else path.name for path in paths]
 
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:

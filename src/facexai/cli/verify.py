@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io as text_io
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facexai._photo_names import photo_names
 from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, show
 
 if TYPE_CHECKING:
@@ -56,10 +56,8 @@ def run(options: argparse.Namespace) -> int:
         report["ten_fold"] = {"protocol": options.folds, "accuracy": round(ten.mean, 6), "std": round(ten.std, 6)}
     folder.mkdir(parents=True, exist_ok=True)
     io.write_json(folder / "verify.json", report)
-    io.write_whole(
-        folder / "scores.csv",
-        lambda file: file.write(_csv(pairs, scores, limit, options.images or options.pairs.parent)),
-    )
+    rows = _rows(pairs, scores, limit, options.images or options.pairs.parent)
+    io.write_csv(folder / "scores.csv", ["first", "second", "same", "cosine", "accepted"], rows, ".6f")
     plots.save(curve.plot(), folder / "roc.png")
     show(report, _text(report), as_json=options.json)
     return 0
@@ -114,16 +112,11 @@ def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options:
     return made
 
 
-def _csv(pairs: Pairs, scores: Any, limit: float, root: Path) -> bytes:
-    from facexai.images.pairs import relative
-
-    lines = text_io.StringIO()
-    table = csv.writer(lines)
-    table.writerow(["first", "second", "same", "cosine", "accepted"])
+def _rows(pairs: Pairs, scores: Any, limit: float, root: Path) -> Iterator[list[str | float]]:
+    """Names of the photos, one person or not, cosine, accepted or not, of each pair."""
+    names = photo_names(pairs.images, root)
     for (i, j), same, score in zip(pairs.index.tolist(), pairs.same.tolist(), scores.tolist(), strict=True):
-        names = [relative(pairs.images[k], k, root) for k in (i, j)]
-        table.writerow([*names, int(same), f"{score:.6f}", int(score >= limit)])
-    return lines.getvalue().encode("utf-8", "backslashreplace")  # names of files that are no text
+        yield [names[i], names[j], int(same), score, int(score >= limit)]
 
 
 def _text(report: dict[str, Any]) -> str:

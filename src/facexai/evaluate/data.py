@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai import images, io, metrics
+from facexai import _csv_cells, images, io, metrics
 from facexai._messages import clipped, short
+from facexai._photo_names import folder_names, photo_names
 from facexai.images.files import decode
-from facexai.images.pairs import relative, text_of
+from facexai.images.pairs import text_of
 
 Source = str | bytes
 
@@ -30,7 +31,7 @@ class DataSet:
 
     Attributes:
         sources: paths, or encoded pictures from a packed file; millions of them as text take a third of the memory.
-        names: of the photos, below the folder that they are in.
+        names: of the photos, below the folder that they are in; of others the end of their path that tells them apart.
         identities: the person in each photo, or None where the data set does not say.
         index: (P, 2) photos of each pair, for pairs.
         same: (P,) one person, for pairs.
@@ -100,17 +101,17 @@ def opened(path: Path, root: Path | None) -> DataSet:
         return _table(path, root, rows)
     pairs = metrics.read_pairs(path, root)
     photos: Sequence[Path | bytes] = pairs.images
-    names = [relative(image, i, root) for i, image in enumerate(photos)]
-    people = _folders(names, pairs.index, pairs.same)
+    names = photo_names(photos, root)
+    people = _folders(folder_names(photos, root), pairs.index, pairs.same)
     sources = [image if isinstance(image, bytes) else str(image) for image in photos]
     return DataSet(sources, names, people, pairs.index, pairs.same)
 
 
-def _folders(names: Sequence[str], index: NDArray[np.int64], same: NDArray[np.bool_]) -> list[str] | None:
+def _folders(folders: list[str], index: NDArray[np.int64], same: NDArray[np.bool_]) -> list[str] | None:
     """The folder of each photo, where folders are people: where they agree with what the pairs say."""
-    found = [name.rpartition("/")[0] for name in names]
-    agreed = all((found[i] == found[j]) == label for (i, j), label in zip(index.tolist(), same.tolist(), strict=True))
-    return found if agreed and len(set(found)) > 1 else None
+    labels = zip(index.tolist(), same.tolist(), strict=True)
+    agreed = all((folders[i] == folders[j]) == label for (i, j), label in labels)
+    return folders if agreed and len(set(folders)) > 1 else None
 
 
 def _folder(path: Path) -> DataSet:
@@ -141,7 +142,7 @@ def _listed(path: Path) -> list[dict[str, str]] | None:
             cells = [row[name] for name in columns]
             if None in row or any(cell is None for cell in cells) or not row["image"].strip():
                 raise ValueError(f"expected {len(columns)} cells, the image among them")
-            rows.append({name: row[name].strip() for name in columns})
+            rows.append({name: _csv_cells.unescape(row[name].strip()) for name in columns})
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {clipped(error)}") from None
     return rows
@@ -159,4 +160,4 @@ def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:
     if len(set(files)) < len(files):
         raise ValueError(f"{path.name} names a photo twice")
     people = [row["identity"] for row in rows] if "identity" in rows[0] else None
-    return DataSet([str(file) for file in files], [relative(file, i, root) for i, file in enumerate(files)], people)
+    return DataSet([str(file) for file in files], photo_names(files, root), people)

@@ -130,7 +130,7 @@ def _face(work: Work, photo: int) -> Face | str:
         return work.face(photo)
     except (ValueError, FileNotFoundError, PermissionError) as error:  # others are of the machine and may pass
         source = work.data.sources[photo]
-        return told(error).replace(source, Path(source).name) if isinstance(source, str) else told(error)
+        return told(error).replace(source, work.data.names[photo]) if isinstance(source, str) else told(error)
 
 
 def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: float) -> None:

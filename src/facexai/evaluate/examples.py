@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai import io
+from facexai import _csv_cells, io
 from facexai._messages import short
 from facexai.evaluate.found import of_rows
 from facexai.evaluate.methods import label as named
@@ -118,7 +118,7 @@ def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]], in
     def counted(file: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
         nonlocal listed
         for listed, row in enumerate(csv.DictReader(file), 1):
-            yield listed - 1, row
+            yield listed - 1, {column: _csv_cells.unescape(cell) for column, cell in row.items()}
 
     with path.open(encoding="utf-8", newline="") as file:
         found = heapq.nsmallest(count, counted(file), key=key)

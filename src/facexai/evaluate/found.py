@@ -60,7 +60,7 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
     told = {"unit": "photo", "classifier": about, "size": list(work.network.spec.height_width)}
     told |= {"explainers": run.maps.recipes()}
     scores = _rows_at(run.maps.rows("scores").numpy(), mapped, items).tolist()
-    decided = [[names[target] if names else target, f"{s:.6g}"] for target, s in zip(targets, scores, strict=True)]
+    decided = [[names[target] if names else target, s] for target, s in zip(targets, scores, strict=True)]
     return written(work, table, measured, run.mean_maps, told, counts, failed, manifest, decided)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -81,8 +78,8 @@ def written(
     report["details"] = details
     made = Results(table, measured, report, maps, folder)
     lost = [[work.data.names[photo], failed[photo]] for photo in sorted(failed)]
-    _write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
-    _write_csv(folder / "items.csv", *_items(work, measured, decided))
+    io.write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
+    io.write_csv(folder / "items.csv", *_items(work, measured, decided))
     io.write_whole(folder / "results.txt", lambda file: file.write(f"{made}\n".encode()))
     _draw(made)
     io.write_json(folder / "results.json", report)  # last: where it stands, the run is over
@@ -100,7 +97,7 @@ def _items(
     def rows() -> Iterable[list[Any]]:
         for row, item in enumerate(items):
             what = [] if decided is None else decided[row]
-            yield [*_photos(work, item), *what, *(f"{values[row]:.6g}" for values in numbers)]
+            yield [*_photos(work, item), *what, *(float(values[row]) for values in numbers)]
 
     head = ["image", "identity", "predicted", "score"] if work.data.index is None else ["first", "second", "same"]
     return [*head, *columns], rows()
@@ -121,20 +118,6 @@ def _main(one: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
     if isinstance(one, Narrowness):
         return one.half_mass
     return one.after if isinstance(one, Overlap) else one.area
-
-
-def _write_csv(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:
-    def write(file: Any) -> None:
-        text = text_io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="", write_through=True)
-        plain, quoted = (
-            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
-        for row in chain([head], rows):
-            # Python before 3.13 leaves a carriage return in a name unquoted, which ends the row for most readers
-            (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
-        text.detach()
-
-    io.write_whole(path, write)
 
 
 def _draw(made: Results) -> None:

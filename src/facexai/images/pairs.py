@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai import _csv_cells
 from facexai._messages import clipped, near_matches, short
 from facexai._notebook import words
 from facexai.images.files import decode, load
@@ -94,7 +95,8 @@ def read_pairs(
             they are opened for reading, as photos.
         kind: ``"lfw"``: lines ``name number number`` and ``name number name number``, after a line with the number of
             folds and of pairs of each kind in a fold, or that number alone, or none. ``"csv"``: columns first, second,
-            same, in this order or named by a first row; same is 1, true or same, else 0, false or different.
+            same, in this order or named by a first row; same is 1, true or same, else 0, false or different. Names that
+            begin with an apostrophe because :func:`facexai.io.write_csv` put it there are read without it.
             ``"bin"``: the packed files of insightface. ``"auto"``: by the ending, .txt, .csv or .bin.
         pattern: where LFW's photo of a name and a number lies in ``root``; jpg, png and jpeg are tried.
         max_bytes: refuse larger files.
@@ -130,14 +132,6 @@ def read_pairs(
         _check_pattern(pattern)
         rows, folds = _lfw(path, text, pattern)
     return _found(path, root, rows, folds)
-
-
-def relative(image: Path | bytes, number: int, root: Path) -> str:
-    """An image's name below the folder of images; its number in a packed file."""
-    if isinstance(image, bytes):
-        return str(number)
-    path, folder = (Path(os.path.abspath(p)) for p in (image, root))  # a link keeps the name that it has here
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 Row = tuple[str, str, bool]
@@ -216,7 +210,7 @@ def _table(path: Path, text: str) -> Iterator[Row]:
     started = False
     try:
         for cells in lines:
-            cells = [cell.strip() for cell in cells]
+            cells = [_csv_cells.unescape(cell.strip()) for cell in cells]
             if not any(cells):
                 continue
             names = [cell.lower() for cell in cells]

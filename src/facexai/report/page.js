@@ -3,7 +3,8 @@
   document.documentElement.classList.add("js");
   const record = JSON.parse(document.getElementById("record").textContent);
   const sections = Object.fromEntries(record.sections.map((section) => [section.id, section]));
-  const short = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-4 ? value.toExponential(1) : String(value));
+  /* All digits of the record: the page shows no other number. */
+  const short = (value) => (value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential() : String(value));
 
   /* The view of the record that a figure shows: "section:item:number". */
   const held = (figure) => {

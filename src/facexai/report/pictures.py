@@ -103,8 +103,22 @@ def _told(cells: Tensor) -> tuple[Tensor, str]:
     if max(h, w) <= _LARGEST:
         return cells, ""
     small = (min(h, _LARGEST), min(w, _LARGEST))
-    mean = torch.nn.functional.adaptive_avg_pool2d(cells[None, None], small)[0, 0]
-    return mean, f"values are means over blocks of about {round(h / small[0])}x{round(w / small[1])} pixels"
+    down, across = (_area_weights(pixels, blocks) for pixels, blocks in zip((h, w), small, strict=True))
+    mean = down @ cells.double() @ across.T
+    return mean, f"values are means over blocks of {h / small[0]:.3g}x{w / small[1]:.3g} pixels"
+
+
+def _area_weights(pixels: int, blocks: int) -> Tensor:
+    """(blocks, pixels) float64: the share of each block of a line that lies on each pixel; rows add up to 1.
+
+    Blocks are equally long and need not begin at a pixel: one that two blocks share counts in both by the length of
+    its parts, so that the sum of the pixels is that of the blocks times their length.
+    """
+    start, left = (torch.arange(n, dtype=torch.float64) for n in (blocks, pixels))
+    length = pixels / blocks
+    start = start[:, None] * length
+    overlap = torch.minimum(start + length, left + 1) - torch.maximum(start, left)
+    return overlap.clamp(min=0) / length
 
 
 def _short(value: float) -> float:
