@@ -65,9 +65,9 @@ def gaussian(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 Calls = dict[str, Callable[[], Any]]
 
 
-def calls(net: nn.Module) -> Calls:
+def calls(net: nn.Module, spec: InputSpec | None = None) -> Calls:
     """What the user may do with this network, each a call without arguments whose answer is always the same."""
-    model = FaceModel(net, InputSpec(SIZE))
+    model = FaceModel(net, spec or InputSpec(SIZE))
     rows = torch.randn(5, EMBEDDING, generator=torch.Generator().manual_seed(2))
     people = model.gallery({f"p{i}": row for i, row in enumerate(rows)})
     images, pair = faces(), (faces(1, 4), faces(1, 5))

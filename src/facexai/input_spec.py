@@ -1,26 +1,42 @@
-"""What a network wants to see: size, channel order, range, mean and standard deviation."""
+"""What a network wants to see: size, channels and their order, range, mean and standard deviation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from facexai._messages import near_matches
 
+Channels = Literal["RGB", "BGR", "L"]
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in a grey value: luma of ITU-R BT.601, as in Pillow's ``convert("L")``."""
+
 _RANGE_TOLERANCE = 1e-4
 _WHOLE = (0.0, 0.0, 112.0, 112.0)
 
 
-def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
-    values = tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),) * 3
-    if len(values) != 3 or not all(torch.isfinite(torch.tensor(v)) for v in values):
-        raise ValueError(f"InputSpec: expected one or three finite numbers for {name}, got {value!r}")
+def _per_channel(name: str, value: float | Sequence[float], channels: Channels) -> tuple[float, ...]:
+    count, expected = (1, "one finite number") if channels == "L" else (3, "one or three finite numbers")
+    values = tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),) * count
+    if len(values) != count or not all(math.isfinite(v) for v in values):
+        raise ValueError(f"InputSpec: expected {expected} for {name} with channels={channels!r}, got {value!r}")
     return values
+
+
+def mean_colour(spec: InputSpec, images: Tensor) -> Tensor:
+    """Returns the colour (3, 1, 1), in pixels of [0, 1], that is zero in the network's own input; grey for one channel.
+
+    >>> mean_colour(InputSpec(8, "L", mean=51.0, range=255.0), torch.zeros(1))[:, 0, 0]
+    tensor([0.2000, 0.2000, 0.2000])
+    """
+    mean = images.new_tensor(_per_channel("mean", spec.mean, spec.channels))
+    return mean[:, None, None].expand(3, 1, 1) / spec.range
 
 
 def check_pixels(images: Tensor, *, in_range: bool = True) -> None:
@@ -52,28 +68,32 @@ class InputSpec:
     """How RGB pixels in [0, 1] become the input of a network: ``(pixels * range - mean) / std``.
 
     The conversion is the first differentiable step of :class:`~facexai.FaceModel`, so masks, black and gradients
-    refer to real pixels. It never resizes.
+    refer to real pixels. It never resizes. Images are RGB for every network, also for one that takes one channel.
 
     Args:
         size: (H, W) in pixels, or one number for a square.
-        channels: order of the channels of the network's input.
-        mean: subtracted after scaling; one number or three, in the order R, G, B.
-        std: divided by; one number or three, in the order R, G, B.
+        channels: channels of the network's input, in their order: ``"RGB"``, ``"BGR"``, or ``"L"`` for a network of
+            one channel, which gets the luma of the pixels, .299 R + .587 G + .114 B (ITU-R BT.601; Pillow's
+            ``convert("L")`` without its rounding).
+        mean: subtracted after scaling; one number or three, in the order R, G, B. With ``"L"`` one number, of the luma.
+        std: divided by; as ``mean``.
         range: value of a white pixel before mean and std: 1 or 255.
         crop: (left, top, right, bottom) of the window that the network sees, in pixels of the 112-pixel ArcFace
             template, edges; used by :func:`facexai.images.align` only.
 
     Raises:
-        ValueError: a size below 1, an unknown channel order, a zero std.
+        ValueError: a size below 1, unknown channels, a zero std, three numbers for one channel.
 
     >>> InputSpec.of("adaface")
     InputSpec(size=(112, 112), channels='BGR', mean=0.5, std=0.5, range=1.0)
     >>> InputSpec(8, std=2.0).prepare(torch.ones(1, 3, 8, 8)).unique()
     tensor([0.5000])
+    >>> InputSpec(8, "L").prepare(torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(1, 3, 8, 8)).unique()
+    tensor([0.2990])
     """
 
     size: tuple[int, int] | int = (112, 112)
-    channels: Literal["RGB", "BGR"] = "RGB"
+    channels: Channels = "RGB"
     mean: float | tuple[float, float, float] = 0.0
     std: float | tuple[float, float, float] = 1.0
     range: float = 1.0
@@ -84,10 +104,10 @@ class InputSpec:
         if len(size) != 2 or not all(isinstance(s, int) and s >= 1 for s in size):
             raise ValueError(f"InputSpec: expected size (H, W) of at least one pixel, got {self.size!r}")
         object.__setattr__(self, "size", (int(size[0]), int(size[1])))
-        if self.channels not in ("RGB", "BGR"):
-            raise ValueError(f"InputSpec: expected channels 'RGB' or 'BGR', got {self.channels!r}")
-        _triple("mean", self.mean)
-        if 0.0 in _triple("std", self.std):
+        if self.channels not in get_args(Channels):
+            raise ValueError(f"InputSpec: expected channels 'RGB', 'BGR' or 'L', got {self.channels!r}")
+        _per_channel("mean", self.mean, self.channels)
+        if 0.0 in _per_channel("std", self.std, self.channels):
             raise ValueError(f"InputSpec: std must not be zero, got {self.std!r}")
         if not self.range > 0:
             raise ValueError(f"InputSpec: expected range > 0 (1 or 255), got {self.range!r}")
@@ -138,7 +158,9 @@ class InputSpec:
                 f"expected images as a torch.Tensor, got {type(images).__name__}; facexai.images.load(path)"
             )
         if images.ndim != 4 or images.shape[1] != 3:
-            hint = "; add the batch axis with images[None]" if images.ndim == 3 else ""
+            grey = images.ndim == 4 and images.shape[1] == 1
+            hint = "; grey photos: images.expand(-1, 3, -1, -1), also for a network of one channel" if grey else ""
+            hint = "; add the batch axis with images[None]" if images.ndim == 3 else hint
             raise ValueError(f"expected images (N, 3, H, W) in RGB, got shape {tuple(images.shape)}{hint}")
         if len(images) == 0:
             raise ValueError("expected at least one image, got an empty batch")
@@ -153,15 +175,17 @@ class InputSpec:
         check_pixels(images, in_range=in_range)
 
     def prepare(self, images: Tensor, *, in_range: bool = True) -> Tensor:
-        """Checked images (N, 3, H, W) as the network wants them; differentiable.
+        """Checked images (N, 3, H, W) as the network wants them: (N, 3, H, W), or (N, 1, H, W); differentiable.
 
         Raises:
             TypeError, ValueError: as :meth:`check`.
         """
         self.check(images, in_range=in_range)
-        mean = images.new_tensor(_triple("mean", self.mean))[:, None, None]
-        std = images.new_tensor(_triple("std", self.std))[:, None, None]
-        prepared = (images * self.range - mean) / std
+        mean = images.new_tensor(_per_channel("mean", self.mean, self.channels))[:, None, None]
+        std = images.new_tensor(_per_channel("std", self.std, self.channels))[:, None, None]
+        luma = images.new_tensor(LUMA)[:, None, None]
+        pixels = (images * luma).sum(1, keepdim=True) if self.channels == "L" else images
+        prepared = (pixels * self.range - mean) / std
         # photos that were (N, H, W, 3) keep that memory, which networks that call .view cannot flatten
         return (prepared.flip(1) if self.channels == "BGR" else prepared).contiguous()
 

@@ -255,7 +255,10 @@ def test_channels_are_turned_for_bgr_networks(images):
     [
         ({"size": 0}, "size"),
         ({"size": (1, 2, 3)}, "size"),
-        ({"channels": "GBR"}, "'RGB' or 'BGR'"),
+        ({"channels": "GBR"}, "'RGB', 'BGR' or 'L'"),
+        ({"channels": "L", "mean": (0.1, 0.2, 0.3)}, "one finite number for mean with channels='L'"),
+        ({"channels": "L", "std": (1.0, 1.0, 1.0)}, "one finite number for std"),
+        ({"channels": "L", "std": 0}, "zero"),
         ({"std": 0}, "zero"),
         ({"mean": (1.0, 2.0)}, "three"),
         ({"mean": float("nan")}, "finite"),

@@ -18,7 +18,7 @@ from facexai.explainers.masked import MaskedEvidence, Precision, chunk_size, fea
 from facexai.functional import at_least_float32
 from facexai.functional.scorecam import Weights
 from facexai.hooks import capture, quiet_grad
-from facexai.input_spec import InputSpec
+from facexai.input_spec import mean_colour
 from facexai.models import FaceModel, Gallery, WhiteBox
 from facexai.models.options import check_device
 from facexai.models.targets import Targets, indices
@@ -198,7 +198,7 @@ class ScoreCAM:
         how = self.how
         with torch.inference_mode(False), torch.no_grad():
             shown = images.detach().clone()
-            fill = _mean_colour(self.classifier.model.spec, shown) if how.mask_space == "input" else None
+            fill = mean_colour(self.classifier.model.spec, shown) if how.mask_space == "input" else None
             if fill is not None:
                 shown -= fill
 
@@ -270,9 +270,3 @@ def _joined(outputs: list[Tensor], model: FaceModel) -> Tensor:
     if model.flip is None:
         return torch.cat(outputs)
     return torch.cat([part.chunk(2)[branch] for branch in (0, 1) for part in outputs])
-
-
-def _mean_colour(spec: InputSpec, images: Tensor) -> Tensor:
-    """The colour (3, 1, 1) that is zero in the network's own input."""
-    mean = spec.mean if isinstance(spec.mean, tuple) else (spec.mean,) * 3
-    return images.new_tensor(mean)[:, None, None] / spec.range

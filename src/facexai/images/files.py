@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from facexai._messages import clipped
+from facexai.images._pixels import Refused, rgb
 from facexai.input_spec import check_pixels
 from facexai.io import write_whole
 
@@ -45,11 +45,16 @@ def load(path: str | Path | Sequence[str | Path], *, max_pixels: int = _MAX_PIXE
         max_pixels: refuse larger pictures before decoding them.
 
     Returns:
-        (N, 3, H, W) float32; transparency is laid over black, 16-bit grey is scaled to [0, 1].
+        (N, 3, H, W) float32. Integers are divided by the largest number of their depth: grey of up to 16 bits exactly,
+        colours of 16 bits after their lower eight were cut off. Floats (TIFF, PFM) are taken as they are. Transparency
+        is laid over black, also one transparent grey or colour. Where a TIFF says that 0 is white, it is inverted.
+        Colour profiles are not applied.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a readable picture, truncated, too large, or sizes that differ.
+        ValueError: not a readable picture, truncated, too large, or sizes that differ. Also a picture that does not say
+            what black and white are (integers of 32 bits or with a sign, floats outside [0, 1], CMYK of JPEG without
+            Adobe's marker), and what Pillow would misread; the message says what the file holds.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -84,21 +89,25 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
     Raises:
         ValueError: not a readable picture, truncated or too large; the message begins with the name.
     """
+    if isinstance(source, Path):  # Pillow maps a path into memory, and then misreads TIFFs that have to be turned
+        with source.open("rb") as file:
+            return decode(file, name, max_pixels)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
             with Image.open(source, formats=_FORMATS) as picture:
                 if picture.width * picture.height > max_pixels:
-                    raise _Refused(
+                    raise Refused(
                         f"{name}: {picture.width}x{picture.height} is more than {max_pixels} pixels; "
                         "make it smaller, or raise max_pixels if you trust the file"
                     )
-                return _to_tensor(ImageOps.exif_transpose(picture))
+                return rgb(picture, name)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not a picture that can be read; expected one of {', '.join(_FORMATS)}") from error
+        kinds = f"{', '.join(_FORMATS)}, of 8 or 16 bits a channel"
+        raise ValueError(f"{name} is not a picture that can be read; expected one of {kinds}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error}") from error
-    except (_Refused, MemoryError):
+    except (Refused, MemoryError):
         raise
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # of the disk or the machine; places before the start are damage
@@ -106,21 +115,6 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
         raise ValueError(f"{name} is damaged or truncated: {clipped(error)}") from error
     except Exception as error:  # damaged files and EXIF data fail in many ways inside Pillow
         raise ValueError(f"{name} is damaged or truncated: {clipped(error)}") from error
-
-
-class _Refused(ValueError):
-    """A readable picture that is not wanted."""
-
-
-def _to_tensor(picture: Image.Image) -> Tensor:
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        grey = np.asarray(picture, dtype=np.float32) / 65535
-        return torch.from_numpy(grey.clip(0, 1)).expand(3, -1, -1).contiguous()
-    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        over = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
-    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-    return pixels.permute(2, 0, 1).contiguous().float().div_(255)  # a byte per value for as long as possible
 
 
 def save(image: Tensor, path: str | Path) -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facexai.input_spec import InputSpec
+from facexai.input_spec import Channels, InputSpec
 
-Space = Literal["input", "rgb01", "bgr01", "rgb_uint8", "bgr_uint8"]
+Space = Literal["input", "rgb01", "bgr01", "grey01", "rgb_uint8", "bgr_uint8", "grey_uint8"]
+
+_SPACES: dict[str, tuple[Channels, float]] = {
+    "rgb01": ("RGB", 1.0),
+    "bgr01": ("BGR", 1.0),
+    "grey01": ("L", 1.0),
+    "rgb_uint8": ("RGB", 255.0),
+    "bgr_uint8": ("BGR", 255.0),
+    "grey_uint8": ("L", 255.0),
+}
+"""Channels and range of every space but ``"input"``."""
 
 
 def seen_by(space: Space, spec: InputSpec) -> InputSpec:
@@ -21,12 +31,11 @@ def seen_by(space: Space, spec: InputSpec) -> InputSpec:
     >>> seen_by("bgr_uint8", InputSpec(112)).range
     255.0
     """
-    if space not in get_args(Space):
-        raise ValueError(f"expected space one of {get_args(Space)}, got {space!r}")
     if space == "input":
         return spec
-    reach = 255.0 if space.endswith("uint8") else 1.0
-    channels: Literal["RGB", "BGR"] = "RGB" if space.startswith("rgb") else "BGR"
+    if space not in _SPACES:
+        raise ValueError(f"expected space one of {('input', *_SPACES)}, got {space!r}")
+    channels, reach = _SPACES[space]
     return replace(spec, channels=channels, mean=0.0, std=1.0, range=reach)
 
 
@@ -69,10 +78,11 @@ class BlackBox(nn.Module):
             raise ValueError(self.refusal)
 
     def forward(self, x: Tensor) -> Any:
-        """The function's answer for its input (N, 3, H, W), with arrays as tensors."""
+        """The function's answer for its input (N, C, H, W), with arrays as tensors."""
         array = x.detach().cpu().numpy()
         if self.space.endswith("uint8"):
             array = np.ascontiguousarray(array.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+            array = array[..., 0] if self.space == "grey_uint8" else array
         step = self.batch_size or len(array)
         parts = [array[i : i + step] for i in range(0, len(array), step)]
         answers = [_tensors(self.function(part), len(part)) for part in parts]

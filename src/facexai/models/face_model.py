@@ -144,9 +144,9 @@ class FaceModel:
         Args:
             function: takes one NumPy array, a batch; returns (N, D), or a tuple or dict that holds it.
             spec: as for FaceModel; with another space than ``"input"`` only its size and crop count.
-            space: ``"input"``: float32 (N, 3, H, W) as the spec prepares it, as ONNX networks want it; ``"rgb01"``,
-                ``"bgr01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H, W, 3) rounded to 0..255, as
-                OpenCV has photos.
+            space: ``"input"``: float32 (N, 3, H, W) or (N, 1, H, W) as the spec prepares it, as ONNX networks want it;
+                ``"rgb01"``, ``"bgr01"``, ``"grey01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H, W,
+                3) rounded to 0..255, as OpenCV has photos; ``"grey_uint8"``: (N, H, W).
             batch_size: most images in one call of the function; None: as they come.
             name: of the model and its version, for results: its weights cannot be hashed. Default: the function's.
             options: ``take``, ``output``, ``flip``, ``center``, ``names`` and ``source`` of FaceModel.

@@ -24,7 +24,7 @@ def forward(
 
     Args:
         net: the network, in eval mode.
-        x: (N, 3, H, W), its own input.
+        x: (N, 3, H, W), or (N, 1, H, W) of a network of one channel, its own input.
         take: index, key or function; None: the first tensor, said in a warning where there are more.
         spec: how the input was made, for the note that is added to the network's own errors.
         kwargs: the network's other arguments.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from facexai.functional import auc
 from facexai.functional._labels import labels_of
 from facexai.hooks import quiet_grad
-from facexai.input_spec import InputSpec
+from facexai.input_spec import Channels, InputSpec
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 
@@ -41,6 +41,8 @@ _WAYS: dict[str, tuple[float, float | tuple[float, float, float], float | tuple[
     "255 x - VGGFace2 mean": (255.0, (131.0912, 103.8827, 91.4953), 1.0),
     "(255 x - dlib mean) / 256": (255.0, (122.782, 117.001, 104.298), 256.0),
 }
+_ORDERS: dict[Channels, tuple[Channels, ...]] = {"RGB": ("RGB", "BGR"), "BGR": ("RGB", "BGR"), "L": ("L",)}
+"""The channel orders that a network can take beside its own: those of as many channels."""
 
 
 @final
@@ -129,7 +131,8 @@ def compare(model: FaceModel, faces: Labelled, batch_size: int = 64) -> tuple[Va
     """Every way to prepare the input, the one that separates best first; the model's own is among them.
 
     Args:
-        model: any FaceModel; of a function that is given pixels only the channel order is varied.
+        model: any FaceModel; of a function that is given pixels only the channel order is varied, of a network of one
+            channel only mean, std and range.
         faces: labelled faces.
         batch_size: images per forward pass.
 
@@ -163,15 +166,14 @@ def clearly_better(best: Variant, own: Variant) -> bool:
 
 
 def _variants(model: FaceModel) -> list[tuple[str, InputSpec]]:
-    own, orders = model.spec, ("RGB", "BGR")
+    own = model.spec
     fixed = isinstance(model.core, BlackBox) and model.core.space != "input"
-    ways = {} if fixed else _WAYS
     specs: dict[str, InputSpec] = {}
-    for order in orders:
-        channels: Literal["RGB", "BGR"] = "RGB" if order == "RGB" else "BGR"
-        for name, (reach, mean, std) in ways.items():
-            specs[f"{order}, {name}"] = replace(own, channels=channels, range=reach, mean=mean, std=std)
-        specs.setdefault(f"{order}, as specified", replace(own, channels=channels))
+    for order in _ORDERS[own.channels]:
+        for name, (reach, mean, std) in ({} if fixed else _WAYS).items():
+            if order != "L" or not isinstance(mean, tuple):  # means of colours say nothing of grey
+                specs[f"{order}, {name}"] = replace(own, channels=order, range=reach, mean=mean, std=std)
+        specs.setdefault(f"{order}, as specified", replace(own, channels=order))
     named: dict[InputSpec, str] = {}
     for name, spec in specs.items():
         named.setdefault(spec, name)
