@@ -117,9 +117,9 @@ def mobileface(shared: Path):
     return FaceModel(module.load(), InputSpec(112, range=255.0))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A real browser without a window: Debian's chromium, driven by playwright."""
+    """A real browser without a window: Debian's chromium, driven by playwright, whose event loop ends with the module."""
     import shutil
 
     path = os.environ.get("FACEXAI_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

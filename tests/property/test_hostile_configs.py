@@ -45,10 +45,10 @@ def test_malformed_configurations(number, tmp_path):
     ],
 )
 def test_keys_and_brackets_without_end_are_one_clear_error_at_once(tmp_path, text):
-    path, start = put(tmp_path / "run.toml", text.encode("utf-8", "surrogateescape")), time.perf_counter()
+    path, start = put(tmp_path / "run.toml", text.encode("utf-8", "surrogateescape")), time.process_time()
     with pytest.raises(ValueError, match=r"run\.toml") as error:
         read(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 5  # seconds of the processor; a reader that is caught never ends
     assert len(str(error.value)) < 1000
 
 

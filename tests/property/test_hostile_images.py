@@ -52,10 +52,10 @@ def test_a_few_bytes_of_png_never_become_more_than_the_allowed_pixels(tmp_path, 
     pixels = zlib.compress(bytes(min(row * 50, 10**7)))
     head = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
     path = put(tmp_path / "bomb.png", png_of([(b"IHDR", head), (b"IDAT", pixels), (b"IEND", b"")]))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"bomb\.png"):
         images.load(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # seconds of the processor; a reader that is caught never ends
 
 
 def test_a_bomb_of_text_is_refused(tmp_path):

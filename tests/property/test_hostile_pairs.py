@@ -29,10 +29,10 @@ def test_a_packed_file_that_grows_without_end_when_it_is_shown_is_refused_at_onc
     """Forty pairs in pairs: the text of the value would have 2**40 parts."""
     twice = b"".join(b"h%c" % at + b"h%c" % at + b"\x86q%c" % (at + 1) for at in range(40))
     path = put(tmp_path / "pairs.bin", b"\x80\x04)q\x00" + twice + b"h\x28h\x28\x93.")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"pairs\.bin: .*asks for an object to be made"):
         metrics.read_pairs(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # seconds of the processor; a reader that is caught never ends
 
 
 def test_lists_in_lists_without_end_are_refused(tmp_path):

@@ -88,10 +88,10 @@ def test_one_number_that_stands_for_two_thousand_million_takes_no_memory():
     shape = node("shape", "Const", value=constant(3, [2], proto(4, struct.pack("<ii", 1, -1))))
     huge = node("shape", "Const", value=constant(3, [2**31 - 1], proto(7, 1)))
     assert shape in graph_file()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"FaceNet's graph: expected \[1, -1\] at 'shape'"):
         read_walk(graph_file().replace(shape, huge))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # seconds of the processor; a reader that is caught never ends
 
 
 # ---- checkpoints ------------------------------------------------------------------------------------------------
@@ -129,11 +129,11 @@ def test_dictionaries_in_dictionaries_are_looked_into_a_bounded_number_of_times(
     """Names of one dictionary of names of one dictionary: a small file with millions of ways through it."""
     inner = {f"a{i}": net.weight.detach() for i in range(9)}
     middle = {f"b{i}": inner for i in range(1000)}
-    path, start = tmp_path / "w.pt", time.perf_counter()
+    path, start = tmp_path / "w.pt", time.process_time()
     torch.save({f"c{i}": middle for i in range(1000)}, path)
     with pytest.raises(ValueError, match="more than 10000 dictionaries, expected a state dict"):
         load_weights(net, path)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("kind", ["sparse", "csr", "quantised", "meta"])
@@ -226,10 +226,10 @@ def integer(value: int) -> bytes:
     ],
 )
 def test_programs_that_would_keep_the_reader_busy_for_ever_are_refused_at_once(net, tmp_path, old, body, told):
-    path, start = put(tmp_path / "w.pt", program(body, old, net.state_dict())), time.perf_counter()
+    path, start = put(tmp_path / "w.pt", program(body, old, net.state_dict())), time.process_time()
     with pytest.raises(ValueError, match=f"'w.pt' .*{told}"):
         load_weights(net, path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 5  # seconds of the processor; a reader that is caught never ends
 
 
 def test_a_program_is_looked_at_whatever_the_case_of_its_name(net, tmp_path):
@@ -281,8 +281,8 @@ def test_settings_that_would_fill_the_memory_are_refused_first(tmp_path, setting
     denoisers(tmp_path)
     file = tmp_path / "denoiser" / "unet" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {setting: value}))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=told) as error:
         from_diffusers(tmp_path / "denoiser")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(str(error.value)) < 1500

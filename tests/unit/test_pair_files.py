@@ -434,9 +434,9 @@ def test_any_bytes_give_pairs_or_one_clear_error(tmp_path_factory, noise, place,
 def test_a_set_of_the_usual_size_is_read_fast(tmp_path):
     images = [os.urandom(500) for _ in range(12_000)]
     path = write(tmp_path, pickle.dumps((images, [True, False] * 3_000), 2), "lfw.bin")
-    start = time.perf_counter()
+    start = time.process_time()
     assert metrics.read_pairs(path).images == tuple(images)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_from_a_file_to_an_accuracy(tmp_path):
