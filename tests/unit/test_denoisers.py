@@ -749,6 +749,11 @@ def reweigh(path, changes):
             "cannot be read .*trunc",
         ),
         (lambda p: (p / WEIGHTS).write_bytes(b""), ValueError, "cannot be read"),
+        (
+            lambda p: reweigh(p, {"conv_out.bias": torch.full((3,), 1e300, dtype=torch.float64)}),
+            ValueError,
+            "1 weights in .* are not finite as float32: 'conv_out.bias'",
+        ),
     ],
 )
 def test_folders_that_do_not_fit(folder, spoil, kind, told):

@@ -14,6 +14,7 @@ from facexai.denoisers.adm_blocks import GROUPS, Attention, Down, Residual, Stag
 from facexai.denoisers.callables import CallableDenoiser, from_callable
 from facexai.functional.diffusion import linear_alphas
 from facexai.hooks import quiet_grad
+from facexai.models._weight_values import beyond_range, some, unfit
 from facexai.models.checkpoints import places_in
 
 NoiseSchedule = Literal["linear", "cosine"]
@@ -24,7 +25,6 @@ _WIDTHS: Mapping[int, tuple[float, ...]] = {
     128: (1, 1, 2, 3, 4),
     64: (1, 2, 3, 4),
 }
-_SHOWN = 4  # names in an error
 
 
 @final
@@ -158,7 +158,8 @@ def load_adm(
     """A checkpoint of guided-diffusion, unconditional, as a denoiser on the CPU.
 
     Options have the names, values and defaults of guided-diffusion's flags, and must be those of the training; see
-    :class:`ADM`. Weights become float32. ``denoiser.function`` is the network, for ``.to("cuda")``.
+    :class:`ADM`. Weights become float32; finite values that it cannot hold are refused. ``denoiser.function`` is the
+    network, for ``.to("cuda")``.
 
     Args:
         path: a file of safetensors, or of ``torch.save`` if it holds nothing but tensors and plain values.
@@ -265,27 +266,10 @@ def _complaints(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
     """One line for each kind of thing that does not fit."""
     missing = [repr(name) for name in wanted if name not in found]
     more = [repr(name) for name in found if name not in wanted]
-    shapes = [
-        f"{name!r} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
-        for name, tensor in found.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    types = [
-        f"{name!r} expected {wanted[name].dtype}, got {tensor.dtype}"
-        for name, tensor in found.items()
-        if name in wanted and (not tensor.is_floating_point() or tensor.is_meta)
-    ]
-    lines = [
-        (missing, "missing in the file"),
-        (more, "more in the file"),
-        (shapes, "of another shape"),
-        (types, "of another type, whose values cannot be taken over"),
-    ]
-    told = [f"{len(names)} {what}: {_some(names)}" for names, what in lines if names]
+    both = {name: tensor for name, tensor in found.items() if name in wanted}
+    named = [(missing, "missing in the file"), (more, "more in the file")]
+    told = [f"{len(names)} {what}: {some(names)}" for names, what in named if names]
+    told += [*unfit(wanted, both), *beyond_range(wanted, both)]
     if any(name.startswith("label_emb.") for name in found):
         told.insert(0, "it was trained with classes (label_emb); expected an unconditional network")
     return told
-
-
-def _some(told: Sequence[str]) -> str:
-    return ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from facexai._messages import clipped, require, short
 from facexai.denoisers.checks import Size, calm, check_images, levels, parts, sides
 from facexai.hooks import as_weights
+from facexai.models._weight_values import few
 from facexai.models.fingerprint import fingerprint
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 Variance = Literal["small", "large", "learned"]
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SHOWN = 4  # names in an error
 _MOST_STEPS = 100_000  # that a scheduler may have
 _MOST_BLOCKS, _MOST_LAYERS = 16, 32  # that a network may have, and layers in each
 
@@ -262,10 +262,16 @@ def _network(library: Any, folder: Path) -> Any:
         ) from None
     lost = [*told["missing_keys"], *told["unexpected_keys"]]
     if lost:
-        named = ", ".join(short(name) for name in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
         raise ValueError(
             f"the weights in {str(folder)!r} do not fit its config.json: {len(told['missing_keys'])} missing, "
-            f"{len(told['unexpected_keys'])} too many: {named}; copy or download both again"
+            f"{len(told['unexpected_keys'])} too many: {few(lost)}; copy or download both again"
+        )
+    unet = unet.to(torch.float32)  # diffusers leaves float64 as it is
+    odd = [name for name, tensor in unet.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if odd:
+        raise ValueError(
+            f"{len(odd)} weights in {str(folder)!r} are not finite as float32: {few(odd)}; expected finite numbers "
+            "that float32 can hold"
         )
     return unet
 

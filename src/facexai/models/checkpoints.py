@@ -15,7 +15,10 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, clipped, near_matches, short
+from facexai._messages import FaceXAIWarning, clipped, near_matches
+from facexai.models._weight_fit import Fit, weights_among
+from facexai.models._weight_fit import fit as fit_of
+from facexai.models._weight_values import beyond_range, check_initialised, few, tied_to, unfit, unwritable
 from facexai.models.outputs import describe
 from facexai.models.pickles import TORCHSCRIPT, checked
 
@@ -46,7 +49,8 @@ class Loaded:
         key: where in the file the weights were: ``"state_dict"``, ``"model.state_dict"``, ``""`` for the file itself.
         prefix: what stood before their names and was left out.
         names: of the network's weights that were set.
-        missing: of the network's weights that are not in the file and stay as they were; only without ``strict``.
+        missing: of the network's weights that are not in the file and stay as they were; only without ``strict``. A
+            further name of a tied weight that was set is not missing.
         rest: tensors of the file that the network has no place for, by their names in the file, such as the class
             weights of a margin head: ``model.gallery(loaded.rest["head.kernel"])``.
     """
@@ -59,7 +63,7 @@ class Loaded:
     rest: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        lost = f"; missing: {_few(self.missing)}" if self.missing else ""
+        lost = f"; missing: {few(self.missing)}" if self.missing else ""
         rest = [f"{name!r} {tuple(tensor.shape)}" for name, tensor in self.rest.items()]
         more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
         left = f"; rest: {', '.join(rest[:_SHOWN])}{more}" if rest else ""
@@ -77,7 +81,8 @@ def load_weights(
     """Set a network's weights to those of a checkpoint file: all that fit, or none.
 
     The dictionary of weights is found in the file by its names, and what wrappers wrote before them is left out, in the
-    way that makes most names agree. Nothing is copied before every name, shape and type has been checked.
+    way that makes most names agree. Nothing is copied before every name, shape, type and range has been checked, and
+    nothing is chosen silently: several sets of weights that fit are named, and none is loaded unless one is asked for.
 
     Args:
         net: the network, on any device and of any floating type; weights are cast to it.
@@ -85,7 +90,9 @@ def load_weights(
         strict: refuse weights that are missing in the file, and weights in the file for modules that the network has
             in another depth. Tensors of modules that it has not, such as a margin head, never disturb.
         key: which dictionary of the file, such as ``"ema"``, where several fit.
-        prefixes: what may stand before the names, one or several times.
+        prefixes: what may stand before the names, one or several times. Where weights stand under several prefixes,
+            such as a student's and a teacher's, those under the first of these that fits are taken; with the default
+            they are refused unless they are equal. ``""`` stands for names without a prefix.
 
     Returns:
         :class:`Loaded`, with the tensors that were left over.
@@ -93,7 +100,10 @@ def load_weights(
     Raises:
         FileNotFoundError: no such file.
         ValueError: a folder; an empty, truncated or unknown file; one that would have to be unpickled, which could
-            run any code; names, shapes or types that do not fit, all of them in one message.
+            run any code; names, shapes or types that do not fit, all of them in one message; finite values that the
+            network's type cannot hold, such as 1e30 in float16; values that differ although the network ties their
+            names; a network with lazy modules that have not run, or on the meta device; several sets of weights under
+            several prefixes. The network stays as it was.
 
     Source: ours.
 
@@ -111,21 +121,17 @@ def load_weights(
     file = Path(path)
     places = places_in(file)
     wanted = {name: t for name, t in net.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
-    chains = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
-    fits = {place: _fit(wanted, tensors, chains) for place, tensors in places.items()}
+    check_initialised(type(net).__name__, wanted)
+    chains, ordered = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes), prefixes is not PREFIXES
+    fits = {place: fit_of(wanted, t, chains, strict=strict, ordered=ordered) for place, t in places.items()}
     where = _chosen(fits, file, key)
     fit, tensors = fits[where], places[where]
+    _check_single(fit, file, where)
     found = {name: tensors[fit.names[name]] for name in wanted if name in fit.names}
-    missing = tuple(n for n in wanted if n not in found and not n.endswith("num_batches_tracked"))
-    complaints = _complaints(wanted, found, fit, missing) if strict else _complaints(wanted, found)
-    advice = "is the network of that depth, width and embedding size? strict=False takes the names that both have"
-    if not found:
-        complaints = [f"it has {_few(list(tensors))}; {type(net).__name__} has {_few(list(wanted))}"]
-        advice = "does something else stand before the names? prefixes= takes it away"
-    if complaints:
-        told = "\n  ".join([*complaints, advice])
-        agree = f"of whose {len(wanted)} names it has {len(found)}; nothing was loaded"
-        raise ValueError(f"{_source(file, where, fit.prefix)} does not fit {type(net).__name__}, {agree}:\n  {told}")
+    absent = weights_among(name for name in wanted if name not in found)
+    tied = tied_to(absent, wanted, found)
+    missing = tuple(name for name in absent if name not in tied)
+    _check(net, wanted, found, missing, fit if strict else None, tensors, _source(file, where, fit.prefix))
     _copy(net, found)
     used = {fit.names[name] for name in found}
     rest = {name: tensor for name, tensor in tensors.items() if name not in used}
@@ -246,53 +252,7 @@ def _likely(key: str) -> tuple[bool, int]:
 # ---- the fit ----------------------------------------------------------------------------------------------------
 
 
-@final
-@dataclass(frozen=True)
-class _Fit:
-    """One way to read the names of a place.
-
-    Attributes:
-        prefix: what is left out before them.
-        names: {name as the network would have it: name in the file}.
-        score: how many names agree, and how many of those in shape too.
-        around: wrappers around the whole network, in its own names.
-    """
-
-    prefix: str
-    names: Mapping[str, str]
-    score: tuple[int, int]
-    around: str
-
-    def twin(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether it is another copy of the network's weights, such as an average of them."""
-        return 2 * self.score[1] > len(tensors)
-
-
-def _fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> _Fit:
-    """The prefix to leave out, and the one to put in its place, under which most names agree; else the shortest."""
-    fits, own = [], _chains(wanted, prefixes)
-    around = max((chain for chain in own if all(name.startswith(chain) for name in wanted)), key=len)
-    for onto in own:
-        for prefix in _chains(tensors, prefixes):
-            names = {onto + n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
-            both = [name for name in names if name in wanted]
-            alike = sum(tensors[names[name]].shape == wanted[name].shape for name in both)
-            fits.append((-len(prefix) - len(onto), _Fit(prefix, names, (len(both), alike), around)))
-    return max(fits, key=lambda pair: (pair[1].score, pair[0]))[1]
-
-
-def _chains(names: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
-    """Every row of prefixes with which some name begins; none is one."""
-    found = {""}
-    for name in names:
-        chain = ""
-        while (more := next((p for p in prefixes if p and name[len(chain) :].startswith(p)), None)) is not None:
-            chain += more
-            found.add(chain)
-    return sorted(found)
-
-
-def _chosen(fits: Mapping[str, _Fit], path: Path, key: str | None) -> str:
+def _chosen(fits: Mapping[str, Fit], path: Path, key: str | None) -> str:
     """The place under which most names agree; of equal ones the first, which is said."""
     if key is not None:
         if key not in fits:
@@ -302,47 +262,63 @@ def _chosen(fits: Mapping[str, _Fit], path: Path, key: str | None) -> str:
     equal = [place for place in fits if fits[place].score == fits[best].score]
     if len(equal) > 1 and fits[best].score[0] > 0:
         warnings.warn(
-            f"{path.name!r} holds weights that fit under {_few(equal)}; took {best!r}. Say key={best!r} to agree",
+            f"{path.name!r} holds weights that fit under {few(equal)}; took {best!r}. Say key={best!r} to agree",
             FaceXAIWarning,
             stacklevel=3,
         )
     return best
 
 
-def _complaints(
+def _check_single(fit: Fit, path: Path, key: str) -> None:
+    """Refuse several copies of the network's weights of which none was asked for."""
+    if not fit.copies:
+        return
+    several = sorted((fit, *fit.copies), key=lambda copy: copy.rank)
+    raise ValueError(
+        f"{_source(path, key, '')} holds weights that fit in {len(several)} ways: "
+        f"{'; '.join(copy.described for copy in several)}; nothing was loaded. Pass the one to take: "
+        f"{' or '.join(f'prefixes={copy.argument}' for copy in several)}"
+    )
+
+
+def _check(
+    net: nn.Module,
     wanted: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
-    fit: _Fit | None = None,
-    missing: Sequence[str] = (),
-) -> list[str]:
-    """One line for each kind of thing that does not fit; with a fit also names that only one side has."""
+    missing: Sequence[str],
+    fit: Fit | None,
+    tensors: Mapping[str, Tensor],
+    source: str,
+) -> None:
+    """Refuse weights that do not fit, in one message; with a fit also names that only one side has.
+
+    Raises:
+        ValueError: one line for each kind of thing that does not fit.
+    """
+    lines = [*([] if fit is None else _one_sided(wanted, missing, fit)), *unfit(wanted, found)]
+    if not found:
+        lines = [f"it has {few(list(tensors))}; {type(net).__name__} has {few(list(wanted))}"]
+        lines.append("does something else stand before the names? prefixes= takes it away")
+    elif lines:
+        advice = "is the network of that depth, width and embedding size? strict=False takes the names that both have"
+        lines.append(advice)
+    lines += [*beyond_range(wanted, found), *unwritable(wanted, found)]
+    if lines:
+        told = "\n  ".join(lines)
+        agree = f"of whose {len(wanted)} names it has {len(found)}; nothing was loaded"
+        raise ValueError(f"{source} does not fit {type(net).__name__}, {agree}:\n  {told}")
+
+
+def _one_sided(wanted: Mapping[str, Tensor], missing: Sequence[str], fit: Fit) -> list[str]:
+    """Lines about names that are missing in the file, and about those that the network lacks in a module it has."""
     lines = []
-    spare = [] if fit is None else [name for name in fit.names if name not in wanted]
+    spare = [name for name in fit.names if name not in wanted]
     if missing:
         hint = f"; {near_matches(missing[0], spare)}" if spare else ""
-        lines.append(f"{len(missing)} missing in the file: {_few(missing)}{hint}")
-    if fit is not None and (own := _inside(wanted, spare, fit.around)):
-        lines.append(f"{len(own)} more in the file: {_few(own)}")
-    shapes = [
-        f"{short(name)} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
-        for name, tensor in found.items()
-        if tensor.shape != wanted[name].shape
-    ]
-    if shapes:
-        lines.append(f"{len(shapes)} of another shape: {_some(shapes)}")
-    types = [
-        f"{short(name)} expected {wanted[name].dtype}, got {tensor.dtype}"
-        for name, tensor in found.items()
-        if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.is_complex() or not _plain(tensor)
-    ]
-    if types:
-        lines.append(f"{len(types)} of another type, whose values cannot be taken over: {_some(types)}")
+        lines.append(f"{len(missing)} missing in the file: {few(missing)}{hint}")
+    if own := _inside(wanted, spare, fit.around):
+        lines.append(f"{len(own)} more in the file: {few(own)}")
     return lines
-
-
-def _plain(tensor: Tensor) -> bool:
-    """Whether a tensor holds a number for each place, in memory."""
-    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _inside(wanted: Mapping[str, Tensor], spare: Sequence[str], around: str) -> list[str]:
@@ -368,11 +344,3 @@ def _source(path: Path, key: str, prefix: str) -> str:
     parts = [repr(key)] if key else []
     parts += [f"without {prefix!r}"] if prefix else []
     return repr(path.name) + (f" ({', '.join(parts)})" if parts else "")
-
-
-def _few(names: Sequence[str]) -> str:
-    return _some([short(name) for name in names])
-
-
-def _some(told: Sequence[str]) -> str:
-    return ", ".join(told[:_SHOWN]) + (f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
