@@ -119,7 +119,7 @@ def mobileface(shared: Path):
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A real browser without a window: Debian's chromium, driven by playwright, whose event loop ends with the module."""
+    """A browser without a window, Debian's chromium, driven by playwright, whose event loop ends with the module."""
     import shutil
 
     path = os.environ.get("FACEXAI_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
