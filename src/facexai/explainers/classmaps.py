@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, final
 import torch
 from torch import Tensor
 
+from facexai.explainers._rounding import marked
 from facexai.functional import upsample
 from facexai.models import Gallery, WhiteBox
 from facexai.models.targets import Targets, indices
@@ -140,6 +141,15 @@ def saliency(classifier: WhiteBox, cells: Tensor, *, recipe: Mapping[str, Any], 
     return Saliency(cells=cells, size=model.spec.height_width, names=classifier.names, recipe=record, **fields)
 
 
+def rounding(explainer: ClassMaps, evidence: Any, classes: Tensor) -> Mapping[str, Any]:
+    """What a recipe says of maps of classes (N, K) that are zero because they are rounding noise: (N,), or (N, K)."""
+    vanishing = getattr(explainer, "_vanishing", None)  # of gradient methods
+    if vanishing is None:
+        return {}
+    small: Tensor = vanishing(evidence, classes)
+    return marked(small[:, 0] if small.shape[1] == 1 else small)
+
+
 class Answering(ClassMaps, Protocol):
     """Class maps that are an answer in themselves."""
 
@@ -164,7 +174,7 @@ def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tup
         targets=chosen,
         scores=logits.gather(1, chosen[:, None])[:, 0],
         predicted=logits.argmax(1),
-        recipe={**self.recipe(evidence), "relu": self.relu},
+        recipe={**self.recipe(evidence), "relu": self.relu, **rounding(self, evidence, chosen[:, None])},
     )
 
 
