@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, near_matches, require
+from facexai.explainers._rounding import marked, score_vanishes, zeroed
 from facexai.explainers.classmaps import saliency
 from facexai.functional import at_least_float32
-from facexai.hooks import alone, evaluating, seeded
+from facexai.hooks import alone, evaluating, quiet_grad, seeded
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
 from facexai.models.targets import Targets, indices
@@ -38,6 +39,7 @@ RULES: dict[str, tuple[type[nn.Module], ...]] = {
     "DeepLift": _RESCALED,
 }
 _ONE_BRANCH = ("DeepLift", "GuidedGradCam")
+_LOCAL = ("Saliency", "InputXGradient", "GuidedBackprop", "GuidedGradCam")  # of the gradient at the image alone
 _MAGNITUDE = ("Saliency", "GuidedBackprop", "GuidedGradCam")
 
 
@@ -73,16 +75,23 @@ class Captum:
         """Explain images (N, 3, H, W); targets as for every explainer."""
         model = self.classifier.model
         with torch.inference_mode(False), seeded(0, model.net):
-            chosen = indices(targets, self.classifier.names, self.classifier.logits(images))
+            with quiet_grad():
+                outputs = model.outputs(images)
+                logits = self.classifier.score(model.features(outputs))
+            chosen = indices(targets, self.classifier.names, logits)
             whole = _Whole(self.classifier)
             with evaluating(whole):
                 pixels = self._attribute(whole, images.detach().clone().requires_grad_(), chosen)
         values = at_least_float32(pixels.detach())
         cells = values.abs().amax(1) if self.method in _MAGNITUDE else values.sum(1)
-        logits = self.classifier.logits(images)
+        small = None
+        if self.method in _LOCAL:
+            small = score_vanishes(self.classifier, outputs, chosen[:, None], lengths=True)[:, 0]
+            cells = zeroed(cells, small)
         options = {name: str(value) for name, value in self.options.items()}
         layer = model.layer(self.layer or "auto") if self.method == "GuidedGradCam" else "pixels"
-        recipe = {"method": f"captum {self.method}", "layer": layer, "flip": model.flip, **options}
+        recipe: dict[str, Any] = {"method": f"captum {self.method}", "layer": layer, "flip": model.flip, **options}
+        recipe |= marked(small)
         if self.method in _MAGNITUDE:
             recipe["unit"] = "magnitude of gradients"
         if isinstance(self.classifier, Gallery):
@@ -142,7 +151,8 @@ def captum(method: str, classifier: Gallery | FaceModel, *, layer: str | None = 
     Returns:
         An explainer; its maps are at the size of the image: magnitudes (largest over RGB) for gradients,
         signed sums over RGB for attributions. Guided methods act on ``nn.ReLU`` modules only, as captum says;
-        DeepLIFT needs every activation to be a module that runs once.
+        DeepLIFT needs every activation to be a module that runs once. Maps of the gradient at the image alone are zero
+        where that is rounding noise, as for a person's only photo; a warning and ``recipe["rounding_floor"]`` say so.
 
     Raises:
         ValueError: captum has no such method here, or it does not work with the model's ``flip``.

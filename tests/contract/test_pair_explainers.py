@@ -119,6 +119,7 @@ def test_observe_once_answer_many(name, pair):
     assert (len(runs) > before) == (name in ASKS_AGAIN)  # ... and none of the answers
 
 
+@pytest.mark.filterwarnings("ignore:.*is rounding noise")  # of identical faces
 def test_portable_evidence_pickles_and_other_evidence_says_why_not(name, pair):
     explainer = make(name)
     evidence = explainer.observe(pair[0])
@@ -136,6 +137,7 @@ def test_portable_evidence_pickles_and_other_evidence_says_why_not(name, pair):
         evidence[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*is rounding noise")  # of identical faces
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_finite_on_constant_input(name, value):
     flat = torch.full((1, 3, 112, 112), value)

@@ -371,6 +371,7 @@ def test_black_boxes_are_asked_exactly_and_eight_bits_are_said():
     assert heat.recipe["clipped"]
 
 
+@pytest.mark.filterwarnings("ignore:.*is rounding noise")  # of a face against its own template
 def test_agreement_of_modes_prints_as_a_table():
     model = model_of()
     first, second = faces(model, 3, seed=1), faces(model, 3, seed=2)

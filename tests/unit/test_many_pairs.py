@@ -23,6 +23,7 @@ def model():
     return FaceModel(shaken(Small()).double(), InputSpec(20))
 
 
+@pytest.mark.filterwarnings("ignore:.*is rounding noise")  # of identical faces
 @pytest.mark.parametrize("memory", [0, 40_000, 2**30])
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_one_pair_after_the_other(model, name, memory, tmp_path):

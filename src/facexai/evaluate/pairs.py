@@ -27,6 +27,7 @@ from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Protocol, resolve
 from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject, signs_of, wanted
 from facexai.results import PairSaliency
+from facexai.results.parts import common
 from facexai.store import Store
 
 MAPS = ("own", *CONTROLS)
@@ -191,7 +192,7 @@ class _Maps:
         rows, sums, recipes = {}, {}, {}
         for label, explainer in self.explainers.items():
             made = [self._one(label, explainer, faces, pair) for pair in _of(self.work, kept)]
-            recipes[label] = made[0].recipe
+            recipes[label] = common(made[0].recipe)
             cells = torch.cat([why.cells for why in made])[:, :sides].detach().float().cpu()
             rows[f"{label}: cells"] = cells
             for sign in (1, -1):

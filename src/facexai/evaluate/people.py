@@ -24,6 +24,7 @@ from facexai.metrics.shape import class_overlap, narrowness
 from facexai.metrics.subject import CONTROLS, Reference, Subject, subject
 from facexai.models import FaceModel, Gallery
 from facexai.results import Saliency
+from facexai.results.parts import common
 
 MAPS = ("own", *CONTROLS)
 """Second axis of the rows of deletion, retention and curves."""
@@ -139,7 +140,7 @@ class _Maps:
         targets = None
         for label, explainer in self.explainers.items():
             why = _explained(explainer, images, targets, seen)
-            recipes[label] = why.recipe
+            recipes[label] = common(why.recipe)
             if targets is not None and not torch.equal(why.targets, targets):
                 raise ValueError(f"{label!r} explains other classes than it was asked for")
             if targets is None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, final
 import torch
 from torch import Tensor
 
+from facexai.explainers._rounding import marked
 from facexai.functional import upsample
 from facexai.models import Gallery, WhiteBox
 from facexai.models.targets import Targets, indices
@@ -143,6 +144,15 @@ def saliency(
     return Saliency(cells=cells, size=model.spec.height_width, names=classifier.names, recipe=record, **fields)
 
 
+def rounding(explainer: ClassMaps, evidence: Any, classes: Tensor) -> Mapping[str, Any]:
+    """What a recipe says of maps of classes (N, K) that are zero because they are rounding noise: (N,), or (N, K)."""
+    vanishing = getattr(explainer, "_vanishing", None)  # of gradient methods
+    if vanishing is None:
+        return {}
+    small: Tensor = vanishing(evidence, classes)
+    return marked(small[:, 0] if small.shape[1] == 1 else small)
+
+
 class Answering(ClassMaps, Protocol):
     """Class maps that are an answer in themselves."""
 
@@ -166,7 +176,7 @@ def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tup
         cells.clamp(min=0) if self.relu else cells,
         logits,
         chosen,
-        recipe={**self.recipe(evidence), "relu": self.relu},
+        recipe={**self.recipe(evidence), "relu": self.relu, **rounding(self, evidence, chosen[:, None])},
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from facexai import functional
 from facexai._progress import tqdm
 from facexai.explainers import jacobian
+from facexai.explainers._rounding import condition, cosine_vanishes, marked, zeroed
 from facexai.explainers.jacobian import Differentiate
 from facexai.explainers.masked import check_chunk
 from facexai.explainers.pairs import (
@@ -28,6 +29,7 @@ from facexai.explainers.pairs import (
     units_of,
 )
 from facexai.functional import at_least_float32
+from facexai.functional._rounding import vanishes
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
 from facexai.models.options import bound, check_device
@@ -44,7 +46,9 @@ class FGGB:
 
     Every number of a face's embedding has a gradient map, scaled to length 1; a pair weights them with the product of
     the two embeddings' numbers minus its part of the threshold. Positive values speak for a match, negative ones
-    against.
+    against. For identical faces that is a map as any other. The gradient of a number counts as zero where it is
+    rounding noise; where all weights of a pair are, its maps are zero, and a warning and ``recipe["rounding_floor"]``
+    (P, 2) say so.
 
     Args:
         model: a :class:`~facexai.FaceModel` that embeds.
@@ -147,7 +151,7 @@ class FGGB:
             tick(len(gradients))
             return functional.unit_gradients(gradients)
 
-        return jacobian.rows(
+        maps, outputs = jacobian.rows(
             self.model,
             image,
             index,
@@ -156,6 +160,10 @@ class FGGB:
             chunk=jacobian.chunk_size(self.model, self.chunk),
             reduce=reduced,
         )
+        if self.differentiate == "unit":  # the gradient of a number that alone makes up the embedding is rounding noise
+            axes = torch.eye(self.model.features(outputs).shape[1], dtype=maps.dtype, device=maps.device)
+            maps[cosine_vanishes(self.model, outputs, axes[list(numbers)][None])[0]] = 0
+        return maps, outputs
 
     def answer(self, first: FaceEvidence, second: FaceEvidence) -> PairSaliency:
         """The maps of pairs from evidence of their faces, without running the network."""
@@ -171,16 +179,17 @@ class FGGB:
                 cells.append(
                     torch.cat([functional.fggb(at_least_float32(b[None]), agreement, self.threshold) for b in both])
                 )
-            scores = (units[0][left] * units[1][right]).sum(1)
-        return self._result(torch.stack(cells), scores, self.recipe(first))
+            products = units[0][left] * units[1][right]
+            grown = [condition(self.model, one.outputs)[row] for one, row in ((first, left), (second, right))]
+            small = self._vanishing(products, first.outputs.dtype, torch.maximum(*grown))
+        return self._result(torch.stack(cells), products.sum(1), self.recipe(first), small)
 
     def _truncated(self, first: Tensor, second: Tensor, tolerance: float) -> PairSaliency:
         """Only the numbers that matter to each pair, with the bound on what the others could add."""
         with quiet_grad():
-            units = [
-                torch.nn.functional.normalize(self.model.features(self.model.outputs(images)))
-                for images in (first, second)
-            ]
+            outputs = [self.model.outputs(images) for images in (first, second)]
+            units = [torch.nn.functional.normalize(self.model.features(rows)) for rows in outputs]
+            grown = torch.maximum(*(condition(self.model, rows) for rows in outputs))
         agreement = units[0] * units[1]
         weights = (agreement - self.threshold / agreement.shape[1]).abs()
         cells, dropped, bounds = [], [], []
@@ -196,12 +205,21 @@ class FGGB:
             cells.append(torch.cat([functional.fggb(b[None], agreement[p, kept][None], share) for b in sides_]))
         more = {"dropped_numbers": dropped, "bound": bounds, "approximate": any(dropped)}
         recipe = {**self._recipe(), "tolerance": tolerance, **more}
-        return self._result(torch.stack(cells), agreement.sum(1), recipe)
+        small = self._vanishing(agreement, outputs[0].dtype, grown)
+        return self._result(torch.stack(cells), agreement.sum(1), recipe, small)
 
-    def _result(self, cells: Tensor, scores: Tensor, recipe: dict[str, Any]) -> PairSaliency:
-        size = self.model.spec.height_width
-        made = record(self.model, recipe)
-        return warn_of_one_sign(PairSaliency(cells, size, scores, float(self.threshold), made))
+    def _vanishing(self, agreement: Tensor, stored: torch.dtype, grown: Tensor) -> Tensor:
+        """Says where all weights of the numbers, agreement (..., K) minus the threshold's part, are rounding noise."""
+        part = torch.full_like(agreement, self.threshold / agreement.shape[-1])
+        if agreement.shape[-1] == 1 and self.differentiate == "unit":  # a single number scaled to length 1 is constant
+            return torch.ones_like(agreement[..., 0], dtype=torch.bool)
+        return vanishes(agreement - part, (agreement, part), stored=stored, amplified=grown)
+
+    def _result(self, cells: Tensor, scores: Tensor, recipe: dict[str, Any], small: Tensor) -> PairSaliency:
+        both = small[:, None].expand(-1, 2)
+        made = record(self.model, {**recipe, **marked(both)})
+        maps, size = zeroed(cells, both), self.model.spec.height_width
+        return warn_of_one_sign(PairSaliency(maps, size, scores, float(self.threshold), made))
 
     def against(self, gallery: Gallery) -> Against:
         """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``.
@@ -222,7 +240,15 @@ class FGGB:
             some = max(1, _AT_ONCE // (4 * max(1, basis[0].numel())))
             both = zip(torch.split(basis, some), torch.split(weights, some), strict=True)
             parts = [torch.einsum("nkhw,nck->nchw", at_least_float32(b).to(w), w) for b, w in both]
-        return torch.cat(parts)
+        return zeroed(torch.cat(parts), self._vanishing_against(evidence, gallery))
+
+    def _vanishing_against(self, evidence: FaceEvidence, gallery: Gallery) -> Tensor:
+        """Says which maps (N, C) of each face against each person are rounding noise."""
+        templates, units = against_units(gallery, self.model), units_of(self.model, evidence)
+        outputs = evidence.outputs
+        return self._vanishing(
+            units[:, None] * templates.to(units), outputs.dtype, condition(self.model, outputs)[:, None]
+        )
 
     def recipe(self, evidence: FaceEvidence) -> dict[str, Any]:
         """Every choice that changes a number."""

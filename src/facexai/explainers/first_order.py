@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,11 +11,19 @@ from torch import Tensor
 from facexai import functional
 from facexai.explainers.jacobian import gradient
 from facexai.functional import Bands, at_least_float32
+from facexai.functional.frequency import Limit
 from facexai.hooks import recording
 from facexai.models import FaceModel
 
 Graph = tuple[Tensor, Tensor]  # pixels, and the outputs that follow from them
 _INSTEAD = 'mode="exact" asks without gradients'
+
+
+@lru_cache(maxsize=8)
+def bands_of(size: tuple[int, int], width: float, limit: Limit, sectors: int, keep_dc: bool) -> Bands:
+    """Returns the layout of the bands of images of a size, computed once."""
+    with torch.inference_mode(False):
+        return functional.bands(size, width, limit, sectors=sectors, keep_dc=keep_dc)
 
 
 def graph_of(model: FaceModel, images: Tensor, index: Tensor) -> Graph:

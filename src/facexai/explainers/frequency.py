@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal, final
 
 import torch
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from facexai import functional
 from facexai._messages import FaceXAIWarning
+from facexai.explainers._rounding import marked, pair_vanishes, score_vanishes, zeroed
 from facexai.explainers.classmaps import asked
 from facexai.explainers.either import asks_pairs, check_either, explain_either, of_pairs, outputs_of
-from facexai.explainers.first_order import Graph, first_order, graph_of
+from facexai.explainers.first_order import Graph, bands_of, first_order, graph_of
 from facexai.explainers.frequency_modes import MODES, Mode, ModeAgreement, compared
 from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
@@ -64,7 +64,8 @@ class FrequencyHeatPlot:
 
     Images without a band have values outside of [0, 1]; they are not clipped. Functions that take 8-bit pixels
     (``FaceModel.from_callable(space="rgb_uint8")``) cannot take them: there they are clipped and rounded, with a
-    warning.
+    warning. The first order of a cosine is zero where its gradient is rounding noise, as for identical faces; a warning
+    and ``recipe["rounding_floor"]`` (P,) say so.
 
     Source: Huber et al. 2025, WACV, arXiv:2407.11941, for the method and the rings; number and width of the bands, the
     real part and the lack of clipping reconstructed. Classes, hybrid, preview, sectors and images that are not square
@@ -227,7 +228,7 @@ class FrequencyHeatPlot:
 
     def _layout(self) -> Bands:
         size = self.network.spec.height_width
-        return _bands(size, float(self.width), self.limit, self.sectors, self.keep_dc)
+        return bands_of(size, float(self.width), self.limit, self.sectors, self.keep_dc)
 
     # ---- the score without each band --------------------------------------------------------------------------
 
@@ -251,19 +252,24 @@ class FrequencyHeatPlot:
         aligned = [unit[row] for unit, row in zip(units, rows, strict=True)]
         scores = (aligned[0] * aligned[1]).sum(1)
         alone: list[Tensor | None] = [None, None]
+        small: Tensor | None = None
         for side, evidence in enumerate(pair):
             if side in lost:
-                alone[side] = self._alone(evidence, rows[side], aligned[1 - side], scores, graphs.get(side))
+                graph = graphs.get(side)
+                alone[side], below = self._alone(evidence, rows[side], aligned[1 - side], scores, graph)
+                small = below if small is None else small | below
         influence = self._together(pair, rows, alone, scores) if self.masked == "both" else alone[lost[0]]
         assert influence is not None
         energy = torch.stack([pair[side].parts["energies"][rows[side]] for side in lost]).mean(0)
         both = None if alone[0] is None or alone[1] is None else torch.stack([alone[0], alone[1]], 1)
-        return self._result(influence, energy, scores, sides=both, masked=self.masked, unit="cosine")
+        more = {"masked": self.masked, "unit": "cosine", **marked(small)}
+        return self._result(influence, energy, scores, more, sides=both)
 
     def _alone(
         self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor, graph: Graph | None
-    ) -> Tensor:
-        """(P, cells) influence where this side alone loses bands."""
+    ) -> tuple[Tensor, Tensor]:
+        """(P, cells) influence where this side alone loses bands; (P,) where its first order is rounding noise."""
+        small = torch.zeros(len(rows), dtype=torch.bool, device=scores.device)
         found = torch.zeros(len(rows), evidence.parts["energies"].shape[1], dtype=scores.dtype, device=scores.device)
         if self.mode != "exact":
 
@@ -271,13 +277,14 @@ class FrequencyHeatPlot:
                 return (F.normalize(features) * partners[part].to(features)).sum(1)
 
             shown = evidence.parts["images"][list(rows)]
-            found = first_order(self.network, self._layout(), shown, rows, cosines, self._step, graph)
+            small = pair_vanishes(self.network, evidence.outputs, partners)
+            found = zeroed(first_order(self.network, self._layout(), shown, rows, cosines, self._step, graph), small)
         if "without" not in evidence.parts:
-            return found
+            return found, small
         for p, row in enumerate(rows):
             left = F.normalize(evidence.parts["without"][row].double())
             found[p, evidence.parts["which"][row]] = scores[p] - left @ partners[p].to(left)
-        return found
+        return found, small
 
     def _together(
         self,
@@ -305,7 +312,7 @@ class FrequencyHeatPlot:
         check_same(evidence, "FrequencyHeatPlot", self._settings())
         logits, chosen = asked(self.model, evidence, targets)
         scores = logits.gather(1, chosen[:, None])[:, 0]
-        found = torch.zeros_like(evidence.parts["energies"]).to(logits)
+        found, small = torch.zeros_like(evidence.parts["energies"]).to(logits), None
         if self.mode != "exact":
 
             def logit(features: Tensor, part: slice) -> Tensor:
@@ -313,13 +320,15 @@ class FrequencyHeatPlot:
                 return asked_for
 
             shown, rows = evidence.parts["images"], range(len(chosen))
+            small = score_vanishes(self.model, evidence.outputs, chosen[:, None], lengths=True)[:, 0]
             found = first_order(self.network, self._layout(), shown, rows, logit, self._step).to(logits)
+            found = zeroed(found, small)
         if "without" in evidence.parts:
             for i, (row, target) in enumerate(zip(evidence.parts["without"], chosen.tolist(), strict=True)):
                 found[i, evidence.parts["which"][i]] = scores[i] - self.model.score(row)[:, target]
         names = self.model.names
         told: dict[str, Any] = {"targets": chosen, "names": None if names is None else tuple(names)}
-        return self._result(found, evidence.parts["energies"], scores, unit="logit", **told)
+        return self._result(found, evidence.parts["energies"], scores, {"unit": "logit", **marked(small)}, **told)
 
     @property
     def _step(self) -> int:
@@ -329,10 +338,9 @@ class FrequencyHeatPlot:
     # ---- the answer -------------------------------------------------------------------------------------------
 
     def _result(
-        self, influence: Tensor, energy: Tensor, scores: Tensor, sides: Tensor | None = None, **told: Any
+        self, influence: Tensor, energy: Tensor, scores: Tensor, more: Any, sides: Tensor | None = None, **told: Any
     ) -> FrequencyHeat:
         layout, model = self._layout(), self.network
-        more: dict[str, Any] = {name: told.pop(name) for name in ("masked", "unit") if name in told}
 
         def shaped(values: Tensor) -> Tensor:
             if layout.sectors == 1:
@@ -386,9 +394,3 @@ class FrequencyHeatPlot:
         made: dict[str, Any] = {"width": float(self.width), "limit": self.limit, "keep_dc": self.keep_dc}
         made |= {"sectors": self.sectors, "mode": self.mode}
         return {**made, "exact_bands": self.exact_bands} if self.mode == "hybrid" else made
-
-
-@lru_cache(maxsize=8)
-def _bands(size: tuple[int, int], width: float, limit: Limit, sectors: int, keep_dc: bool) -> Bands:
-    with torch.inference_mode(False):
-        return functional.bands(size, width, limit, sectors=sectors, keep_dc=keep_dc)

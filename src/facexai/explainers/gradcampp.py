@@ -54,6 +54,7 @@ class GradCAMPlusPlus:
     __call__ = explain
     observe = gradients.observe
     answer = answer
+    _vanishing = gradients.vanishing
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) before any ReLU; one backward pass for each of the K."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
+from facexai.explainers._rounding import score_vanishes, zeroed
 from facexai.explainers.classmaps import Evidence, Similarity, check_explainable, check_kind
 from facexai.hooks import capture, quiet_grad, recording
 from facexai.models import HeadDoesNotFold, WhiteBox
@@ -89,10 +90,17 @@ def recipe(self: GradientMaps, evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def vanishing(self: GradientMaps, evidence: Evidence, classes: Tensor) -> Tensor:
+    """Says which maps (N, K) of classes (N, K) are rounding noise, since the gradient of the score cancels."""
+    lengths = self.similarity == "cosine"
+    unit = not lengths and _similarity(self, evidence) == "cosine"
+    return score_vanishes(self.classifier, evidence.outputs, classes, lengths=lengths, unit=unit)
+
+
 def class_maps(
     explainer: GradientMaps, evidence: Evidence, classes: Tensor, formula: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Maps (N, K, h, w) of classes (N, K) by a formula of activations and gradients."""
+    """Maps (N, K, h, w) of classes (N, K) by a formula of activations and gradients; zero where they are rounding."""
     check_kind(evidence, "graph", explainer.layer)
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
@@ -112,7 +120,7 @@ def class_maps(
             if gradients is None:
                 raise ValueError(_unreached(evidence.layer))
             maps.append(model.merge(formula(layout.map(activations.detach()), layout.map(gradients))))
-    return torch.stack(maps, 1)
+    return zeroed(torch.stack(maps, 1), vanishing(explainer, evidence, classes))
 
 
 def _gradients(column: Tensor, activations: Tensor, layer: str) -> Tensor | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facexai import functional
 from facexai.explainers.classmaps import Evidence, Similarity, answer, explain
-from facexai.explainers.gradients import check_fields, class_maps, observe, recipe
+from facexai.explainers.gradients import check_fields, class_maps, observe, recipe, vanishing
 from facexai.models import WhiteBox
 
 
@@ -57,6 +57,7 @@ class HiResCAM:
     observe = observe
     answer = answer
     recipe = recipe
+    _vanishing = vanishing
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
         """Maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass for each of the K."""

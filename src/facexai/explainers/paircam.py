@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
+from facexai.explainers._rounding import marked
 from facexai.explainers.cam import CAM, observe_head, warn_of_few_cells
 from facexai.explainers.classmaps import Evidence, check_evidence
+from facexai.explainers.gradients import vanishing
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.pairs import (
     Against,
@@ -102,11 +104,12 @@ class PairCAM:
         evidence = [self._evidence(one) for one in (first, second)]
         units = [self._units(one) for one in (first, second)]
         rows = sides(*units)
-        cells, constants = [], []
+        cells, constants, small = [], [], []
         for side in (0, 1):
-            maps, left = self._towards(evidence[side], units[1 - side][rows[1 - side]], rows[side], units[side])
+            maps, left, below = self._towards(evidence[side], units[1 - side][rows[1 - side]], rows[side], units[side])
             cells.append(maps)
             constants.append(left)
+            small.append(below)
         scores = (units[0][rows[0]] * units[1][rows[1]]).sum(1)
         table = None
         if self.table:
@@ -119,7 +122,7 @@ class PairCAM:
             self.model.spec.height_width,
             scores,
             threshold,
-            record(self.model, self.recipe(first)),
+            record(self.model, {**self.recipe(first), **marked(torch.stack(small, 1))}),
             constant=torch.stack(constants, 1) if self.portable else None,
             table=table,
         )
@@ -157,16 +160,20 @@ class PairCAM:
         people = self._partners(rows)
         return CAM(people) if self.portable else HiResCAM(people, layer=self.layer)
 
-    def _towards(self, evidence: Evidence, partners: Tensor, rows: list[int], units: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells (P, h, w) of the faces ``rows`` towards their partners (P, D), and what the cells leave (P,)."""
+    def _towards(
+        self, evidence: Evidence, partners: Tensor, rows: list[int], units: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cells (P, h, w) of faces ``rows`` towards their partners (P, D), what they leave (P,), which vanish (P,)."""
         classes = torch.arange(len(partners), device=partners.device)
         classes = classes[:, None] if len(units) == len(rows) else classes[None]  # one face stands for all
         if self.portable:
             maps, constants = CAM(self._partners(partners)).fold(evidence, classes)
+            small = torch.zeros_like(constants, dtype=torch.bool)
         else:
-            maps = HiResCAM(self._partners(partners), layer=self.layer).class_maps(evidence, classes).detach()
+            base = HiResCAM(self._partners(partners), layer=self.layer)
+            maps, small = base.class_maps(evidence, classes).detach(), vanishing(base, evidence, classes)
             constants = maps.new_zeros(maps.shape[:2])
-        return maps.flatten(0, 1), constants.flatten()
+        return maps.flatten(0, 1), constants.flatten(), small.flatten()
 
     def _spread(self, evidence: Evidence, units: Tensor) -> Tensor:
         """(N, D, h, w): what each cell adds to every number of the unit embedding."""
@@ -183,10 +190,17 @@ class PairCAM:
     def maps_against(self, evidence: Any, gallery: Gallery) -> Tensor:
         """(N, C, h, w) maps of each face against each person, in cosines."""
         check_gallery(gallery, self.model)
-        seen = self._evidence(evidence)
         base = CAM(gallery) if self.portable else HiResCAM(gallery, layer=self.layer)
-        classes = torch.arange(len(gallery), device=self.model.device).expand(len(self._units(evidence)), -1)
-        return base.class_maps(seen, classes).detach() / gallery.scale
+        return base.class_maps(self._evidence(evidence), self._everybody(evidence, gallery)).detach() / gallery.scale
+
+    def _vanishing_against(self, evidence: Any, gallery: Gallery) -> Tensor | None:
+        """Says which maps (N, C) are rounding noise; None at the head's input, where there is no gradient."""
+        if self.portable:
+            return None
+        return vanishing(HiResCAM(gallery, layer=self.layer), evidence, self._everybody(evidence, gallery))
+
+    def _everybody(self, evidence: Any, gallery: Gallery) -> Tensor:
+        return torch.arange(len(gallery), device=self.model.device).expand(len(self._units(evidence)), -1)
 
     def recipe(self, evidence: Any) -> dict[str, Any]:
         """Every choice that changes a number."""

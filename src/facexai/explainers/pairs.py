@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai._messages import near_matches
+from facexai.explainers._rounding import marked
 from facexai.explainers.classmaps import check_evidence
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
@@ -259,13 +260,15 @@ class Against:
         check_evidence(model, evidence)
         with quiet_grad():
             cosines = self.gallery.score(model.features(evidence.outputs.detach())) / self.gallery.scale
+        vanishing = getattr(self.explainer, "_vanishing_against", None)  # of gradient methods
+        floor = marked(None if vanishing is None else vanishing(evidence, self.gallery))
         return GallerySaliency(
             cells=self.explainer.maps_against(evidence, self.gallery),
             size=model.spec.height_width,
             scores=cosines,
             names=self.gallery.names,
             threshold=self.explainer.threshold,
-            recipe=record(model, {**self.explainer.recipe(evidence), "gallery": self.gallery.fingerprint}),
+            recipe=record(model, {**self.explainer.recipe(evidence), "gallery": self.gallery.fingerprint, **floor}),
         )
 
 

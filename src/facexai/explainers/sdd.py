@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facexai import functional
 from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import ClassMaps, asked, explain, saliency
+from facexai.explainers.classmaps import ClassMaps, asked, explain, rounding, saliency
 from facexai.functional.sdd import Amplify, Divergence, Scale
 from facexai.models import WhiteBox
 from facexai.models.targets import Targets, index, ranking
@@ -90,7 +90,8 @@ class SDD:
         """
         logits, chosen = asked(self.classifier, evidence, targets)
         rivals = self._rivals(logits, chosen)
-        maps = self.base.class_maps(evidence, torch.cat([chosen[:, None], rivals], 1))
+        classes = torch.cat([chosen[:, None], rivals], 1)
+        maps = self.base.class_maps(evidence, classes)
         if self.relu:
             maps = maps.clamp(min=0)
         cells = functional.sdd(maps[:, 0], maps[:, 1:], self.power, self.scale, self.amplify, self.divergence)
@@ -102,7 +103,7 @@ class SDD:
             "relu": self.relu,
             "rivals": rivals.shape[1],
         }
-        base = self.base.recipe(evidence)
+        base = {**self.base.recipe(evidence), **rounding(self.base, evidence, classes)}
         return saliency(
             self.classifier,
             cells,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
+from facexai.explainers._rounding import cosine_vanishes, marked, pair_vanishes, zeroed
 from facexai.explainers.classmaps import check_evidence
 from facexai.explainers.jacobian import INSTEAD, UNREACHED, gradient
 from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
@@ -54,6 +55,10 @@ class XSSAB:
 
     The numbers of the embeddings whose product is at least their part of the threshold agree; the two parts of the
     cosine are differentiated separately, through the scaling to length 1, and their magnitudes subtracted.
+
+    No value of the map is larger than the magnitude of the cosine's own gradient there, which is zero for identical
+    faces. Where that gradient is rounding noise the map is exactly zero, a warning says so, and
+    ``recipe["rounding_floor"]`` marks the faces (P, 2).
 
     Args:
         model: a :class:`~facexai.FaceModel` that embeds.
@@ -113,17 +118,20 @@ class XSSAB:
         rows = sides(first, second)
         units = [F.normalize(e.features.detach()) for e in (first, second)]
         aligned = [unit[row] for unit, row in zip(units, rows, strict=True)]
-        cells = []
+        cells, small = [], []
         for side, evidence in enumerate((first, second)):
             partners = aligned[1 - side]
+            small.append(pair_vanishes(self.model, evidence.outputs, partners))
             if len(evidence) == len(partners):
                 cells.append(self._signed(evidence, partners))
             else:  # one face stands for all: a question per partner
                 cells.append(torch.cat([self._signed(evidence, partner[None]) for partner in partners]))
-        recipe = record(self.model, self.recipe(first))
+        below = torch.stack(small, 1)
+        recipe = record(self.model, {**self.recipe(first), **marked(below)})
         scores = (aligned[0] * aligned[1]).sum(1)
         size = self.model.spec.height_width
-        return warn_of_one_sign(PairSaliency(torch.stack(cells, 1), size, scores, float(self.threshold), recipe))
+        maps = zeroed(torch.stack(cells, 1), below)
+        return warn_of_one_sign(PairSaliency(maps, size, scores, float(self.threshold), recipe))
 
     def _signed(self, evidence: GraphEvidence, partners: Tensor) -> Tensor:
         """(N, H, W): magnitudes for the agreeing part minus those for the rest, mean over colours."""
@@ -149,7 +157,13 @@ class XSSAB:
         """(N, C, H, W) maps of each face against each person."""
         check_evidence(self.model, evidence)
         templates = against_units(gallery, self.model).to(evidence.features)
-        return torch.stack([self._signed(evidence, row.expand(len(evidence), -1)) for row in templates], 1)
+        maps = torch.stack([self._signed(evidence, row.expand(len(evidence), -1)) for row in templates], 1)
+        return zeroed(maps, self._vanishing_against(evidence, gallery))
+
+    def _vanishing_against(self, evidence: GraphEvidence, gallery: Gallery) -> Tensor:
+        """Says which maps (N, C) of each face against each person are rounding noise."""
+        templates = against_units(gallery, self.model).to(evidence.features)
+        return cosine_vanishes(self.model, evidence.outputs, templates.expand(len(evidence), -1, -1))
 
     def recipe(self, evidence: GraphEvidence) -> dict[str, Any]:
         """Every choice that changes a number."""

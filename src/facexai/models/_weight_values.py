@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from facexai._messages import short
+from facexai.hooks import quiet_grad
 from facexai.models._weight_fit import plain, same_values
 
 _SHOWN = 4  # names in an error
@@ -123,7 +124,7 @@ def _memory(tensor: Tensor) -> tuple[Any, ...]:
 
 def _agree(names: Sequence[str], wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
     """Says whether all names of one piece of memory read what the file gives them after all of them were written."""
-    with torch.no_grad():
+    with quiet_grad():
         memory = wanted[names[0]].untyped_storage().clone()  # type: ignore[no-untyped-call]
         for read in (False, True):
             for name in names:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facexai.input_spec import InputSpec
 from facexai.results.notebook import drawn
-from facexai.results.parts import names_of, recipe_of, save_answer, size_of
+from facexai.results.parts import cut_recipe, joined_recipe, names_of, recipe_of, save_answer, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,7 +127,7 @@ class FrequencyHeat:
             raise TypeError(f"expected a slice such as heat[3:4], or a tensor of places, got {which!r}")
         parts = {n: getattr(self, n) for n in (*ARRAYS, "images") if n != "edges"}
         cut: dict[str, Any] = {n: None if part is None else part[which] for n, part in parts.items()}
-        return replace(self, **cut)
+        return replace(self, **cut, recipe=cut_recipe(self.recipe, which))
 
     @staticmethod
     def joined(heats: Sequence[FrequencyHeat]) -> FrequencyHeat:
@@ -139,9 +139,7 @@ class FrequencyHeat:
         if not heats:
             raise ValueError("expected at least one answer to join, got none")
         first = heats[0]
-        odd = next((heat for heat in heats if dict(heat.recipe) != dict(first.recipe)), None)
-        if odd is not None:
-            raise ValueError(f"answers by different recipes do not join: {dict(first.recipe)} and {dict(odd.recipe)}")
+        recipe = joined_recipe(heats)
         for heat in heats:
             both = [(h.size, h.face, h.names, h.targets is None, h.edges.tolist()) for h in (heat, first)]
             if both[0] != both[1]:
@@ -151,7 +149,7 @@ class FrequencyHeat:
             rows = [getattr(heat, name) for heat in heats]
             if name != "edges":
                 parts[name] = None if any(row is None for row in rows) else torch.cat(rows)
-        return replace(first, **parts)
+        return replace(first, **parts, recipe=recipe)
 
     def __repr__(self) -> str:
         bands = "x".join(str(n) for n in self.influence.shape[1:])

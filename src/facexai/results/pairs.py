@@ -15,7 +15,7 @@ from torch import Tensor
 from facexai._messages import FaceXAIWarning
 from facexai.functional import upsample
 from facexai.results.notebook import drawn
-from facexai.results.parts import Parts, parts_of, recipe_of, save_answer, size_of
+from facexai.results.parts import Parts, cut_recipe, parts_of, recipe_of, save_answer, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,8 +90,7 @@ class PairSaliency:
             raise TypeError(f"expected a slice such as why[3:4], got {which!r}")
         parts = {name: getattr(self, name) for name in _PARTS}
         cut: dict[str, Any] = {name: None if part is None else part[which] for name, part in parts.items()}
-        each = {n: v[which] for n, v in self.recipe.items() if n in _EACH and isinstance(v, list)}
-        return replace(self, **cut, recipe={**self.recipe, **each})
+        return replace(self, **cut, recipe=cut_recipe(self.recipe, which))
 
     def __repr__(self) -> str:
         h, w = self.cells.shape[2:]
@@ -224,7 +223,6 @@ class PairSaliency:
 
 ARRAYS = ("cells", "scores", "constant", "table")
 _PARTS = (*ARRAYS, "images")
-_EACH = ("bound", "dropped_numbers")  # of the recipe, one for each pair
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> PairSaliency:

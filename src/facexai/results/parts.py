@@ -25,6 +25,7 @@ class Recorded(Protocol):
 
     @property
     def recipe(self) -> Mapping[str, Any]: ...
+    def __len__(self) -> int: ...
 
 
 def save_answer(path: str | Path, answer: Recorded, arrays: Iterable[str], manifest: Mapping[str, Any]) -> None:
@@ -105,6 +106,38 @@ def names_of(manifest: Mapping[str, Any], *indices: Tensor | None) -> tuple[str,
         if low < 0 or (names is not None and high >= len(names)):
             raise ValueError(f"expected classes among the names, got {low} to {high}")
     return None if names is None else tuple(names)
+
+
+PER_ITEM = ("bound", "dropped_numbers", "rounding_floor")
+"""Entries of recipes that hold a list with a value for each item."""
+
+
+def common(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe without the entries about single items."""
+    return {name: value for name, value in recipe.items() if name not in PER_ITEM}
+
+
+def cut_recipe(recipe: Mapping[str, Any], which: slice | Tensor) -> dict[str, Any]:
+    """Returns the recipe of some of the items."""
+    each = {n: v for n, v in recipe.items() if n in PER_ITEM and isinstance(v, list)}
+    if isinstance(which, Tensor) and each:
+        places = torch.arange(len(next(iter(each.values()))))[which.cpu()].tolist()
+        return {**recipe, **{n: [v[i] for i in places] for n, v in each.items()}}
+    return {**recipe, **{n: v[which] for n, v in each.items()}}
+
+
+def joined_recipe(answers: Sequence[Recorded]) -> dict[str, Any]:
+    """Returns the recipe of several answers as one; an answer whose recipe marks no item of a kind has none marked.
+
+    Raises:
+        ValueError: recipes that differ in more than entries about single items.
+    """
+    first = common(answers[0].recipe)
+    odd = next((answer for answer in answers if common(answer.recipe) != first), None)
+    if odd is not None:
+        raise ValueError(f"answers by different recipes do not join: {first} and {common(odd.recipe)}")
+    names = [name for name in PER_ITEM if any(name in answer.recipe for answer in answers)]
+    return {**first, **{n: [v for a in answers for v in a.recipe.get(n, [False] * len(a))] for n in names}}
 
 
 def recipe_of(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facexai.functional import share, upsample
 from facexai.results.notebook import drawn
-from facexai.results.parts import Parts, names_of, parts_of, recipe_of, save_answer, size_of
+from facexai.results.parts import Parts, cut_recipe, names_of, parts_of, recipe_of, save_answer, size_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,7 +155,7 @@ class Saliency:
     def _first(self, n: int) -> Saliency:
         parts = {name: getattr(self, name) for name in (*ARRAYS, "images")}
         cut: dict[str, Any] = {name: None if part is None else part[:n] for name, part in parts.items()}
-        return replace(self, **cut)
+        return replace(self, **cut, recipe=cut_recipe(self.recipe, slice(n)))
 
     def save(self, path: str | Path) -> None:
         """Write cells, classes, scores and the recipe as ``.npz``, without pickle and without the images.
