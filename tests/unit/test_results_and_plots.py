@@ -45,6 +45,13 @@ def test_it_draws_a_readable_picture():
     assert len(why.plot_rivals().axes) == 2 * 6 + 1
 
 
+def test_a_long_title_stays_inside_of_a_narrow_figure():
+    figure = plots.overlays(torch.rand(1, 8, 8), torch.rand(1, 3, 8, 8), ["ann"], label="a method at a layer " * 5)
+    figure.draw_without_rendering()
+    extent = figure._suptitle.get_window_extent()
+    assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+
+
 def test_a_notebook_gets_one_escaped_element():
     html = saliency()._repr_html_()
     assert html.startswith("<figure")

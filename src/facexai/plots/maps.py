@@ -38,7 +38,7 @@ def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, labe
         drawn = overlay(lower, None if images is None else images[i], values, **colours(values))
         lower.set_title(titles[i], fontsize=9, parse_math=False)
         bar(made, lower, drawn)
-    made.suptitle(label, fontsize=9, parse_math=False)
+    made.suptitle(label, fontsize=9, parse_math=False, wrap=True)
     return made
 
 
@@ -99,7 +99,7 @@ def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: 
             photo(grid[0], images[row, 0])
             photo(grid[3], images[row, 1])
         bar(part, grid[-1], drawn[1])
-        part.suptitle(titles[row], fontsize=9, parse_math=False)
+        part.suptitle(titles[row], fontsize=9, parse_math=False, wrap=True)
     made.supxlabel(label, fontsize=8, parse_math=False)
     return made
 
@@ -145,5 +145,5 @@ def matches(
         made.add_artist(line)
         for axes, (y, x) in ((left, place), (right, other)):
             axes.plot([x], [y], "o", color=colour, markersize=5, markeredgecolor="white")
-    made.suptitle(title, fontsize=9, parse_math=False)
+    made.suptitle(title, fontsize=9, parse_math=False, wrap=True)
     return made
