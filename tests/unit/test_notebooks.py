@@ -135,7 +135,7 @@ SHOWN = {
     "FaceModel": lambda: FaceModel.from_callable(lambda x: x.mean((2, 3)), InputSpec(8), name=EVIL),
     "Gallery": lambda: PEOPLE,
     "Acceleration": lambda: models.acceleration(PEOPLE.model, FACES),
-    "ModeAgreement": lambda: facexai.FrequencyHeatPlot(PEOPLE.model, exact_bands=2).compare_modes(FACES, FACES.flip(0)),
+    "ModeAgreement": lambda: facexai.FrequencyHeatPlot(PEOPLE.model, exact_bands=2).compare_modes(FACES, FACES.roll(1, 0)),
     "Pairs": lambda: metrics.Pairs((b"", b""), np.array([[0, 1]]), np.array([True])),
     "Swapped": lambda: perturb.patch_swap((torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))),
     "Aligned": lambda: images.Aligned(torch.rand(1, 3, 8, 8), np.eye(2, 3), (9, 9)),
