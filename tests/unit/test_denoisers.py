@@ -531,6 +531,13 @@ def test_diffusers_is_imported_late_and_says_nothing(diffusers):
     assert (run.stdout, run.stderr) == (b"", b"")
 
 
+def test_a_denoiser_loads_without_a_word(diffusers):
+    """Neither progress nor diffusers' own log of casting reaches the user."""
+    code = "from facexai.demo import drawn_networks; drawn_networks.denoiser()"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert (run.stdout, run.stderr) == (b"", b"")
+
+
 def test_noise_is_the_networks_own(diffusers, unet):
     net, scheduler = unet(dropout=0.5).train(), diffusers.DDPMScheduler(50)
     denoiser = from_diffusers(net, scheduler)

@@ -266,7 +266,7 @@ def _network(library: Any, folder: Path) -> Any:
             f"the weights in {str(folder)!r} do not fit its config.json: {len(told['missing_keys'])} missing, "
             f"{len(told['unexpected_keys'])} too many: {few(lost)}; copy or download both again"
         )
-    unet = unet.to(torch.float32)  # diffusers leaves float64 as it is
+    nn.Module.to(unet, torch.float32)  # diffusers leaves float64 as it is, and its own method logs a warning
     odd = [name for name, tensor in unet.state_dict().items() if not bool(torch.isfinite(tensor).all())]
     if odd:
         raise ValueError(
