@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from facexai.plots.drawing import CELL, DIVERGING, SEQUENTIAL, bar, colours, fig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LETTERS = 12  # of a title that fit into an inch
 
 
 def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: str) -> Figure:
@@ -38,7 +41,8 @@ def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, labe
         drawn = overlay(lower, None if images is None else images[i], values, **colours(values))
         lower.set_title(titles[i], fontsize=9, parse_math=False)
         bar(made, lower, drawn)
-    made.suptitle(label, fontsize=9, parse_math=False, wrap=True)
+    letters = int(_LETTERS * (CELL * columns + 0.8))  # matplotlib's own wrapping would read names as mathematics
+    made.suptitle(textwrap.fill(label, letters), fontsize=9, parse_math=False)
     return made
 
 
@@ -99,7 +103,7 @@ def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: 
             photo(grid[0], images[row, 0])
             photo(grid[3], images[row, 1])
         bar(part, grid[-1], drawn[1])
-        part.suptitle(titles[row], fontsize=9, parse_math=False, wrap=True)
+        part.suptitle(titles[row], fontsize=9, parse_math=False)
     made.supxlabel(label, fontsize=8, parse_math=False)
     return made
 
@@ -145,5 +149,5 @@ def matches(
         made.add_artist(line)
         for axes, (y, x) in ((left, place), (right, other)):
             axes.plot([x], [y], "o", color=colour, markersize=5, markeredgecolor="white")
-    made.suptitle(title, fontsize=9, parse_math=False, wrap=True)
+    made.suptitle(title, fontsize=9, parse_math=False)
     return made
