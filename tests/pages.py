@@ -74,7 +74,7 @@ def commands(block: Block) -> list[str]:
 
 
 def anchors(page: str) -> set[str]:
-    """The names that links to headings of a page can have, as Sphinx makes them."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S), re.M)
+    """The names that links to headings of a page can have, as Sphinx makes them: of two levels (``conf.py``)."""
+    headings = re.findall(r"^##? (.*)$", re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S), re.M)
     plain = [re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
     return {re.sub(r"[^a-z0-9]+", "-", name).strip("-") for name in plain}

@@ -28,6 +28,7 @@ def gallery() -> facexai.Gallery:
 
 PEOPLE = gallery()
 FACES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+SHIFTED = FACES.roll(1, 0)
 SAME = np.array([True, False] * 10)
 SCORES = np.linspace(0, 1, 20)
 
@@ -135,7 +136,7 @@ SHOWN = {
     "FaceModel": lambda: FaceModel.from_callable(lambda x: x.mean((2, 3)), InputSpec(8), name=EVIL),
     "Gallery": lambda: PEOPLE,
     "Acceleration": lambda: models.acceleration(PEOPLE.model, FACES),
-    "ModeAgreement": lambda: facexai.FrequencyHeatPlot(PEOPLE.model, exact_bands=2).compare_modes(FACES, FACES.roll(1, 0)),
+    "ModeAgreement": lambda: facexai.FrequencyHeatPlot(PEOPLE.model, exact_bands=2).compare_modes(FACES, SHIFTED),
     "Pairs": lambda: metrics.Pairs((b"", b""), np.array([[0, 1]]), np.array([True])),
     "Swapped": lambda: perturb.patch_swap((torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))),
     "Aligned": lambda: images.Aligned(torch.rand(1, 3, 8, 8), np.eye(2, 3), (9, 9)),

@@ -46,8 +46,7 @@ class PairOptions(TypedDict, total=False):
     """What every metric of labelled pairs takes.
 
     Keys:
-        identities: (P,) person in the probe, None where unknown, for intervals, tests and ``other-pair``; see
-            :meth:`Statistic.of`. Default: every pair is its own.
+        identities: (P,) person in the probe, as in :meth:`Statistic.of`. Default: every pair is a person of its own.
         items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
         seed: of the random controls; default 0.
         batch_size: images per forward pass; default 64.

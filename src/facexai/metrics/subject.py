@@ -39,8 +39,7 @@ class Options(TypedDict, total=False):
     """What every metric that asks a classifier takes.
 
     Keys:
-        identities: (N,) person in each image, None where unknown, for intervals, paired tests and the control
-            ``other-image``; see :meth:`Statistic.of`.
+        identities: (N,) person in each image, for intervals, tests and ``other-image``; see :meth:`Statistic.of`.
         items: (N,) numbers of the images in their data set; randomness depends on them. Default 0, 1, ...
         reference: mean map and partners' maps of the whole set, where the images are a part of it.
         batch_size: images per forward pass; default 64.
