@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from typing import Any
 
 from facexai._registry import Row, about
@@ -16,7 +16,7 @@ PAIRS = list(about("pairs").values())
 
 def small(row: Row, subject: Any, layer: str) -> Any:
     """The explainer of a gallery or a model, at that layer where it has one to choose."""
-    options = {field.name: field.default for field in fields(row.load())}
+    options = row.defaults()
     chosen = dict(SMALL.get(row.cls, {}))
     if "layer" in options and row.needs != "a head that folds":
         chosen["layer"] = layer

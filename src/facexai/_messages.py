@@ -67,7 +67,7 @@ def printable(line: str) -> str:
 
 
 def _is_space(c: str) -> bool:
-    """Whether it only leaves room, such as the wide space between two names in Japanese."""
+    """Says whether a character only leaves room, such as the wide space between two names in Japanese."""
     return unicodedata.category(c) == "Zs"
 
 

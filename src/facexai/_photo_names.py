@@ -1,4 +1,4 @@
-"""What photos are called in reports and tables: their path below a folder, or as little of it as tells them apart."""
+"""Names photos in reports and tables by their path below a folder, or by as much of it as tells them apart."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Importing this module imports no explainer, so commands can list their choices a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, Literal, final
 
@@ -57,6 +57,10 @@ class Row:
     def load(self) -> Any:
         """Import the class."""
         return getattr(import_module(f"facexai.explainers.{self.module}"), self.cls)
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the default of every option of the class; ``dataclasses.MISSING`` where it has to be given."""
+        return {field.name: field.default for field in fields(self.load())}
 
 
 _RECONSTRUCTED = "Details of the method are reconstructed."

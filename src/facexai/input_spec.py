@@ -1,4 +1,4 @@
-"""What a network wants to see: size, channels and their order, range, mean and standard deviation."""
+"""Describes the input of a network: size, channels and their order, range, mean and standard deviation."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ from facexai.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from facexai._registry import Row
     from facexai.models import FaceModel
     from facexai.results import PairSaliency
+
 _USUAL = {"layer": "auto", "masks": "patches"}
 
 
@@ -76,7 +75,7 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
     from facexai.evaluate.methods import pair_explainer
 
     rows = about("pairs")
-    without = [name for name, row in rows.items() if _default(row, "threshold") is None]
+    without = [name for name, row in rows.items() if row.defaults()["threshold"] is None]
     if options.threshold is None and options.method not in without:
         raise ValueError(
             f"{options.method} needs --threshold, the cosine from which a pair is accepted: 'facexai verify PAIRS' "
@@ -85,10 +84,6 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
     given = {name: getattr(options, name) for name, usual in _USUAL.items() if getattr(options, name) != usual}
     chosen = explainer_options(options.method, rows, given)
     return pair_explainer(options.method, network, threshold=options.threshold, **chosen)
-
-
-def _default(row: Row, name: str) -> Any:
-    return next(field.default for field in fields(row.load()) if field.name == name)
 
 
 def _report(why: PairSaliency, called: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -112,8 +112,8 @@ def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, 
 
 
 def _takes(row: Row, option: str, value: Any) -> bool:
-    """Whether an explainer has that option; one name may mean a number here and a share there."""
-    usual = {field.name: field.default for field in fields(row.load())}.get(option, MISSING)
+    """Says whether an explainer has that option; one name may mean a number here and a share there."""
+    usual = row.defaults().get(option, MISSING)
     return usual is None or type(usual) is type(value)
 
 

@@ -32,6 +32,7 @@ MAPS = ("own", *CONTROLS)
 CURVES = {"insertion": "insertion", "deletion-curve": "deletion"}
 """Metrics that are curves, and their schemes."""
 
+_OURS = {row.load() for row in about("classes").values()}
 _SAME_FOR_ALL = {"deletion": ("centre",), "retention": ("centre",), **dict.fromkeys(CURVES, ("random", "centre"))}
 
 
@@ -162,8 +163,7 @@ def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dic
     asked = None if targets is None else targets.tolist()
     watcher: Any = explainer.base if isinstance(explainer, SDD) else explainer
     why: Saliency
-    ours = type(watcher) in {row.load() for row in about("classes").values()}
-    if not ours:  # of others nobody knows what their repr leaves out
+    if type(watcher) not in _OURS:  # of others nobody knows what their repr leaves out
         why = explainer(images, asked)
         return why
     recipe = repr(watcher)

@@ -1,4 +1,4 @@
-"""Which maps are rounding noise: tested where a score meets the embedding, before any pass through the network."""
+"""Finds the maps that are rounding noise, where a score meets the embedding, before any pass through the network."""
 
 from __future__ import annotations
 

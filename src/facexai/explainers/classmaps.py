@@ -145,7 +145,7 @@ def saliency(
 
 
 def rounding(explainer: ClassMaps, evidence: Any, classes: Tensor) -> Mapping[str, Any]:
-    """What a recipe says of maps of classes (N, K) that are zero because they are rounding noise: (N,), or (N, K)."""
+    """Returns the entry of a recipe that marks maps of classes (N, K) which are rounding noise: (N,), or (N, K)."""
     vanishing = getattr(explainer, "_vanishing", None)  # of gradient methods
     if vanishing is None:
         return {}

@@ -144,7 +144,7 @@ _MASKS: dict[str, Callable[[Descent, Tensor, Tensor, Tensor], tuple[Tensor, Tens
     "class-gradient": _by_gradient,
     "nested-gradient": _by_nested_gradient,
 }
-"""Of each mask: where the noisy images and where the estimate keep the image."""
+"""Each function returns where the noisy images and where the estimate keep the image, by name of the mask."""
 
 
 def _kept(

@@ -66,7 +66,7 @@ def _name(identity: Any, row: int, item: int) -> str:
 
 
 def _is_unknown(identity: Any) -> bool:
-    """Whether it is None, blank text or a missing value: NaN, NaT and ``pandas.NA`` do not equal themselves."""
+    """Says whether an identity is None, blank text or missing: NaN, NaT and ``pandas.NA`` do not equal themselves."""
     if identity is None or isinstance(identity, str | bytes):
         return not identity or not identity.strip()
     try:

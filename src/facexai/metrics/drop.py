@@ -86,7 +86,7 @@ class Drop:
 
     @property
     def saturated(self) -> bool:
-        """Whether the probability cannot show a difference: neither the map nor a control costs 0.05 points, though
+        """True if the probability cannot show a difference: neither the map nor a control costs 0.05 points, though
         margins change. Read the margin or the score then."""
         drops = [self, *(control for control in self.controls.values() if control is not None)]
         moves = any(drop.margin.values.any() for drop in drops)

@@ -1,4 +1,4 @@
-"""How the names in a file of weights are read: the prefix that is left out, and other copies that fit as well."""
+"""Finds how to read the names in a file of weights: the prefix to leave out, and other copies that fit as well."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Fit:
 
     @property
     def described(self) -> str:
-        """Which names are taken, and for which part of the network, in words."""
+        """Says in words which names are taken, and for which part of the network."""
         names = f"without {self.prefix!r}" if self.prefix else "as they are"
         return names + (f", for {self.onto!r} of the network" if self.onto else "")
 

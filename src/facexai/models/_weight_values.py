@@ -1,4 +1,4 @@
-"""Whether the values in a file can become those of a network: shapes, kinds, ranges, and memory that names share."""
+"""Checks whether the values in a file can become those of a network: shapes, kinds, ranges, and shared memory."""
 
 from __future__ import annotations
 
