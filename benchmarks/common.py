@@ -18,10 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from facexai import FaceModel, Gallery, images, io
 
-SIDE, TEMPLATE = 160, 24  # faces are 160x160, five-point aligned; the template starts at (24, 24)
+CANVASES = {
+    160: (24, 1.0),
+    128: (0, 128 / 112),
+}  # side of a five-point aligned photo: where the template lies, its scale
 
 
 def arguments(description: str, *, faces: bool = True) -> argparse.ArgumentParser:
@@ -32,7 +36,7 @@ def arguments(description: str, *, faces: bool = True) -> argparse.ArgumentParse
             "--faces",
             type=Path,
             required=True,
-            help="folder NAME/*.jpg, 160x160, aligned so that the centre 112x112 is the ArcFace template",
+            help="folder NAME/*.jpg: 160x160 with the ArcFace template in the centre 112x112, or 128x128 filled by it",
         )
     parser.add_argument(
         "--network",
@@ -66,12 +70,16 @@ def people(folder: Path) -> dict[str, list[Path]]:
 
 
 def faces(paths: Sequence[Path], model: FaceModel) -> Tensor:
-    """Photos as the network wants them: its window of the template, resized."""
-    left, top, right, bottom = (round(v) + TEMPLATE for v in model.spec.crop)
+    """Photos as the network wants them: its window of the template, resized; beyond the photo its last pixels again."""
     photos = images.load(list(paths))
-    if photos.shape[-1] != SIDE:
-        raise SystemExit(f"expected {SIDE}x{SIDE} photos, got {tuple(photos.shape[-2:])}")
-    cut = photos[:, :, top:bottom, left:right]
+    side = photos.shape[-1]
+    if side not in CANVASES or photos.shape[-2] != side:
+        raise SystemExit(f"expected photos of {sorted(CANVASES)} pixels square, got {tuple(photos.shape[-2:])}")
+    start, scale = CANVASES[side]
+    left, top, right, bottom = (round(start + scale * v) for v in model.spec.crop)
+    beyond = (max(-left, 0), max(right - side, 0), max(-top, 0), max(bottom - side, 0))
+    cut = functional.pad(photos, beyond, mode="replicate")
+    cut = cut[:, :, top + beyond[2] : bottom + beyond[2], left + beyond[0] : right + beyond[0]]
     return cut if tuple(cut.shape[-2:]) == model.spec.size else images.resize(cut, model.spec.height_width)
 
 
