@@ -63,24 +63,27 @@ def trained(share, people, steps, generator):
 
 
 def test_set(people, generator):
-    """Pairs of unseen people, one genuine and one impostor pair of each: images, group, person, same."""
-    first, second, group, person, same = [], [], [], [], []
+    """Pairs of unseen people, one genuine and one impostor pair of each: photos, index, group, person, same.
+
+    Everybody is on three photos: a probe, its partner in a genuine pair, and the partner of the next person's probe.
+    """
+    images, group, person, index, same = [], [], [], [], []
     for name, band in BANDS.items():
-        identity = patterns(people, *band, generator)
-        probe = photos(identity, generator)
-        for partner, truth in ((identity, True), (identity.roll(1, 0), False)):
-            first.append(probe)
-            second.append(photos(partner, generator))
-            group += [name] * people
-            person += [f"{name} {i}" for i in range(people)]
+        identity, start = patterns(people, *band, generator), len(group)
+        images.append(photos(identity, generator))
+        for side, truth in enumerate((True, False), 1):
+            images.append(photos(identity if truth else identity.roll(1, 0), generator))
+            index += [(start + i, start + side * people + i) for i in range(people)]
             same += [truth] * people
-    return torch.cat(first), torch.cat(second), group, person, same
+        group += [name] * 3 * people
+        person += [f"{name} {(i - late) % people}" for late in (0, 0, 1) for i in range(people)]
+    return torch.cat(images), index, group, person, same
 
 
 def measured(share, model, test):
-    first, second, group, person, same = test
-    heat = FrequencyHeatPlot(model, keep_dc=True)(first, second)
-    found = metrics.bias(heat, group, identities=person, same=same)
+    images, index, group, person, same = test
+    explainer = FrequencyHeatPlot(model, keep_dc=True)
+    found = metrics.pair_bias(explainer, explainer.observe(images), index, group, identities=person, same=same)
     own, matched = found.distances[0], found.matched[0]
     rates = {
         f"{what} {name}": getattr(found.rates[name], field)

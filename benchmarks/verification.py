@@ -84,9 +84,9 @@ class Task:
     firsts: dict[str, torch.Tensor]  # of each case, places of the images that got the patch
     seconds: dict[str, torch.Tensor]  # and of their partners
 
-    @property
-    def identities(self) -> list[str]:
-        return [self.names[i] for i in self.index[:, 0].tolist()]
+    def people(self, side: int) -> list[str]:
+        """Who is in the first or the second photo of each pair."""
+        return [self.names[i] for i in self.index[:, side].tolist()]
 
 
 def chosen(photos: dict, pairs: int, most: int) -> tuple[list, list[str]]:
@@ -209,9 +209,9 @@ def halves(task: Task) -> dict[tuple[bool, str], Any]:
     for same, part in dict.fromkeys(half for parts in QUESTIONS.values() for half in parts):
         rows = (task.same == same).nonzero()[:, 0]
         pair = (task.images[task.index[rows, side]] for side in (0, 1))
-        who = [task.identities[i] for i in rows.tolist()]
+        who, other = ([task.people(side)[i] for i in rows.tolist()] for side in (0, 1))
         found[same, part] = pair_subject(
-            task.model, *pair, task.same[rows], how, part, identities=who, items=rows.tolist()
+            task.model, *pair, task.same[rows], how, part, identities=who, partners=other, items=rows.tolist()
         )
     return found
 
@@ -256,7 +256,8 @@ def patch_row(task: Task, case: str, maps: torch.Tensor) -> dict[str, Any]:
     """Localisation of the patch in the first image, with the controls."""
     directed = (maps[:, 0] * (1 if PATCHES[case] == "similar" else -1)).clamp(min=0)
     who = [task.names[i] for i in task.firsts[case].tolist()]
-    made = metrics.localisation({"own": directed}, task.swapped[case].masks, identities=who)
+    partners = [task.names[i] for i in task.seconds[case].tolist()]
+    made = metrics.localisation({"own": directed}, task.swapped[case].masks, identities=who, partners=partners)
     own, row = made.rows[0], {}
     for column in made.panels:
         row |= {column: own[column], f"{column}, 95 %": between(own[f"{column} interval"], 3)}

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import torch
 
-from facexai import FrequencyHeatPlot, explain_pairs, metrics, plots, zoo
+from facexai import FrequencyHeatPlot, metrics, plots, zoo
 from facexai.demo.people import cartoons, people
-from facexai.results import FrequencyHeat
 
 parser = argparse.ArgumentParser(description="Are groups of people decided by other frequencies?")
 parser.add_argument("--faces", type=Path, help="FOLDER/GROUP/PERSON/*.jpg; default: cartoons")
@@ -41,16 +40,16 @@ else:
 
 # %%
 # Pairs within a group: everybody with themselves, and with the two who come next.
-photos, pairs, labels, who, same = [], [], [], [], []
+photos, pairs, labels, who, same = [], [], [], [], []  # labels and who: of each photo
 for group, members in groups.items():
     first, count = len(photos), len(members)
     photos += [photo for both in members.values() for photo in both]
-    for number, name in enumerate(members):
+    labels += [group] * 2 * count
+    who += [f"{group}/{name}" for name in members for _ in range(2)]
+    for number in range(count):
         for step in (0, 1, 2):
             other = (number + step) % count
             pairs.append((first + 2 * number, first + 2 * other + 1))
-            labels.append(group)
-            who.append(f"{group}/{name}")  # whose photo loses the bands
             same.append(step == 0)
 print(f"{len(pairs)} pairs of {len(photos)} photos, {sum(same)} of them genuine")
 
@@ -58,12 +57,12 @@ print(f"{len(pairs)} pairs of {len(photos)} photos, {sum(same)} of them genuine"
 # Bands four cycles wide keep this short: 27 of them instead of 107. Every photo is looked at once, however many pairs
 # it is in.
 explainer = FrequencyHeatPlot(model, width=4.0)
-heat = FrequencyHeat.joined(list(explain_pairs(explainer, torch.stack(photos), pairs, attach=False)))
+evidence = explainer.observe(torch.stack(photos))
 
 # %%
-# Spectra, the distance between them less what chance alone makes of it, and the errors. Permutations and intervals
-# move people, not pairs.
-found = metrics.bias(heat, labels, identities=who, same=same)
+# Spectra, the distance between them less what chance alone makes of it, and the errors. Permutations move people, with
+# both of their photos, and compute the pairs that they then form from the embeddings: two people are behind every pair.
+found = metrics.pair_bias(explainer, evidence, pairs, labels, identities=who, same=same)
 found
 
 # %%

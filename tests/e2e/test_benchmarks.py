@@ -92,3 +92,24 @@ def test_memory_is_watched_while_photos_go_by(tmp_path):
     assert held["items"] == 60
     assert 50 < held["maps: MiB at the end"] < 5000
     assert held["measure: MiB at the end"] < 1.2 * held["measure: MiB after a tenth"]
+
+
+@pytest.mark.parametrize(
+    ("script", "few"), [("coverage", ["--replicates", "3", "--rates", "2"]), ("bias_size", ["--splits", "2"])]
+)
+def test_statistics_of_pairs_are_measured_and_go_on_after_a_break(tmp_path, script, few):
+    command = [
+        sys.executable,
+        str(BENCHMARKS / f"{script}.py"),
+        *few,
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    whole = json.loads((tmp_path / "r.json").read_text())
+    assert whole["sentences"]
+    (tmp_path / "r.json").write_text(json.dumps({"settings": whole["settings"], "rows": whole["rows"][:-1]}))
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads((tmp_path / "r.json").read_text())["rows"] == whole["rows"]

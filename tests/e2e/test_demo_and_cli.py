@@ -193,10 +193,26 @@ def test_audit_compares_groups(audited, zoo_installed, tmp_path, capsys):
     assert report["identities_from"] == "folder"
     assert report["pairs_of_one_group"] == 2 * 36
     assert report["pairs_left_out"] == 81
-    assert 0 < report["p_value"] <= 1
+    assert report["p_value"] is None
+    assert "pairs that share people stay together" in report["reason"]
     assert report["rates"]["a"]["genuine"] == 9
+    low, high = report["rates"]["a"]["accuracy_interval"]
+    assert low <= report["rates"]["a"]["accuracy"] <= high
     assert load(out / "frequency.npz").influence.shape == (72, 107)
     assert str(audited) not in (out / "audit.json").read_text()
+
+
+def test_an_exact_audit_permutes_people(audited, zoo_installed, tmp_path, capsys):
+    config = audited / "exact.toml"
+    config.write_text((audited / "audit.toml").read_text().replace('mode = "hybrid"', 'mode = "exact"\nwidth = 12'))
+    assert main(["audit", str(config), "--out", str(tmp_path / "out"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0.1 - 0.05 < report["p_value"] <= 1  # of 20 divisions two are alike
+    assert report["recipe"]["permuted"].startswith("people among those with as many photos")
+    assert report["people"] == {"a": 3, "b": 3}
+    heat = load(tmp_path / "out" / "frequency.npz")
+    spectrum = heat.influence[:36].abs().double().mean(0)
+    assert report["spectra"]["a"] == pytest.approx((spectrum / spectrum.sum()).tolist(), abs=1e-6)
 
 
 def test_audit_takes_a_photo_with_a_blank_identity_for_a_person_of_its_own(audited, zoo_installed, tmp_path, capsys):
@@ -205,7 +221,8 @@ def test_audit_takes_a_photo_with_a_blank_identity_for_a_person_of_its_own(audit
     for kind in ("blank", "named"):
         lines = ["image,group,identity"]
         for image, group in listed:
-            unknown = "  " if kind == "blank" else f"{image} (unknown)"
+            number = next(i for i, (name, _) in enumerate(listed) if name.split("/")[0] == image.split("/")[0])
+            unknown = "  " if kind == "blank" else f"v{number}"  # sorts as the names of unknown people do
             lines.append(f"{image},{group},{image.split('/')[0] if group == 'a' else unknown}")
         (audited / f"{kind}.csv").write_text("\n".join(lines))
         config = audited / f"{kind}.toml"
@@ -214,7 +231,7 @@ def test_audit_takes_a_photo_with_a_blank_identity_for_a_person_of_its_own(audit
         reports.append(json.loads(capsys.readouterr().out))
     assert reports[0] == reports[1]
     assert reports[0]["identities_from"] == "column"
-    assert reports[0]["people"] == {"a": 3, "b": 8}  # of nine photos the last is the first of no pair
+    assert reports[0]["people"] == {"a": 3, "b": 3}  # pairs of one person say whose the unknown photos are
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facexai import PairSaliency, metrics, perturb
+from facexai import FaceXAIWarning, PairSaliency, metrics, perturb
 
 
 def drawn(n=5, size=9, *, levels=None, seed=0):
@@ -121,6 +121,20 @@ def swapped():
     return perturb.patch_swap(pairs, size=0.4)
 
 
+def test_patches_of_the_partner_are_of_two_people(swapped):
+    why = PairSaliency(torch.rand(8, 2, 20, 20), (20, 20), torch.zeros(8))
+    people, others = list("aabbccdd"), list("bcaddabc")
+    asked = {"methods": {"own": why}, "masks": swapped.masks, "part": "similar", "identities": people}
+    found = metrics.localisation(**asked, partners=others).rows[0]
+    values = metrics.average_precision(why.similar[:, 0], swapped.masks, identities=people, partners=others)
+    assert found["average precision interval"] == values.interval
+    with pytest.warns(FaceXAIWarning, match="first person of 8 images of two people and nothing names the second"):
+        unnamed = metrics.localisation(**asked).rows[0]
+    assert unnamed["average precision interval"] != values.interval
+    rows = metrics.localisation({"own": why.similar[:, 0]}, swapped.masks, identities=people)  # about one person each
+    assert rows.recipe["interval"].startswith("95 %, bootstrap by person")
+
+
 def test_the_table(swapped, tmp_path):
     true = swapped.masks.double() + 0.1 * torch.rand(8, 20, 20)
     cells = torch.zeros(8, 2, 20, 20)
@@ -138,7 +152,8 @@ def test_the_table(swapped, tmp_path):
     ]
     for column in ("top share", "pointing", "average precision"):
         assert rows["true"][column] == 1
-        assert rows["true"][f"{column} interval"] == (1, 1)
+        low, high = rows["true"][f"{column} interval"]  # four people, none of whose patches was missed
+        assert (low, high) == (pytest.approx(0.05**0.25), 1)
         for name in ("noise", "centre prior", "random of true", "mean-map of true", "other-pair of true"):
             assert rows[name]["average precision"] < 1
     for control in ("random", "centre", "mean-map", "other-pair"):
@@ -148,6 +163,7 @@ def test_the_table(swapped, tmp_path):
     assert "other-pair of noise" in str(table)
     assert len(table.plot().axes) == 3
     table.save(tmp_path / "t.json")
+    assert table.recipe["interval"] == "95 %, both people of each pair: dyadic-robust, Student's t"
     nothing = metrics.localisation({"true": why}, swapped.masks, part="similar").rows[0]
     for column in table.panels:  # no pixel speaks for the match: chance
         assert nothing[column] == pytest.approx(float(swapped.masks.double().mean()))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from facexai import CorrRISE, FaceModel, InputSpec, PairSaliency, metrics, perturb
+from facexai import CorrRISE, FaceModel, FaceXAIWarning, InputSpec, PairSaliency, metrics, perturb
 from facexai.metrics import PROTOCOLS, Protocol
 from facexai.metrics.pair_orders import CONTROLS
 
@@ -115,14 +115,18 @@ def test_curves_are_the_literal_loop(model, data, maps, scheme, how, part):
 
 def test_the_area_is_that_under_the_accuracy_and_has_an_interval(model, data, maps):
     first, second, same = data
-    people = ["ann", "ann", "bo", "bo", "cleo", "cleo", "dan", "dan"]
-    curve = metrics.verification_deletion(model, first, second, maps, same, identities=people)
+    people, others = list("aabbccdd"), list("aabbeeab")
+    curve = metrics.verification_deletion(model, first, second, maps, same, identities=people, partners=others)
     assert curve.auc == pytest.approx(100 * np.trapezoid(curve.accuracy, curve.shares))
-    assert curve.interval == curve.area.interval
+    away = curve._error(None).away()
+    assert curve.interval == pytest.approx((max(0, curve.auc - away), min(100, curve.auc + away)))
     low, high = curve.interval
     assert low <= curve.auc <= high
     assert curve.area.identities == tuple(people)
-    assert curve.p_value("centre") == curve.area.p_value(curve.controls["centre"].area)
+    assert curve.area.partners == tuple(others)
+    centre = curve.controls["centre"]
+    assert curve.p_value("centre") == curve.area.p_value(centre.area, curve._error(centre))
+    assert "threshold found again in draws of people" in curve.recipe["interval"]
     assert "8 pairs" in repr(curve)
     with pytest.raises(KeyError, match="no control 'middle'"):
         curve.p_value("middle")
@@ -194,7 +198,8 @@ def test_controls_by_hand(model, data, maps):
     first, second, same = data
     people = ["ann", "ann", "bo", "bo", "ann", "ann", "bo", "bo"]
     how = Protocol(pairs="genuine", threshold=0.5)
-    curve = metrics.verification_deletion(model, first, second, maps, same, how, identities=people, seed=7)
+    named = {"identities": people, "partners": [*people[:4], *"wxyz"], "seed": 7}
+    curve = metrics.verification_deletion(model, first, second, maps, same, how, **named)
 
     def order_of(values):
         made = metrics.verification_deletion(model, first, second, values, same, how, controls=())
@@ -212,7 +217,7 @@ def test_controls_by_hand(model, data, maps):
     shifted[:4, 0] = perturb.moved(ranks, seed=7, items=[0, 2, 4, 6]).float()
     shifted[4:] = maps[4:]
     np.testing.assert_array_equal(curve.controls["random-region"].cosines, order_of(shifted))
-    again = metrics.verification_deletion(model, first, second, -maps, same, how, identities=people, seed=7)
+    again = metrics.verification_deletion(model, first, second, -maps, same, how, **named)
     np.testing.assert_array_equal(curve.controls["random"].cosines, again.controls["random"].cosines)
     other = metrics.verification_deletion(model, first, second, maps, same, how, seed=8, controls=("random",))
     assert not np.array_equal(curve.controls["random"].cosines, other.controls["random"].cosines)
@@ -257,9 +262,13 @@ def test_one_pair_says_why_it_has_few_controls(model, data, maps):
     ends = slice(3, 5)  # a genuine and an impostor pair
     two = metrics.verification_deletion(model, first[ends], second[ends], maps[ends], same[ends], how, "auto")
     assert two.reasons["mean-map"] == "one pair with this part of the map"
-    alone = metrics.verification_deletion(model, first, second, maps, same, identities=["ann"] * 8)
+    with pytest.warns(FaceXAIWarning, match="first person of 4 pairs of two people and nothing names the second"):
+        alone = metrics.verification_deletion(model, first, second, maps, same, identities=["ann"] * 8)
     assert alone.reasons == {"other-pair": "a pair has no other of another identity"}
-    assert alone.interval is None
+    genuine = metrics.verification_deletion(
+        model, first[:4], second[:4], maps[:4], same[:4], how, identities=["ann"] * 4
+    )
+    assert genuine.interval is None
 
 
 def test_two_parts_add_to_the_whole(model, data, maps):
@@ -448,9 +457,12 @@ def test_equal_pictures_with_equal_pixels_are_embedded_once(model, data, maps):
 def test_parts_with_the_whole_sets_reference_add_to_the_whole(model, data, maps, part, perturbed):
     first, second, same = data
     people = ["ann", "ann", "bo", "bo", "ann", "ann", "bo", "bo"]
+    partners_of = [*people[:4], "bo", "cleo", "ann", "ann"]
     limit = metrics.verification_deletion(model, first, second, maps, same, controls=()).recipe["accepted from"]
     how = Protocol(steps=4, threshold=limit, perturb=perturbed)
-    whole = metrics.verification_deletion(model, first, second, maps, same, how, part, identities=people)
+    whole = metrics.verification_deletion(
+        model, first, second, maps, same, how, part, identities=people, partners=partners_of
+    )
     sides = slice(0, 1 if perturbed == "probe" else 2)
     signs = {1: list(range(8))} if part == "similar" else {1: [0, 1, 2, 3], -1: [4, 5, 6, 7]}
     means, others = {}, torch.empty_like(maps[:, sides])
@@ -466,11 +478,13 @@ def test_parts_with_the_whole_sets_reference_add_to_the_whole(model, data, maps,
             metrics.verification_deletion(
                 *(model, first[rows], second[rows], maps[rows, sides], same[rows], how, part),
                 identities=people[rows],
+                partners=partners_of[rows],
                 items=range(8)[rows],
                 reference=reference,
             )
         )
     added = sums[0] + sums[1]
+    assert added.interval == whole.interval
     for name, control in whole.controls.items():
         np.testing.assert_array_equal(added.controls[name].cosines, control.cosines, err_msg=name)
     none = metrics.PairReference({}, None)

@@ -80,7 +80,8 @@ def group_findings():
     )
     people = [f"{i % 2}-{i // 4}" for i in range(40)]
     same = [i % 4 < 2 for i in range(40)]
-    return metrics.bias(heat, [HOSTILE, "others"] * 20, identities=people, same=same, draws=99)
+    others = [name if alike else f"{name}, other" for name, alike in zip(people, same, strict=True)]
+    return metrics.bias(heat, [HOSTILE, "others"] * 20, identities=people, partners=others, same=same, draws=99)
 
 
 @pytest.fixture(scope="module")

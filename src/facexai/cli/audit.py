@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from facexai.models import FaceModel
     from facexai.results import FrequencyHeat
 
+_AT_ONCE = 16  # photos that are observed together
 _EXAMPLE = 'pairs = "pairs.csv"\ngroups = "groups.csv"'
 
 
@@ -69,6 +70,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     from facexai import configs, io, metrics, plots
     from facexai.metrics.bias import check_groups
+    from facexai.metrics.pair_bias import people_in_photos
 
     folder = io.output_folder(options.out)
     config = configs.read(options.config, Config, ("pairs", "groups"), _EXAMPLE)
@@ -76,17 +78,22 @@ def run(options: argparse.Namespace) -> int:
     root = base / config.images if config.images is not None else (base / config.pairs).parent
     explainer = _explainer(config)
     pairs = metrics.read_pairs(base / config.pairs, None if config.images is None else root)
-    groups, identities, known = _labels(base / config.groups, pairs.images, root)
+    groups, identities, known = _labels(base / config.groups, pairs, root)
+    names = people_in_photos(identities, len(identities), pairs.index, pairs.same)
     chosen = [p for p, group in enumerate(metrics.pair_groups(groups, pairs.index)) if group]
     if not chosen:
         raise ValueError(f"no pair of {config.pairs} has two images of one group in {config.groups}")
-    lost = [int(pairs.index[p, int(config.masked == "second")]) for p in chosen]
-    rows, people, same = [groups[i] for i in lost], [identities[i] for i in lost], pairs.same[chosen]
-    check_groups(rows, people, same, config.threshold, config.draws, config.seed)
-    heat = _heat(explainer, pairs, [tuple(pairs.index[p].tolist()) for p in chosen], config)
-    found = metrics.bias(
-        heat, rows, identities=people, same=same, rule=config.threshold, draws=config.draws, seed=config.seed
-    )
+    index, same = pairs.index[chosen], pairs.same[chosen]
+    rows = [groups[i] for i in index[:, 0].tolist()]
+    first, second = ([names[i] for i in side] for side in index.T.tolist())
+    asked: dict[str, Any] = {"same": same, "rule": config.threshold, "draws": config.draws, "seed": config.seed}
+    check_groups(rows, first, partners=second, **asked)
+    photos = _Photos(pairs, explainer.network, config)
+    if config.mode == "exact":
+        heat, found = _permuted(explainer, photos, index, groups, names, asked)
+    else:
+        heat = _heat(explainer, photos, index)
+        found = metrics.bias(heat, rows, identities=first, partners=second, **asked)
     folder.mkdir(parents=True, exist_ok=True)
     heat.save(folder / "frequency.npz")
     plots.save(found.plot(), folder / "audit.png")
@@ -106,11 +113,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _labels(path: Path, images: Sequence[Path | bytes], root: Path) -> tuple[list[str], list[str], str]:
-    """Group ("" where unknown) and identity of every image, and where the identities are from.
+def _labels(path: Path, pairs: Pairs, root: Path) -> tuple[list[str], list[str | None], str]:
+    """Group ("" where unknown) and identity (None where unknown) of every image, and where the identities are from.
 
-    An image without an identity shows a person of its own, in all of its pairs, who is called by the image's name.
+    Folders are people where they agree with what the pairs say. Images of unknown people show people of their own,
+    except that pairs of one person tell which of them show the same.
     """
+    images = pairs.images
     columns, rows = _rows(path)
     names, folders = photo_names(images, root), folder_names(images, root)
     listed = _rows_of(images, names, rows, root)
@@ -119,10 +128,12 @@ def _labels(path: Path, images: Sequence[Path | bytes], root: Path) -> tuple[lis
         raise ValueError(f"{path.name} names none of the images of the pairs, such as {some}")
     groups = [row.get("group", "") for row in listed]
     if "identity" in columns:
-        return groups, [row.get("identity") or name for name, row in zip(names, listed, strict=True)], "column"
-    if all(folders) and len(set(folders)) > 1:
-        return groups, folders, "folder"
-    return groups, names, "image"
+        return groups, [row.get("identity") or None for row in listed], "column"
+    labels = zip(pairs.index.tolist(), pairs.same.tolist(), strict=True)
+    agreed = all((folders[i] == folders[j]) == same for (i, j), same in labels)
+    if agreed and all(folders) and len(set(folders)) > 1:
+        return groups, list(folders), "folder"
+    return groups, [None] * len(images), "pairs"
 
 
 def _rows_of(
@@ -201,14 +212,42 @@ def _explainer(config: Config) -> FrequencyHeatPlot:
     )
 
 
-def _heat(explainer: FrequencyHeatPlot, pairs: Pairs, index: list[Any], config: Config) -> FrequencyHeat:
+def _heat(explainer: FrequencyHeatPlot, photos: _Photos, index: Any) -> FrequencyHeat:
     from facexai._progress import tqdm
     from facexai.explainers import explain_pairs
     from facexai.results import FrequencyHeat
 
-    heats = explain_pairs(explainer, _Photos(pairs, explainer.network, config), index, attach=False)
+    heats = explain_pairs(explainer, photos, index.tolist(), attach=False)
     shown = tqdm(heats, total=len(index), desc="audit", unit="pair", disable=None, file=sys.stderr)
     return FrequencyHeat.joined(list(shown))
+
+
+def _permuted(
+    explainer: FrequencyHeatPlot,
+    photos: _Photos,
+    index: Any,
+    groups: Sequence[str],
+    names: Sequence[str],
+    options: Mapping[str, Any],
+) -> tuple[FrequencyHeat, Bias]:
+    """Every photo of the pairs is observed once, and kept for the test."""
+    import numpy as np
+    import torch
+
+    from facexai import metrics
+    from facexai._progress import tqdm
+    from facexai.explainers.pairs import FaceEvidence
+    from facexai.results import FrequencyHeat
+
+    used, pairs = np.unique(index, return_inverse=True)
+    pairs, parts = pairs.reshape(-1, 2), []
+    for at in tqdm(range(0, len(used), _AT_ONCE), desc="audit", disable=None, file=sys.stderr):
+        parts.append(explainer.observe(torch.stack([photos[i] for i in used[at : at + _AT_ONCE].tolist()])))
+    evidence = FaceEvidence.joined(parts)
+    heats = [explainer.answer(evidence[i : i + 1], evidence[j : j + 1]) for i, j in pairs.tolist()]
+    labels, people = ([values[i] for i in used.tolist()] for values in (groups, names))
+    found = metrics.pair_bias(explainer, evidence, pairs, labels, identities=people, **options)
+    return FrequencyHeat.joined(heats), found
 
 
 def _text(found: Bias, left_out: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from facexai.evaluate.people import People
 from facexai.evaluate.results import Results, written
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
 from facexai.metrics.faithfulness import table_of
+from facexai.metrics.pair_subject import recipe_of
 from facexai.metrics.pair_table import pair_table
 from facexai.metrics.shape import Narrowness, Overlap
 from facexai.models import Gallery
@@ -74,10 +74,8 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
     items = run.numbers.measured()
     if len(items) == 0:
         raise ValueError(f"nothing could be measured: no photo could be read, such as {work.why(run.embedded)}")
-    who = [pairs.person(work, item) for item in items.tolist()]
-    how = asdict(decided.asked)
-    recipe = {"protocol": config.protocol, **how, "accepted from": decided.threshold, "part": config.part}
-    recipe["seed"] = config.seed
+    who: dict[str, Any] = {**pairs.people(work, items.tolist()), "decision": decided.decision(work, items)}
+    recipe = recipe_of(config.protocol, decided.asked, decided.threshold, config.part, config.seed)
     measured: dict[str, dict[str, Any]] = {}
     for label in work.labels:
         values = {metric: run.numbers.rows(f"{label}: {metric}").numpy() for metric in work.metrics}
@@ -129,27 +127,28 @@ def of_rows(
         who: (n,) identities, where known.
     """
     made: Drop | Curve
+    people_known = {"identities": who}
     if metric in people.CURVES:
         recipe = {"scheme": people.CURVES[metric], "steps": config.steps, "fill": people.fill_of(metric, config)}
-        made = _with_controls(Curve, rows, items, who, {**recipe, "seed": config.seed}, people.MAPS)
+        made = _with_controls(Curve, rows, items, people_known, {**recipe, "seed": config.seed}, people.MAPS)
     else:
         recipe = {"scheme": metric, "area": config.area, "fill": config.fill, "seed": config.seed, "score": score}
-        made = _with_controls(Drop, rows, items, who, recipe, people.MAPS)
+        made = _with_controls(Drop, rows, items, people_known, recipe, people.MAPS)
     return made
 
 
-def _one(kind: Any, values: NDArray[np.float64], items: Any, who: Any, recipe: Any) -> Any:
-    """A control's result; None where there was no such control."""
-    return None if np.isnan(values).any() else kind.of(values, items=items, identities=who, recipe=recipe)
+def _one(kind: Any, values: NDArray[np.float64], items: Any, who: Mapping[str, Any], recipe: Any) -> Any:
+    """A control's result; None where there was no such control. ``who``: what the kind is told about people."""
+    return None if np.isnan(values).any() else kind.of(values, items=items, recipe=recipe, **who)
 
 
 def _with_controls(
-    kind: Any, values: NDArray[np.float64], items: Any, who: Any, recipe: Any, names: Sequence[str]
+    kind: Any, values: NDArray[np.float64], items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]
 ) -> Any:
     """A result from rows (N, maps, ...) in the order of ``names``, the own map's first."""
     controls = {name: _one(kind, values[:, m], items, who, recipe) for m, name in enumerate(names) if m > 0}
     reasons = {n: _ONE_ITEM if n == "mean-map" else _NO_OTHER for n, control in controls.items() if control is None}
-    return kind.of(values[:, 0], items=items, identities=who, recipe=recipe, controls=controls, reasons=reasons)
+    return kind.of(values[:, 0], items=items, recipe=recipe, controls=controls, reasons=reasons, **who)
 
 
 def _rows_at(rows: NDArray[Any], have: NDArray[np.int64], want: NDArray[np.int64]) -> NDArray[Any]:

@@ -22,10 +22,12 @@ from facexai.evaluate.work import Work
 from facexai.explainers.kept import Kept
 from facexai.explainers.pairs import Pairwise
 from facexai.functional import upsample
+from facexai.functional._dyads import Dyads
+from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Protocol, resolve
-from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject, signs_of, wanted
+from facexai.metrics.pair_subject import PairReference, PairSubject, check_labels, pair_subject, signs_of, wanted
 from facexai.results import PairSaliency
 from facexai.results.parts import common
 from facexai.store import Store
@@ -56,7 +58,15 @@ class Pairs:
     decided: Decided = field(init=False)
 
     def stages(self) -> Generator[Shards]:
-        """Each must be committed before the next is asked for."""
+        """Each must be committed before the next is asked for.
+
+        Raises:
+            ValueError: labels that contradict each other, such as two photos of one person that a pair calls two.
+        """
+        same = self.work.data.same
+        assert same is not None
+        who_is = people(self.work, range(len(same)))
+        check_labels(who_is["identities"], who_is["partners"], same)
         self.embedded = self.work.shards(_Embed(self.work))
         yield self.embedded
         self.decided = decided(self.work, self.embedded)
@@ -121,6 +131,14 @@ class Decided:
     chosen: NDArray[np.bool_]
     signs: NDArray[np.int64]
     asked: Protocol
+
+    def decision(self, work: Work, measured: NDArray[np.int64]) -> PairDecision:
+        """The readable pairs, which the threshold is from, and the places of the measured ones among them."""
+        assert work.data.same is not None
+        readable = np.flatnonzero(np.isfinite(self.scores))
+        dyads = Dyads.of(*people(work, readable.tolist()).values())
+        rows = np.searchsorted(readable, measured)
+        return PairDecision(self.scores[readable], work.data.same[readable], dyads, self.asked.threshold, rows)
 
     @property
     def protocol(self) -> Protocol:
@@ -235,7 +253,7 @@ class _Measure:
         items = self.maps.measured()
         for sign in (1, -1):
             mine = items[self.decided.signs[items] == sign].tolist()
-            others = next_other(len(mine), [person(self.work, i) for i in mine] if self.work.knows_people else None)
+            others = next_other(len(mine), first_people(self.work, mine))
             if others is None and mine:
                 return None
             found |= {item: mine[other] for item, other in zip(mine, others or [], strict=True)}
@@ -265,6 +283,7 @@ class _Measure:
         network, same = self.work.network, self.work.data.same
         assert same is not None
         first, second = (stacked(faces, [pair[s] for pair in _of(self.work, kept)], network.device) for s in (0, 1))
+        who_is = people(self.work, kept)
         who = pair_subject(
             network,
             first,
@@ -272,7 +291,8 @@ class _Measure:
             same[kept],
             self.decided.protocol,
             self.work.config.part,  # type: ignore[arg-type]
-            identities=[person(self.work, item) for item in kept],
+            identities=who_is["identities"],
+            partners=who_is["partners"],
             items=kept,
             seed=self.work.config.seed,
             batch_size=self.work.config.micro_batch,
@@ -318,15 +338,20 @@ def _numbers(curve: PairCurve | None, like: PairCurve) -> NDArray[np.float64]:
     return np.stack([curve.correct, curve.cosines], 2)
 
 
-def person(work: Work, pair: int) -> str:
-    """Who is in the probe of a pair; where the data set does not say, every pair is somebody of its own."""
-    assert work.data.index is not None
-    return work.person(int(work.data.index[pair, 0])) if work.knows_people else str(pair)
+def people(work: Work, items: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """``identities`` and ``partners`` (n,): the people of these pairs, see :attr:`Work.people_of_pairs`."""
+    pairs, names = _of(work, items), work.people_of_pairs
+    return {name: tuple(names[pair[side]] for pair in pairs) for side, name in enumerate(("identities", "partners"))}
+
+
+def first_people(work: Work, items: Sequence[int]) -> list[str] | None:
+    """(n,) the person in the first photo of each of these pairs; None where the data set does not say."""
+    return [work.person(first) for first, _ in _of(work, items)] if work.knows_people else None
 
 
 def _of(work: Work, items: Sequence[int]) -> list[tuple[int, int]]:
     assert work.data.index is not None
-    return [(int(i), int(j)) for i, j in work.data.index[list(items)]]
+    return [(i, j) for i, j in work.data.index[list(items)].tolist()]
 
 
 def _photos(work: Work, decided: Decided, items: range) -> list[int]:

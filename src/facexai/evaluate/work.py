@@ -15,6 +15,7 @@ from facexai.evaluate.data import DataSet, opened
 from facexai.evaluate.methods import Entry, label
 from facexai.evaluate.stage import Face, Shards, Stage
 from facexai.images import fitted
+from facexai.metrics._identities import linked_people
 from facexai.models import FaceModel
 from facexai.store import Store
 
@@ -68,6 +69,17 @@ class Work:
         """Who is in a photo; its name where the data set does not say."""
         found = "" if self.data.identities is None else self.data.identities[photo]
         return found or self.data.names[photo]
+
+    @cached_property
+    def people_of_pairs(self) -> Sequence[str]:
+        """The person in each photo of the pairs, for intervals and tests.
+
+        Where the data set does not say, photos that pairs of one person link show one person, any other photo a person
+        of its own. So a photo that comes again is the same person again.
+        """
+        if self.knows_people or self.data.index is None or self.data.same is None:
+            return [self.person(photo) for photo in range(len(self.data.names))]
+        return linked_people(self.data.names, self.data.index, self.data.same)
 
     def shards(self, stage: Stage) -> Shards:
         """Of a stage."""

@@ -8,6 +8,7 @@ from facexai.metrics.curves import Curve, deletion_curve, insertion
 from facexai.metrics.drop import Drop, deletion, prediction_change, retention
 from facexai.metrics.faithfulness import Table, faithfulness
 from facexai.metrics.localisation import average_precision, localisation, pointing, top_share
+from facexai.metrics.pair_bias import pair_bias
 from facexai.metrics.pair_curves import PairCurve, verification_deletion, verification_insertion
 from facexai.metrics.pair_protocol import PROTOCOLS, Protocol
 from facexai.metrics.pair_subject import PairReference
@@ -57,6 +58,7 @@ __all__ = [
     "mean_map",
     "narrowness",
     "others",
+    "pair_bias",
     "pair_faithfulness",
     "pair_groups",
     "pointing",

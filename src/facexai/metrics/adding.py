@@ -46,13 +46,21 @@ def with_known(
 
 
 def rows(
-    measured: Result, row: Callable[[Result], dict[str, Any]], main: Callable[[Result], Statistic]
+    measured: Result,
+    row: Callable[[Result], dict[str, Any]],
+    main: Callable[[Result], Statistic],
+    p_value: Callable[[str], float | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """The result and its controls as rows of a table: ``row`` of each, and p of the paired test of the main number."""
+    """The result and its controls as rows of a table: ``row`` of each, and p of the paired test of the main number.
+
+    Args:
+        p_value: of a control by name; default: that of the main number's statistic.
+    """
     found = [{"map": "own", **row(measured), "p": None}]
     for name, other in measured.controls.items():
         if other is not None:
-            found.append({"map": name, **row(other), "p": main(measured).p_value(main(other))})
+            p = main(measured).p_value(main(other)) if p_value is None else p_value(name)
+            found.append({"map": name, **row(other), "p": p})
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai.functional._labels import labels_of
-from facexai.functional.verification import labelled_scores
-from facexai.metrics._identities import people_of
-from facexai.metrics.bias_answer import Bias, Distance, Rates
-from facexai.metrics.group_spectra import PersonSums, distances
+from facexai.metrics._group_comparison import (
+    FEWEST_DIVISIONS,
+    UNNAMED,
+    Rows,
+    check_draws,
+    compared,
+    people_of_rows,
+    rows_of,
+    summed,
+)
+from facexai.metrics._group_rates import rates_of
+from facexai.metrics.bias_answer import Bias
 from facexai.metrics.verification import Rule, threshold
 from facexai.results import FrequencyHeat
 
@@ -26,6 +33,7 @@ def bias(
     groups: Sequence[str],
     *,
     identities: Sequence[str | None] | None = None,
+    partners: Sequence[str | None] | None = None,
     energies: Any = None,
     scores: Any = None,
     same: Any = None,
@@ -37,18 +45,24 @@ def bias(
 
     A group's spectrum is the mean magnitude of the influence over its rows, divided by its sum over bands: after
     averaging, so that a row with little influence does not count as much as one with a lot. Groups are compared by the
-    total variation between spectra. Rows of one person are alike, so permutations and bootstrap move people.
+    total variation between spectra. Rows of one person are alike, so permutations and bootstrap move people. Pairs that
+    share a person are alike, whichever of the two it is: a permutation moves all people together whom pairs link, and
+    where that leaves too few parts to move there is no p-value; :func:`pair_bias` permutes people of pairs one by one.
 
     Args:
         influence: a :class:`~facexai.FrequencyHeat`, or (P, B) raw influence. Sectors count as bands of their own.
         groups: (P,) group of each row; at least two. For labels of images see :func:`pair_groups`.
-        identities: (P,) person whose image lost the bands, None where unknown; see :meth:`Statistic.of`. A person
-            belongs to one group. Default: every row is a person of its own.
+        identities: (P,) person in the image, or in the first image of each pair, None where unknown; see
+            :meth:`Statistic.of`. A person belongs to one group. Default: every row is about people of its own.
+        partners: (P,) person in the second image of each pair. Rows are pairs where these or ``same`` are given, or
+            ``influence`` is a FrequencyHeat of pairs. Default: in a pair of one person that person; if identities are
+            given and some pairs are of two people, or ``same`` is missing, nothing is tested.
         energies: (P, B) that the bands of the images hold, for the energy-matched control; taken from a FrequencyHeat.
         scores: (P,) cosines; taken from a FrequencyHeat of pairs.
         same: (P,) True for pairs of one person, for the error rates; labels as in :func:`facexai.metrics.roc`.
         rule: of the threshold, over all groups: see :func:`threshold`.
-        draws: permutations, and bootstrap draws.
+        draws: permutations, and bootstrap draws: of people, where a pair of two people weighs the product of how often
+            each was drawn.
         seed: of both.
 
     Returns:
@@ -76,32 +90,31 @@ def bias(
     if heat is not None:
         energies = heat.energies if energies is None else energies
         scores = heat.scores if scores is None and heat.targets is None else scores
-    values = _rows(heat.influence if heat is not None else influence, "influence")
-    _check_draws(draws, seed)
-    names, group, sums = _summed(values, groups, identities, energies)
-    limit, rates = _rates(scores, same, rule, names, group)
-    count = np.bincount(sums.group)
+    values = rows_of(heat.influence if heat is not None else influence, "influence")
+    check_draws(draws, seed)
+    pairs = partners is not None or same is not None or (heat is not None and heat.targets is None)
+    people, reason = people_of_rows(len(values), identities, partners, same, pairs)
+    names, group, sums = summed(values, groups, people, energies)
     rng = np.random.default_rng(seed)
-    chance, drawn, own = sums.by_chance(draws, rng), sums.resampled(draws, rng), sums.measured(sums.members())
-    apart = {kind: _distances(names, *(distances(spectra[kind]) for spectra in (own, chance, drawn))) for kind in own}
-    raw, null = distances(own["own"]), distances(chance["own"])
-    flat = heat is not None and heat.influence.ndim == 2
-    return Bias(
-        groups=tuple(names),
-        spectra=own["own"],
-        intervals=np.quantile(drawn["own"], [0.025, 0.975], axis=0),
-        signed=np.stack([values[group == g].mean(0) for g in range(len(names))]),
-        edges=heat.edges.cpu().numpy() if heat is not None and flat else None,
-        face=heat.face if heat is not None else None,
-        rows=dict(zip(names, np.bincount(group).tolist(), strict=True)),
-        people=dict(zip(names, count.tolist(), strict=True)),
-        distances=apart["own"],
-        matched=apart.get("matched"),
-        images=apart.get("images"),
-        p_value=_p(null.max(-1), raw.max(-1)),
-        rates=rates,
-        threshold=limit,
-        recipe={"draws": draws, "seed": seed, "rule": str(rule), **({} if heat is None else dict(heat.recipe))},
+    if reason is None and sums.are_pairs and sums.divisions < FEWEST_DIVISIONS:
+        reason = (
+            f"pairs that share people stay together, which leaves {sums.divisions} ways to divide them into the "
+            "groups; give more people, or use metrics.pair_bias, which permutes people one by one, with evidence of "
+            "FrequencyHeatPlot.observe"
+        )
+    moved = None if reason is not None else "people, together with all whom pairs link to them" if pairs else "people"
+    recipe = {"draws": draws, "seed": seed, "rule": str(rule), "permuted": moved}
+    chance = None if reason is not None else sums.by_chance(draws, rng)
+    return compared(
+        Rows(names, group, values, people, sums),
+        chance,
+        rates=rates_of(scores, same, rule, names, group, None if pairs and reason == UNNAMED else people),
+        draws=draws,
+        rng=rng,
+        edges=heat.edges.cpu().numpy() if heat is not None and heat.influence.ndim == 2 else None,
+        face=None if heat is None else heat.face,
+        recipe={**recipe, **({} if heat is None else dict(heat.recipe))},
+        reason=reason,
     )
 
 
@@ -152,108 +165,24 @@ def rank_correlation(distances: Sequence[float], gaps: Sequence[float]) -> tuple
     return float(test.statistic), float(test.pvalue)
 
 
-def _summed(
-    values: Array, groups: Sequence[str], identities: Sequence[str | None] | None, energies: Any
-) -> tuple[list[str], NDArray[np.int64], PersonSums]:
-    """Names of the groups, the group of each row, and the sums of each person; refuses what cannot be compared."""
-    odd = [i for i, name in enumerate(groups) if not isinstance(name, str | int) or name == ""]
-    if odd:
-        raise ValueError(
-            f"expected a name for the group of every row, row {odd[0]} has {groups[odd[0]]!r}; leave it out"
-        )
-    labels, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    names: list[str] = labels.tolist()
-    if len(group) != len(values):
-        raise ValueError(f"expected a group for each of the {len(values)} rows, got {len(group)}")
-    people = people_of([None] * len(values) if identities is None else identities, range(len(values)), "rows")
-    assert people is not None
-    if len(names) < 2:
-        raise ValueError(f"expected at least two groups, got {names}")
-    held = None if energies is None else _rows(energies, "energies")
-    if held is not None and (held.shape != values.shape or (held < 0).any()):
-        raise ValueError(
-            f"expected energies of shape {values.shape}, none negative, got {held.shape}, least {held.min()}"
-        )
-    for g, name in enumerate(names):
-        if not values[group == g].any():
-            raise ValueError(f"no band has any influence in group {name!r}: the network does not see these images")
-        if held is not None and not held[group == g].any():
-            raise ValueError(
-                f"the images of group {name!r} hold no energy in any band; give energies of the same images"
-            )
-    amplitudes = None if held is None else np.sqrt(held)
-    sums = PersonSums.of(np.abs(values), amplitudes, group.astype(np.int64), people)
-    count = np.bincount(sums.group, minlength=len(names))
-    if count.min() < 2:
-        few = names[int(count.argmin())]
-        raise ValueError(f"expected at least two people in each group, {few!r} has {count.min()}")
-    return names, group.astype(np.int64), sums
-
-
 def check_groups(
-    groups: Sequence[str], identities: Sequence[str | None] | None, same: Any, rule: Rule, draws: int, seed: int
+    groups: Sequence[str],
+    identities: Sequence[str | None] | None,
+    same: Any,
+    rule: Rule,
+    draws: int,
+    seed: int,
+    partners: Sequence[str | None] | None = None,
 ) -> None:
     """Refuse before any network pass what :func:`bias` would refuse after all of them.
 
     Raises:
         ValueError: as :func:`bias`.
     """
-    _check_draws(draws, seed)
-    _summed(np.ones((len(groups), 1)), groups, identities, None)
+    check_draws(draws, seed)
+    pairs = partners is not None or same is not None
+    people, _ = people_of_rows(len(groups), identities, partners, same, pairs)
+    summed(np.ones((len(groups), 1)), groups, people, None)
     if same is not None:
         labels = labels_of(same, len(groups), "same")
         threshold(labels, labels, rule)
-
-
-def _check_draws(draws: int, seed: int) -> None:
-    if not isinstance(draws, int) or draws < 1 or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"expected draws of at least 1 and a seed of at least 0, got {draws!r} and {seed!r}")
-
-
-def _rows(values: Any, what: str) -> Array:
-    rows = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    rows = rows.reshape(len(rows), -1).astype(np.float64) if rows.ndim in (2, 3) else rows
-    if rows.ndim != 2 or rows.size == 0:
-        raise ValueError(f"expected {what} (P, B), got shape {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise ValueError(f"expected finite {what}, got NaN or infinity")
-    return np.asarray(rows)
-
-
-def _distances(names: Sequence[str], raw: Array, null: Array, drawn: Array) -> tuple[Distance, ...]:
-    """Of every pair of groups, from its distance, those of permutations and those of bootstrap draws."""
-    found = []
-    for k, pair in enumerate(combinations(names, 2)):
-        value, centre = float(raw[k] - null[:, k].mean()), float(drawn[:, k].mean())
-        low, high = (value + float(q) - centre for q in np.quantile(drawn[:, k], [0.025, 0.975]))
-        p = _p(null[:, k], raw[k])
-        found.append(Distance(pair, float(raw[k]), float(null[:, k].mean()), (low, high), p))
-    return tuple(found)
-
-
-def _p(null: Array, value: Any) -> float:
-    return float((1 + (null >= value - 1e-12).sum()) / (1 + len(null)))
-
-
-def _rates(
-    scores: Any, same: Any, rule: Rule, names: Sequence[str], group: NDArray[np.int64]
-) -> tuple[float | None, dict[str, Rates] | None]:
-    if same is None:
-        return None, None
-    labels = labels_of(same, len(group), "same", "rows")
-    if scores is None:
-        return None, None
-    cosines, labels = labelled_scores(scores, labels)
-    limit = threshold(cosines, labels, rule)
-    accepted, found = cosines >= limit, {}
-    for g, name in enumerate(names):
-        own = group == g
-        genuine, impostor = own & labels, own & ~labels
-        found[name] = Rates(
-            fmr=float(accepted[impostor].mean()) if impostor.any() else None,
-            fnmr=float((~accepted[genuine]).mean()) if genuine.any() else None,
-            accuracy=float((accepted == labels)[own].mean()),
-            genuine=int(genuine.sum()),
-            impostor=int(impostor.sum()),
-        )
-    return limit, found

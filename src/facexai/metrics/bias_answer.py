@@ -30,22 +30,24 @@ class Distance:
         interval: 95 % bootstrap spread of the raw distance about its mean, people drawn within groups, put around
             :attr:`value`. It tells how sure that value is, for this number of people.
         p_value: (1 + count) / (1 + draws) permutations with at least this distance.
+
+    Where no permutation is at hand, null, interval, p_value and value are None; :attr:`Bias.reason` says why.
     """
 
     groups: tuple[str, str]
     raw: float
-    null: float
-    interval: tuple[float, float]
-    p_value: float
+    null: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
 
     @property
-    def value(self) -> float:
+    def value(self) -> float | None:
         """The distance minus what chance alone makes of it; about 0 where groups do not differ.
 
         Where they do, chance adds less than it takes off, so the value is too small, the more so the fewer the people:
         compare values of groups of the same sizes only.
         """
-        return self.raw - self.null
+        return None if self.null is None else self.raw - self.null
 
     def _repr_html_(self) -> str:
         named = {"distance less chance": self.value, "95 %": self.interval, "raw": self.raw, "chance": self.null}
@@ -62,6 +64,9 @@ class Rates:
         fnmr: share of the genuine pairs that are rejected; None without any.
         accuracy: share of right decisions.
         genuine, impostor: number of pairs.
+        fmr_interval, fnmr_interval, accuracy_interval: 95 % intervals by both people of each pair, see
+            :attr:`Statistic.interval`; the threshold is found again in draws of people, and where no error is seen the
+            interval reaches up to what so few people cannot rule out. None where the people of the pairs are not given.
     """
 
     fmr: float | None
@@ -69,6 +74,9 @@ class Rates:
     accuracy: float
     genuine: int
     impostor: int
+    fmr_interval: tuple[float, float] | None = None
+    fnmr_interval: tuple[float, float] | None = None
+    accuracy_interval: tuple[float, float] | None = None
 
     def _repr_html_(self) -> str:
         return facts(vars(self))
@@ -91,10 +99,12 @@ class Bias:
         matched: the same as if the groups' images had equal amplitudes in every band, to first order; None without
             energies.
         images: distances between the amplitude spectra of the groups' images themselves, or None.
-        p_value: of the largest distance among all pairs of groups, so that many pairs do not find one by chance.
+        p_value: of the largest distance among all pairs of groups, so that many pairs do not find one by chance; None
+            where no permutation is at hand.
         rates: errors of each group, or None without scores and labels.
         threshold: from which cosine on a pair is accepted, or None.
-        recipe: draws and seed.
+        recipe: draws, seed, what was permuted and how intervals were made.
+        reason: why there is no p-value, or None.
     """
 
     groups: tuple[str, ...]
@@ -108,10 +118,11 @@ class Bias:
     distances: tuple[Distance, ...]
     matched: tuple[Distance, ...] | None
     images: tuple[Distance, ...] | None
-    p_value: float
+    p_value: float | None
     rates: Mapping[str, Rates] | None = None
     threshold: float | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None
 
     @property
     def std(self) -> Array:
@@ -143,18 +154,20 @@ class Bias:
         return float(max(values) - min(values))
 
     def __repr__(self) -> str:
-        lines = [f"{len(self.groups)} groups, any difference: p = {self.p_value:.3g}"]
+        lines = [self._title() if self.reason is None else f"{self._title()}: {self.reason}"]
         for kind, found in (("", self.distances), (", energy-matched", self.matched), (", images", self.images)):
             for d in found or ():
+                named = f"{d.groups[0]} / {d.groups[1]}{kind}"
+                if d.value is None or d.interval is None or d.p_value is None:
+                    lines.append(f"{named}: {d.raw:.4f} of which chance makes an unknown part")
+                    continue
                 low, high = d.interval
-                lines.append(
-                    f"{d.groups[0]} / {d.groups[1]}{kind}: {d.value:.4f} ({low:.4f} to {high:.4f}), p = {d.p_value:.3g}"
-                )
+                lines.append(f"{named}: {d.value:.4f} ({low:.4f} to {high:.4f}), p = {d.p_value:.3g}")
         for name, rates in (self.rates or {}).items():
             errors = ", ".join(
-                f"{what} {100 * value:.2f} %"
-                for what, value in (("FMR", rates.fmr), ("FNMR", rates.fnmr), ("accuracy", rates.accuracy))
-                if value is not None
+                f"{what} {100 * value:.2f} %{_between(getattr(rates, f'{name_of}_interval'))}"
+                for what, name_of in (("FMR", "fmr"), ("FNMR", "fnmr"), ("accuracy", "accuracy"))
+                if (value := getattr(rates, name_of)) is not None
             )
             lines.append(f"{name}: {self.rows[name]} rows of {self.people[name]} people, {errors}")
         return "\n".join(lines)
@@ -170,6 +183,7 @@ class Bias:
             "rows": dict(self.rows),
             "people": dict(self.people),
             "p_value": self.p_value,
+            "reason": self.reason,
             "distances": told(self.distances),
             "energy_matched": told(self.matched),
             "images": told(self.images),
@@ -204,4 +218,9 @@ class Bias:
         return pictured(self.plot, self._title(), words(self))
 
     def _title(self) -> str:
-        return f"{len(self.groups)} groups, any difference: p = {self.p_value:.3g}"
+        tested = "not tested" if self.p_value is None else f"p = {self.p_value:.3g}"
+        return f"{len(self.groups)} groups, any difference: {tested}"
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"

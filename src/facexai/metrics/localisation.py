@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from facexai.metrics._identities import people_of
+from facexai.metrics._identities import pairs_of
 from facexai.metrics.faithfulness import Table
-from facexai.metrics.statistic import Statistic
+from facexai.metrics.pair_subject import both_people
+from facexai.metrics.statistic import INTERVALS, Statistic
 from facexai.metrics.subject import mean_map, next_others
 from facexai.perturb import centre_prior, check_maps, moved, numbered
 from facexai.results import PairSaliency
@@ -35,6 +36,7 @@ def top_share(
     *,
     items: Sequence[int] | None = None,
     identities: Sequence[str | None] | None = None,
+    partners: Sequence[str | None] | None = None,
 ) -> Statistic:
     """Share of a map's top area that lies inside the known region.
 
@@ -43,7 +45,7 @@ def top_share(
         masks: (N, H, W) boolean, the region.
         area: share of the picture; None: as large as the region, so that 1 is perfect and the region's own share of
             the picture is chance.
-        items, identities: (N,), for the statistic; see :meth:`Statistic.of`.
+        items, identities, partners: (N,), for the statistic; see :meth:`Statistic.of`.
 
     Returns:
         One number from 0 to 1 for each map. Where equal values cross the border of the top area, it is the mean over
@@ -65,7 +67,7 @@ def top_share(
         border = np.partition(values, len(values) - count)[len(values) - count]
         above, tied = values > border, values == border
         rows.append((inside[above].sum() + (count - above.sum()) * inside[tied].mean()) / count)
-    return Statistic.of(rows, items=items, identities=identities)
+    return Statistic.of(rows, items=items, identities=identities, partners=partners, bounds=(0.0, 1.0))
 
 
 def pointing(
@@ -75,13 +77,14 @@ def pointing(
     *,
     items: Sequence[int] | None = None,
     identities: Sequence[str | None] | None = None,
+    partners: Sequence[str | None] | None = None,
 ) -> Statistic:
     """The pointing game: does the largest value lie inside the known region?
 
     Args:
         maps, masks: (N, H, W), as in :func:`top_share`.
         tolerance: pixels by which it may lie outside, measured between centres of pixels.
-        items, identities: (N,), for the statistic; see :meth:`Statistic.of`.
+        items, identities, partners: (N,), for the statistic; see :meth:`Statistic.of`.
 
     Returns:
         1 or 0 for each map; where several pixels share the largest value, the share of them that hit.
@@ -102,7 +105,7 @@ def pointing(
         if tolerance > 0:
             near = distance_transform_edt(~mask.cpu().numpy()).ravel() <= tolerance
         rows.append(near[values == values.max()].mean())
-    return Statistic.of(rows, items=items, identities=identities)
+    return Statistic.of(rows, items=items, identities=identities, partners=partners, bounds=(0.0, 1.0))
 
 
 def average_precision(
@@ -111,12 +114,13 @@ def average_precision(
     *,
     items: Sequence[int] | None = None,
     identities: Sequence[str | None] | None = None,
+    partners: Sequence[str | None] | None = None,
 ) -> Statistic:
     """Average precision of the pixels of each map as a detector of the known region.
 
     Args:
         maps, masks: (N, H, W), as in :func:`top_share`.
-        items, identities: (N,), for the statistic; see :meth:`Statistic.of`.
+        items, identities, partners: (N,), for the statistic; see :meth:`Statistic.of`.
 
     Returns:
         For each map the sum, over its distinct values from the largest, of the gain in recall times the precision
@@ -137,7 +141,7 @@ def average_precision(
         last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of every run of equal values
         found = hits[last]
         rows.append((np.diff(found, prepend=0) * (found / (last + 1))).sum() / found[-1])
-    return Statistic.of(rows, items=items, identities=identities)
+    return Statistic.of(rows, items=items, identities=identities, partners=partners, bounds=(0.0, 1.0))
 
 
 def _each(maps: Tensor, masks: Tensor) -> list[tuple[Array, NDArray[np.bool_]]]:
@@ -168,6 +172,7 @@ def localisation(
     area: float | None = None,
     tolerance: float = 0,
     identities: Sequence[str | None] | None = None,
+    partners: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Table:
@@ -182,6 +187,9 @@ def localisation(
         side: of a PairSaliency: the image that holds the patch.
         area: of :func:`top_share`; tolerance: of :func:`pointing`.
         identities: (N,), for intervals, tests and the control ``other-pair``; see :meth:`Statistic.of`.
+        partners: (N,) the person in the other image of each pair, for intervals and tests. Default: where a
+            PairSaliency is given, those of the patches that ``part`` is about: the same person for ``"dissimilar"``,
+            for ``"similar"`` an unknown one, with a warning; else rows are about one person each.
         items: (N,) numbers in the data set, on which random places depend.
         seed: of the random places.
 
@@ -200,7 +208,12 @@ def localisation(
             f"expected part 'similar' or 'dissimilar' and side 'first' or 'second', got {part!r} and {side!r}"
         )
     numbers = numbered(items, len(masks))
-    people = people_of(identities, numbers)
+    pairs = any(isinstance(method, PairSaliency) for method in methods.values())
+    people, others = pairs_of(identities, partners, numbers, "images")
+    if pairs and partners is None:
+        people, others = both_people(identities, None, np.full(len(masks), part == "dissimilar"), numbers, "images")
+
+    given: dict[str, Any] = {"identities": people, "partners": others, "bounds": (0.0, 1.0)}
 
     def score(maps: Sequence[Tensor]) -> dict[str, Statistic]:
         """The mean over several maps of each item."""
@@ -209,8 +222,7 @@ def localisation(
             found = top_share(one, masks, area), pointing(one, masks, tolerance), average_precision(one, masks)
             made.append(dict(zip(_PANELS, found, strict=True)))
         return {
-            name: Statistic.of(np.mean([m[name].values for m in made], 0), items=numbers, identities=people)
-            for name in _PANELS
+            name: Statistic.of(np.mean([m[name].values for m in made], 0), items=numbers, **given) for name in _PANELS
         }
 
     rows, below = [], []
@@ -226,7 +238,15 @@ def localisation(
             for c, found in controls.items()
             if c != "centre" and found is not None
         ]
-    recipe = {"part": part, "side": side, "area": area, "tolerance": tolerance, "seed": seed, "places": _DRAWS}
+    recipe: dict[str, Any] = {
+        "part": part,
+        "side": side,
+        "area": area,
+        "tolerance": tolerance,
+        "seed": seed,
+        "places": _DRAWS,
+    }
+    recipe |= {"interval": INTERVALS[others is not None]}
     recipe |= {"items": len(masks), "region": float(masks.double().mean())}
     return Table(tuple(rows + [{**dict.fromkeys(rows[0]), **row} for row in below]), recipe, _PANELS)
 

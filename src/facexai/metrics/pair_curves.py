@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
@@ -13,7 +13,9 @@ from typing_extensions import Unpack
 
 from facexai._messages import near_matches
 from facexai._notebook import table
+from facexai.functional._dyads import Error
 from facexai.metrics import adding
+from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_orders import CONTROLS, control_places, directed, places
 from facexai.metrics.pair_protocol import Part, Protocol
 from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
@@ -42,7 +44,10 @@ class PairCurve:
             numbers of the pairs. The mean is the area under the accuracy.
         controls: the same with the controls' orders of pixels.
         reasons: why a control is None.
-        recipe: scheme, the whole protocol, the threshold found, part, seed, and what made the maps, where they say it.
+        recipe: scheme, the whole protocol, the threshold found, part, seed, the method of the interval, and what made
+            the maps, where they say it.
+        decision: the pairs that the threshold was found on, for intervals and tests that find it again in every draw of
+            people; None: it counts as given.
 
     Curves of two parts of a data set add, where the threshold of the protocol is a number and both have their
     ``items``; the controls ``mean-map`` and ``other-pair`` are then those of each part.
@@ -55,6 +60,7 @@ class PairCurve:
     controls: Mapping[str, PairCurve | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    decision: PairDecision | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
@@ -75,8 +81,12 @@ class PairCurve:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of :attr:`auc`, by identity where known, else by pair."""
-        return self.area.interval
+        """95 % interval of :attr:`auc` by both people of each pair, see :attr:`Statistic.interval`.
+
+        Where the threshold was found by a rule on these pairs, it is found again in each of 400 draws of people (fewer
+        of large sets), and the standard error counts how that moves the area.
+        """
+        return self.area.pair_interval(self._error(None)) if self.area.partners else self.area.interval
 
     @property
     def cosine_area(self) -> Statistic:
@@ -86,25 +96,51 @@ class PairCurve:
         part does, the other way round.
         """
         areas = np.asarray(np.trapezoid(self.cosines, self.shares, axis=1))
-        return Statistic(areas, self.area.items, self.area.identities)
+        return Statistic(areas, self.area.items, self.area.identities, self.area.partners)
 
     def p_value(self, control: str) -> float | None:
-        """Paired test of the areas against a control; None where the control is missing.
+        """Paired test of the areas against a control, see :meth:`Statistic.p_value`; None where the control is missing.
+
+        The threshold is found again in draws of people, as for the interval.
 
         Raises:
             KeyError: no control has this name.
         """
         other = adding.control(self, control)
-        return None if other is None else self.area.p_value(other.area)
+        return None if other is None else self.area.p_value(other.area, self._error(other))
+
+    def _error(self, other: PairCurve | None) -> Error | None:
+        """The standard error of the area, or of its difference from another's, with the threshold's; None: given."""
+        if self.decision is None:
+            return None
+        limit = float(self.recipe["accepted from"])
+        same = (self.cosines[:, 0] >= limit) == (self.correct[:, 0] == 1)
+
+        def area(cosines: NDArray[np.float64], at: float) -> NDArray[np.float64]:
+            right = ((cosines >= at) == same[:, None]).astype(np.float64)
+            areas: NDArray[np.float64] = 100 * np.trapezoid(right, self.shares, axis=1)
+            return areas
+
+        def measure(at: float) -> NDArray[np.float64]:
+            return area(self.cosines, at) - (0 if other is None else area(other.cosines, at))
+
+        return self.decision.error(limit, measure)
 
     @classmethod
     def of(
-        cls, values: Any, *, items: Sequence[int], identities: Sequence[str | None] | None, **rest: Any
+        cls,
+        values: Any,
+        *,
+        items: Sequence[int],
+        identities: Sequence[str | None] | None,
+        partners: Sequence[str | None] | None = None,
+        **rest: Any,
     ) -> PairCurve:
-        """From right decisions and cosines (P, S + 1, 2) at equal steps; ``rest``: controls, reasons and recipe."""
+        """From right decisions and cosines (P, S + 1, 2) at equal steps; ``rest``: the other attributes."""
         correct, cosines = np.moveaxis(np.asarray(values, dtype=np.float64), 2, 0)
         shares = np.linspace(0, 1, correct.shape[1])
-        area = Statistic.of(100 * np.trapezoid(correct, shares, axis=1), items=items, identities=identities)
+        areas = np.clip(100 * np.trapezoid(correct, shares, axis=1), 0, 100)  # beyond by rounding only
+        area = Statistic.of(areas, items=items, identities=identities, partners=partners, bounds=(0.0, 100.0))
         return cls(shares, correct, cosines, area, **rest)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -114,7 +150,7 @@ class PairCurve:
             made = {"area": one.auc, "interval": one.interval, "cosine area": one.cosine_area.mean}
             return made | {"accuracy": one.accuracy.tolist(), "cosine": one.cosine.tolist()}
 
-        return adding.rows(self, row, lambda one: one.area)
+        return adding.rows(self, row, lambda one: one.area, lambda name: self.p_value(name))
 
     def __add__(self, other: PairCurve) -> PairCurve:
         rest = adding.joined(self, other)
@@ -122,7 +158,8 @@ class PairCurve:
         correct, cosines = (
             np.concatenate([getattr(part, name) for part in (self, other)])[order] for name in ("correct", "cosines")
         )
-        return PairCurve(self.shares, correct, cosines, self.area + other.area, **rest)
+        decision = self.decision if self.decision is other.decision else None
+        return PairCurve(self.shares, correct, cosines, self.area + other.area, **rest, decision=decision)
 
     def plot(self) -> Figure:
         """Share of right decisions over the share of changed pixels, and that of the controls.
@@ -249,7 +286,7 @@ def measured(
             reasons[name] = order
     mine = _curve(who, scheme, own)
     recipe = {**mine.recipe, **explained_by(maps)}
-    return PairCurve(mine.shares, mine.correct, mine.cosines, mine.area, found, reasons, recipe)
+    return replace(mine, controls=found, reasons=reasons, recipe=recipe)
 
 
 def _curve(who: PairSubject, scheme: Scheme, order: Tensor) -> PairCurve:
@@ -264,4 +301,5 @@ def _curve(who: PairSubject, scheme: Scheme, order: Tensor) -> PairCurve:
     correct = ((cosines >= who.threshold) == who.same[:, None]).astype(np.float64)
     rows = np.stack([correct, cosines], 2)
     recipe = {"scheme": scheme, **who.recipe}
-    return PairCurve.of(rows, items=who.items, identities=who.identities, recipe=recipe)
+    people = {"identities": who.identities, "partners": who.partners}
+    return PairCurve.of(rows, items=who.items, **people, recipe=recipe, decision=who.decision)

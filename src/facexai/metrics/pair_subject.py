@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, final
@@ -13,13 +14,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai._messages import FaceXAIWarning
 from facexai._progress import tqdm
+from facexai.functional._dyads import Dyads
 from facexai.functional._labels import labels_of
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
-from facexai.metrics._identities import people_of
+from facexai.metrics._identities import is_unknown_name, pairs_of, people_of
+from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_protocol import Part, Protocol, resolve
-from facexai.metrics.verification import threshold
+from facexai.metrics.statistic import INTERVALS
+from facexai.metrics.verification import parsed_rule, threshold
 from facexai.models.protocols import Embedder
 from facexai.perturb import filling, numbered
 
@@ -46,7 +51,10 @@ class PairOptions(TypedDict, total=False):
     """What every metric of labelled pairs takes.
 
     Keys:
-        identities: (P,) person in the probe, as in :meth:`Statistic.of`. Default: every pair is a person of its own.
+        identities: (P,) person in the probe, as in :meth:`Statistic.of`. Default: all people are unknown, and
+            every pair has people of its own.
+        partners: (P,) person in the other image, named likewise. Default: in a pair of one person that person, else an
+            unknown one, with a warning, for people who come again unnamed make intervals too narrow.
         items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
         seed: of the random controls; default 0.
         batch_size: images per forward pass; default 64.
@@ -55,6 +63,7 @@ class PairOptions(TypedDict, total=False):
     """
 
     identities: Sequence[str | None] | None
+    partners: Sequence[str | None] | None
     items: Sequence[int] | None
     seed: int
     batch_size: int
@@ -80,7 +89,8 @@ class PairSubject:
         chosen: (P,) places of the pairs among those given.
         given: number of pairs given.
         items: (P,) numbers of the pairs in their data set.
-        identities: (P,) names, each unknown person's own, or None.
+        identities, partners: (P,) names of the people in the first and in the second images, each unknown person's own.
+        decision: all pairs that the threshold is from.
         protocol, recipe, seed, batch_size, reference, progress: as asked for.
     """
 
@@ -97,7 +107,9 @@ class PairSubject:
     chosen: NDArray[np.int64]
     given: int
     items: tuple[int, ...]
-    identities: tuple[str, ...] | None
+    identities: tuple[str, ...]
+    partners: tuple[str, ...]
+    decision: PairDecision
     protocol: Protocol
     recipe: dict[str, Any]
     seed: int
@@ -137,6 +149,7 @@ def pair_subject(
     part: Part,
     *,
     identities: Sequence[str | None] | None = None,
+    partners: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -153,7 +166,7 @@ def pair_subject(
     name, how = resolve(protocol, part)
     labels = _checked(model, first, second, same, batch_size)
     numbers = numbered(items, len(first))
-    people = people_of(identities, numbers, "pairs")
+    people, others = both_people(identities, partners, labels, numbers)
     left, right = (_units(model, images, batch_size) for images in (first, second))
     scores = _cosines(left, right)
     if not np.isfinite(scores).all():
@@ -183,14 +196,71 @@ def pair_subject(
         chosen=chosen,
         given=len(labels),
         items=tuple(int(numbers[i]) for i in chosen.tolist()),
-        identities=None if people is None else tuple(people[i] for i in chosen.tolist()),
+        identities=tuple(people[i] for i in chosen.tolist()),
+        partners=tuple(others[i] for i in chosen.tolist()),
+        decision=PairDecision(scores, labels, Dyads.of(people, others), how.threshold, chosen),
         protocol=how,
-        recipe={"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed},
+        recipe=recipe_of(name, how, limit, part, seed),
         seed=seed,
         batch_size=batch_size,
         reference=reference,
         progress=progress,
     )
+
+
+def recipe_of(name: str, how: Protocol, limit: float, part: str, seed: int) -> dict[str, Any]:
+    """Every choice of a curve over pairs that changes a number."""
+    estimated = parsed_rule(how.threshold)[0] != "number"
+    again = ", threshold found again in draws of people" if estimated else ""
+    choices = {"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed}
+    return {**choices, "interval": INTERVALS[True] + again}
+
+
+def both_people(
+    identities: Any, partners: Any, same: NDArray[np.bool_], items: Sequence[int], what: str = "pairs"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names of the first and of the second person of every pair (P,).
+
+    Raises:
+        ValueError: as :meth:`Statistic.of`, and a pair of one person with two known names, or of two with one.
+
+    Warns:
+        FaceXAIWarning: first people are given, and second people of pairs of two are not.
+    """
+    count, given = len(items), partners is not None
+    if not given and identities is not None and not same.all():
+        named = people_of(identities, items, what) or ()
+        if len(set(named)) < len(named):
+            warnings.warn(
+                f"identities name the first person of {int((~same).sum())} {what} of two people and nothing names the "
+                "second: intervals and tests take each for a person of their own and are too narrow where people come "
+                "again; pass partners=, the second person of each",
+                FaceXAIWarning,
+                stacklevel=4,
+            )
+    first, second = pairs_of(identities, partners if given else [None] * count, items, what)
+    assert first is not None
+    assert second is not None
+    check_labels(first, second, same)
+    rows = []
+    for one, other, alike in zip(first, second, same.tolist(), strict=True):
+        name = other if is_unknown_name(one) and not is_unknown_name(other) else one
+        rows.append((name, name) if alike else (one, other))
+    return tuple(one for one, _ in rows), tuple(other for _, other in rows)
+
+
+def check_labels(first: Sequence[str], second: Sequence[str], same: NDArray[np.bool_]) -> None:
+    """Refuse labels that contradict the names of both people (P,), where both are known.
+
+    Raises:
+        ValueError: a pair of one person with two names, or of two people with one name.
+    """
+    for row, (name, partner, alike) in enumerate(zip(first, second, same.tolist(), strict=True)):
+        if (name == partner) != alike and not is_unknown_name(name) and not is_unknown_name(partner):
+            kind = "one person" if alike else "two people"
+            raise ValueError(
+                f"row {row} is labelled as a pair of {kind} and names {name!r} and {partner!r}; mend one of them"
+            )
 
 
 def _checked(model: Embedder, first: Tensor, second: Tensor, same: Any, batch_size: int) -> NDArray[np.bool_]:

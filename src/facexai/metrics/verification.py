@@ -189,7 +189,7 @@ def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
     >>> threshold(scores, labels), threshold(scores, labels, "far=0.5"), threshold(scores, labels, 0.31)
     (0.5, 0.4, 0.31)
     """
-    kind, number = _parsed(rule)
+    kind, number = parsed_rule(rule)
     if kind == "number":
         if labels is not None:
             labelled_scores(scores, labels)
@@ -210,7 +210,12 @@ def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
     return curve.threshold_at(number) if kind == "far" else _most_accurate(curve)
 
 
-def _parsed(rule: object) -> tuple[Literal["eer", "accuracy", "far", "number"], float]:
+def parsed_rule(rule: object) -> tuple[Literal["eer", "accuracy", "far", "number"], float]:
+    """Returns the kind of a rule, and its false accept rate or the number that it is.
+
+    Raises:
+        ValueError: no rule.
+    """
     if rule == "eer":
         return "eer", 0.0
     if rule == "accuracy":

@@ -62,6 +62,9 @@ def _valued(row: Any, column: str) -> dict[str, Any]:
     return {"value": finite(row.get(column)), "low": finite(low), "high": finite(high)}
 
 
+_ERRORS_OF_GROUPS = ("fmr", "fnmr", "accuracy")
+
+
 def groups(section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a :class:`~facexai.metrics.Bias`."""
     not_measured(section)
@@ -94,7 +97,8 @@ def groups_told(record: dict[str, Any]) -> dict[str, Any]:
                 "name": name,
                 "rows": record["rows"][name],
                 "people": record["people"][name],
-                **{rate: finite(rates.get(name, {}).get(rate)) for rate in ("fmr", "fnmr", "accuracy")},
+                **{rate: finite(rates.get(name, {}).get(rate)) for rate in _ERRORS_OF_GROUPS},
+                **{f"{rate}_interval": rates.get(name, {}).get(f"{rate}_interval") for rate in _ERRORS_OF_GROUPS},
                 **{kind: rates.get(name, {}).get(kind) for kind in ("genuine", "impostor")},
                 "centroid": None if record["centroids"] is None else finite(record["centroids"][name]),
             }
@@ -103,6 +107,7 @@ def groups_told(record: dict[str, Any]) -> dict[str, Any]:
         "threshold": finite(record["threshold"]),
         "rule": _rule(record["recipe"].get("rule")),
         "p_value": finite(record["p_value"]),
+        "reason": record.get("reason"),
         "distances": plain(distances),
         "spectra": plain(spectra),
         "marks": [mark for mark in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0) if not spectra or mark <= spectra[0]["x"][-1]],

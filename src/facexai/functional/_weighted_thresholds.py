@@ -1,0 +1,61 @@
+"""Thresholds by the named rules where pairs have weights, as in draws of people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Kind = Literal["eer", "accuracy", "far"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class WeightedSweep:
+    """Scores in falling order, so that a threshold for other weights costs sums and no sorting.
+
+    Attributes:
+        order: (P,) rows by falling score.
+        last: (K,) place in that order of the last row with each score that occurs.
+        thresholds: (K,) the scores that occur, falling.
+        same: (P,) labels in that order.
+    """
+
+    order: NDArray[np.int64]
+    last: NDArray[np.int64]
+    thresholds: Array
+    same: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scores: Array, same: NDArray[np.bool_]) -> WeightedSweep:
+        """Returns the sweep of scores (P,) and labels (P,)."""
+        order = np.argsort(-scores, kind="stable")
+        falling = scores[order]
+        last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+        return cls(order, last, falling[last], same[order])
+
+    def threshold(self, weights: Array, kind: Kind, rate: float = 0.0) -> float | None:
+        """Returns the threshold of :func:`facexai.metrics.threshold` for rows that count so many times.
+
+        Args:
+            weights: (P,) whole numbers, in the order of the scores given.
+            kind: of the rule; ``rate`` is that of ``"far"``.
+
+        Returns:
+            A score that occurs, infinity where the rule accepts no pair, None without pairs of both kinds. Scores of
+            weight 0 count as scores that occur: they decide nothing else.
+        """
+        row = weights[self.order]
+        genuine, impostor = np.cumsum(row * self.same)[self.last], np.cumsum(row * ~self.same)[self.last]
+        few, many = genuine[-1], impostor[-1]
+        if few == 0 or many == 0:
+            return None
+        if kind == "eer":
+            return float(self.thresholds[np.argmin(np.abs(impostor * few - (few - genuine) * many))])
+        if kind == "accuracy":
+            return float(self.thresholds[np.argmax(genuine + many - impostor)])
+        place = int(np.searchsorted(impostor / many, rate, "right")) - 1
+        return float(self.thresholds[place]) if place >= 0 else float("inf")
