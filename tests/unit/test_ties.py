@@ -340,4 +340,4 @@ def test_results_without_a_record_of_ties_add_and_are_drawn():
     )
     assert (one + two).ties is None
     assert one.rows()[0]["tied"] is None
-    assert _ties.said_of(None, "regions") == ""
+    assert _ties.tied_phrase(None, "regions") == ""

@@ -164,13 +164,13 @@ def _with_controls(kind: Any, rows: Rows, items: Any, who: Any, recipe: Any, nam
     """A result from the rows of maps in the order of ``names``, the own map's first; without a control they are NaN."""
     values, tied = rows
 
-    def one(place: int, **rest: Any) -> Any:
+    def result_of(place: int, **rest: Any) -> Any:
         ties = None if tied is None else tied[:, place]
         return kind.of(values[:, place], items=items, identities=who, recipe=recipe, ties=ties, **rest)
 
-    controls = {n: None if np.isnan(values[:, m]).any() else one(m) for m, n in enumerate(names) if m > 0}
+    controls = {n: None if np.isnan(values[:, m]).any() else result_of(m) for m, n in enumerate(names) if m > 0}
     reasons = {n: _ONE_ITEM if n == "mean-map" else _NO_OTHER for n, control in controls.items() if control is None}
-    return one(0, controls=controls, reasons=reasons)
+    return result_of(0, controls=controls, reasons=reasons)
 
 
 def _rows_at(rows: NDArray[Any], have: NDArray[np.int64], want: NDArray[np.int64]) -> NDArray[Any]:

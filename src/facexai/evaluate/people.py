@@ -293,8 +293,8 @@ class _Measure:
 
 def ties_of(measured: Any) -> NDArray[np.float64]:
     """Rows (n, 2) of what ties of the maps decide, as :meth:`facexai.metrics._ties.Ties.of` takes them."""
-    found: NDArray[np.float64] = measured.ties.values
-    return found
+    rows: NDArray[np.float64] = measured.ties.values
+    return rows
 
 
 def stacked_rows(maps: Sequence[NDArray[np.float64] | None]) -> Tensor:

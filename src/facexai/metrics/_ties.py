@@ -100,7 +100,8 @@ class Ordered:
         second = torch.zeros(()).expand(self.maps.shape)
         if len(tied):
             second = torch.zeros(self.maps.shape, dtype=torch.float64)
-            second[tied] = self._fields(tied, 0)[:, 0]
+            for row in tied:
+                second[row] = self._fields(tied[tied == row], 0)[0, 0]
         first = np.stack([ask(self._regions(self.maps, area, second), slice(None)) for area in areas], 1)
         values, passes = first.copy(), np.ones(n)
         step = max(1, self.batch_size // GROUP)
@@ -120,24 +121,25 @@ class Ordered:
         key: Callable[[Array], Array],
     ) -> tuple[Array, Array]:
         """Returns means over fields (n, S, K) of these rows, and the number of fields (n,)."""
-        drawn: dict[int, list[Array]] = {int(row): [] for row in rows}
+        drawn: dict[int, list[Array]] = {int(row): [] for row in rows}  # numbers (S, K) of each field
         for group in range(_MOST):
             fields = self._fields(rows, group)
             values = np.repeat(first[rows][:, None], GROUP, 1)
-            known = 1 if group == 0 else 0  # the first field of all was asked with all items
+            start = 1 if group == 0 else 0  # the first field of all was asked with all items
             for column, area in enumerate(areas):
                 if not len(some := np.flatnonzero(cut[rows, column])):
                     continue
-                second = fields[some, known:].flatten(0, 1)
-                places = torch.from_numpy(rows[some]).repeat_interleave(GROUP - known)
+                second = fields[some, start:].flatten(0, 1)
+                places = torch.from_numpy(rows[some]).repeat_interleave(GROUP - start)
                 regions = self._regions(self.maps[places.to(self.maps.device)], area, second)
-                values[some, known:, column] = ask(regions, places).reshape(len(some), GROUP - known, -1)
-            for row, made in zip(rows.tolist(), values, strict=True):
-                drawn[row] += list(made)
+                values[some, start:, column] = ask(regions, places).reshape(len(some), GROUP - start, -1)
+            for row, numbers in zip(rows.tolist(), values, strict=True):
+                drawn[row] += list(numbers)
             rows = np.array([row for row in rows.tolist() if _error(key(np.stack(drawn[row]))) > _ERROR], dtype=int)
             if not len(rows):
                 break
-        return np.stack([np.mean(made, 0) for made in drawn.values()]), np.array([len(made) for made in drawn.values()])
+        means, counts = [np.mean(fields, 0) for fields in drawn.values()], [len(fields) for fields in drawn.values()]
+        return np.stack(means), np.array(counts)
 
     def _fields(self, rows: NDArray[np.int64], group: int) -> Tensor:
         """Returns a group of fields for each of these items, (n, 4, M, H, W)."""
@@ -152,7 +154,7 @@ class Ordered:
         return chosen.view(maps.shape)
 
 
-def said_of(ties: Ties | None, what: str) -> str:
+def tied_phrase(ties: Ties | None, what: str) -> str:
     """Returns what a short description of a result says about ties; nothing where there are none."""
     share = 0.0 if ties is None else ties.share.mean
     return f"; ties decide {share:.1%} of the {what}" if share > 0 else ""
@@ -172,11 +174,11 @@ def warn_of_constant(maps: Tensor, items: Sequence[int], *, stacklevel: int = 4)
     """Warns of maps (N, ..., H, W) that are constant."""
     flat = maps.flatten(-2)
     constant = (flat == flat[..., :1]).all(-1).reshape(len(maps), -1).any(1)
-    found = [items[row] for row in constant.nonzero()[:, 0].tolist()]
-    if found:
+    numbers = [items[row] for row in constant.nonzero()[:, 0].tolist()]
+    if numbers:
         warnings.warn(
-            f"the maps of {len(found)} items are constant, such as of item {found[:8]}: they mark no region, and the "
-            "numbers are those of random regions",
+            f"the maps of {len(numbers)} items are constant, such as of item {numbers[:8]}: they mark no region, and "
+            "the numbers are those of random regions",
             FaceXAIWarning,
             stacklevel=stacklevel,
         )

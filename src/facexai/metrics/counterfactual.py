@@ -275,8 +275,8 @@ def cout(
     shares = np.array([round(k * pixels / steps) for k in range(steps + 1)]) / pixels
 
     def gain(first: Tensor, chosen: Rows) -> Array:
-        found = logits(first[:, 0], chosen)
-        return (1 - 2 * torch.where(was[chosen], found, -found).sigmoid())[:, None].numpy()
+        logit = logits(first[:, 0], chosen)
+        return (1 - 2 * torch.where(was[chosen], logit, -logit).sigmoid())[:, None].numpy()
 
     def areas(values: Array) -> Array:
         return np.asarray(np.trapezoid(values[..., 0], shares))
@@ -304,8 +304,8 @@ def _asked_once(
             row = index[part].to(images.device)
             with quiet_grad():
                 pictures = torch.where(shown[part, None], edited[row], images[row])
-                found = score(rows(decision, row), pictures).double().tolist()
-            seen.update(zip([keys[place] for place in part.tolist()], found, strict=True))
+                scores = score(rows(decision, row), pictures).double().tolist()
+            seen.update(zip([keys[place] for place in part.tolist()], scores, strict=True))
         return torch.tensor([seen[key] for key in keys], dtype=torch.float64)
 
     return logits

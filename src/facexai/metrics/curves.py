@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from facexai._notebook import table
 from facexai.metrics import adding
-from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, said_of
+from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
@@ -120,7 +120,7 @@ class Curve:
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.3f}" for n, c in self.controls.items() if c is not None)
-        tied = said_of(self.ties, "regions")
+        tied = tied_phrase(self.ties, "regions")
         return f"Curve({self.recipe.get('scheme')}: area {self.auc:.3f} of {len(self.values)} images; {held}{tied})"
 
 
@@ -198,8 +198,8 @@ def measured(
     def probability(first: Tensor, rows: Rows) -> Array:
         shown = first if scheme == "insertion" else ~first
         logits = who.run(torch.where(shown, who.images[rows], stand_in[rows]))
-        found: Array = logits.softmax(1).gather(1, who.targets[rows][:, None]).cpu().numpy()
-        return found
+        p: Array = logits.softmax(1).gather(1, who.targets[rows][:, None]).cpu().numpy()
+        return p
 
     def areas(values: Array) -> Array:
         return np.asarray(np.trapezoid(values[..., 0], shares))

@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from facexai._messages import FaceXAIWarning
 from facexai._notebook import table
 from facexai.metrics import adding
-from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, said_of
+from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
@@ -179,7 +179,7 @@ class Drop:
         else:
             own, *others = [f"{n} {c.drop:.1f}".strip() for n, c in measured.items() if c is not None]
             unit = f"points of {count} images"
-        return f"Drop({scheme}: {own} {unit}; {', '.join(others)}{said_of(self.ties, 'regions')})"
+        return f"Drop({scheme}: {own} {unit}; {', '.join(others)}{tied_phrase(self.ties, 'regions')})"
 
 
 STATISTICS = ("probability", "relative", "score", "margin", "change")

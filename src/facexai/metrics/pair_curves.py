@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from facexai._messages import near_matches
 from facexai._notebook import table
 from facexai.metrics import adding
-from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, said_of
+from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.pair_orders import CONTROLS, control_order, directed, numbers_of, ordered
 from facexai.metrics.pair_protocol import Part, Protocol
 from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
@@ -163,7 +163,7 @@ class PairCurve:
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.1f}" for n, c in self.controls.items() if c is not None)
         told = f"{self.recipe.get('scheme')}, {self.recipe.get('protocol')}, {self.recipe.get('part')}"
-        tied = said_of(self.ties, "regions")
+        tied = tied_phrase(self.ties, "regions")
         return f"PairCurve({told}: area {self.auc:.1f} % of {len(self.correct)} pairs; {held}{tied})"
 
 

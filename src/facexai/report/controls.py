@@ -55,8 +55,8 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
         _belongs(one, why)
         for item in range(len(why)):
             rows = [_row(name, kind.of(part).values[item]) for name, part in _parts(one)]
-            told = _sentence(kind, rows) + _tied(0.0 if one.ties is None else float(one.ties.share.values[item]))
-            found[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": told})
+            text = _sentence(kind, rows) + _tied(0.0 if one.ties is None else float(one.ties.share.values[item]))
+            found[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": text})
     return found
 
 
