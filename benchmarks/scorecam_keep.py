@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from common import arguments, networks, people, report, split
 
-from facexai import ScoreCAM, plots
+from facexai import ScoreCAM, perturb, plots
 from facexai.metrics.sanity import rank_correlation
 
 KEEP = (16, 32, 64, 128, 256)
@@ -26,10 +26,9 @@ def pearson(a, b):
 
 
 def top_overlap(a, b, share=0.2):
-    """Intersection over union (N,) of the largest fifths of two maps."""
-    count = round(share * a[0].numel())
-    tops = [torch.zeros(m.flatten(1).shape).scatter(1, m.flatten(1).topk(count, 1).indices, 1.0) for m in (a, b)]
-    return (tops[0] * tops[1]).sum(1) / (tops[0] + tops[1]).clamp(max=1).sum(1)
+    """Intersection over union (N,) of the largest fifths of two maps; the same fields break the ties of both."""
+    first, second = (perturb.top_area(maps, share) for maps in (a, b))
+    return (first & second).flatten(1).sum(1) / (first | second).flatten(1).sum(1)
 
 
 def row(name, what, maps, exact):

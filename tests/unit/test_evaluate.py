@@ -19,10 +19,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facexai import CAM, FGGB, SDD, HiResCAM, PairCAM, evaluate, images, metrics
+from facexai import CAM, FGGB, SDD, GradCAM, HiResCAM, PairCAM, evaluate, functional, images, metrics
 from facexai.evaluate import Config, engine
 from facexai.evaluate import stage as stages
 from facexai.evaluate.exact_sum import mean_of, summed
+from facexai.evaluate.examples import examples
 from facexai.evaluate.people import next_other
 from facexai.evaluate.prefetch import ahead
 from facexai.evaluate.work import Work
@@ -121,6 +122,54 @@ def test_a_run_about_people_says_what_the_metrics_say(root, model, tmp_path):
     predicted = people.logits(probes).argmax(1).tolist()
     right = np.mean([people.names[t] == name for t, name in zip(predicted, names, strict=True)])
     assert made.report["classifier"]["identified"] == pytest.approx(right)
+
+
+@pytest.mark.filterwarnings("ignore:the left-out photos")
+@pytest.mark.parametrize("ties", ["fields", "signed"])
+def test_a_run_breaks_ties_as_the_metrics_do(root, model, tmp_path, ties, monkeypatch):
+    """Maps after a ReLU, nine tenths of whose cells are 0; the area is larger than what is positive."""
+    published = functional.gradcam
+
+    def sparse(activations, gradients):
+        maps = published(activations, gradients)
+        return maps - maps.flatten(1).quantile(0.9, dim=1)[:, None, None]
+
+    monkeypatch.setattr(functional, "gradcam", sparse)
+    model.net.double()
+    asked = ("deletion", "retention", "insertion", "deletion-curve")
+    config = Config(
+        "faces",
+        explainers=("gradcam", "cam"),
+        metrics=asked,
+        enrol=ENROLLED,
+        area=0.7,
+        steps=3,
+        micro_batch=4,
+        ties=ties,
+    )
+    made = evaluate.run(config, tmp_path / "out", model=model, base=root)
+    people, probes, names = whole(root, model)
+    options = {"items": [0, 1, 2, 3, 4, 5, *range(7, 13)], "identities": names, "ties": ties}
+    for name, method in {"gradcam": GradCAM(people), "cam": CAM(people)}.items():
+        why = method(probes)
+        own = {metric: getattr(metrics, metric)(people, probes, why, 0.7, **options) for metric in asked[:2]}
+        own["insertion"] = metrics.insertion(people, probes, why, 3, **options)
+        own["deletion-curve"] = metrics.deletion_curve(people, probes, why, 3, **options)
+        for metric, result in own.items():
+            found = made.measured[name][metric]
+            assert found.recipe["ties"] == result.recipe["ties"] == (ties if name == "gradcam" else "fields")
+            for kind, one in {"own": result, **result.controls}.items():
+                other = found if kind == "own" else found.controls[kind]
+                np.testing.assert_allclose(other.values, one.values, atol=1e-6, err_msg=f"{name}, {metric}, {kind}")
+                np.testing.assert_allclose(other.ties.values, one.ties.values, atol=1e-12)
+    tied = made.measured["gradcam"]["deletion"].ties.share.mean
+    assert (tied > 0.05) is (ties == "fields")
+    assert made.report["details"]["gradcam"]["deletion"][0]["tied"] == tied
+    assert made.table.rows[0]["tied"] == tied
+    shown = examples(tmp_path / "out", 12).measured
+    assert [one.recipe["ties"] for one in shown] == [ties] * 4
+    assert shown[0].ties.share.mean == pytest.approx(tied)
+    assert sorted(shown[0].probability.values) == sorted(made.measured["gradcam"]["deletion"].probability.values)
 
 
 @pytest.mark.parametrize("part", ["similar", "auto"])
@@ -556,6 +605,7 @@ def test_results_say_how_they_were_made(root, model, tmp_path):
         "steps": 2,
         "fill": "blur",
         "seed": 0,
+        "ties": "fields",
     }
     few = Config("faces", explainers=("hirescam",), metrics=("narrowness",), enrol=2, scale=9.0)
     shape = evaluate.run(few, tmp_path / "b", model=model, base=root)

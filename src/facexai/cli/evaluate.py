@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from facexai.evaluate import Config
 
 _LISTS = {"explainer": "explainers", "metric": "metrics"}
-_TEXTS = ("data", "model", "images", "gallery", "align", "face", "center", "protocol", "part")
+_TEXTS = ("data", "model", "images", "gallery", "align", "face", "center", "protocol", "part", "ties")
 _NUMBERS = ("limit", "enrol", "steps", "seed", "micro-batch", "shard")
 _EITHER = ("scale", "area", "fill", "threshold")
 
@@ -69,6 +69,7 @@ _HELP = {
     "fill": "black (default), mean, blur, noise or a grey value",
     "protocol": "of pairs: fame (default) or epfl-inferred",
     "part": "of the maps of pairs: similar (default), dissimilar or auto",
+    "ties": "what decides among equal values of class maps: fields (default) or signed",
     "threshold": "of pairs: a rule or a cosine instead of the protocol's",
     "explainer": f"such as sdd, hirescam, captum.Lime; of pairs {', '.join(about('pairs'))}; may be repeated",
     "metric": "such as deletion, retention, insertion, narrowness, overlap; may be repeated",

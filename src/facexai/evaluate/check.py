@@ -24,7 +24,7 @@ CLASS_METRICS = ("deletion", "retention", "insertion", "deletion-curve", "narrow
 
 _IDLE = {
     "people": ("protocol", "part", "threshold"),
-    "pairs": ("gallery", "enrol", "scale", "center", "area", "fill", "steps"),
+    "pairs": ("gallery", "enrol", "scale", "center", "area", "fill", "steps", "ties"),
 }
 """Keys that mean nothing for a task."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from facexai import configs
+from facexai.metrics._ties import BREAKS
 
 _EXAMPLE = 'data = "faces"\nexplainers = ["sdd", "hirescam"]'
 _PATHS = ("data", "images", "gallery")
@@ -36,6 +37,8 @@ class Config:
         area, fill: of deletion and retention; the fill of ``deletion-curve`` and the area of ``overlap``, too.
         steps: of curves over classes.
         protocol, part, threshold: of curves over pairs; threshold: instead of the protocol's rule.
+        ties: ``"fields"`` or ``"signed"``, what decides among equal values of class maps; see
+            :class:`facexai.metrics.subject.Options`.
         seed: of everything random.
         micro_batch: photos or pairs that go through the network together; fixes the last bits of every number.
         shard: micro-batches that are committed together.
@@ -59,6 +62,7 @@ class Config:
     protocol: str = "fame"
     part: str = "similar"
     threshold: float | str | None = None
+    ties: str = "fields"
     seed: int = 0
     micro_batch: int = 16
     shard: int = 8
@@ -68,7 +72,7 @@ class Config:
         for name in ("limit", "enrol", "steps", "micro_batch", "shard"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"expected {name} of at least 1, got {value}")
-        for name, known in (("align", ("auto", "always", "never")), ("face", ("only", "largest"))):
+        for name, known in (("align", ("auto", "always", "never")), ("face", ("only", "largest")), ("ties", BREAKS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"expected {name} one of {list(known)}, got {getattr(self, name)!r}")
         if not 0 < self.area < 1:

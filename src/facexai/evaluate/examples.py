@@ -20,6 +20,7 @@ from facexai import _csv_cells, io
 from facexai._messages import short
 from facexai.evaluate.found import of_rows
 from facexai.evaluate.methods import label as named
+from facexai.evaluate.people import TIES
 from facexai.results import Saliency
 from facexai.store import Store
 
@@ -164,5 +165,15 @@ def _measured(store: Store, label: str, items: NDArray[np.int64], report: Mappin
     config = SimpleNamespace(**{k.removeprefix("config "): v for k, v in run.items() if k.startswith("config ")})
     score = "cosine" if "scale" in report["classifier"] else "logit"
     wanted = [m for m in ("deletion", "retention", "insertion", "deletion-curve") if m in config.metrics]
-    held = _rows(store, "measure", items, [f"{label}: {metric}" for metric in wanted])
-    return [of_rows(m, held[f"{label}: {m}"].double().numpy(), items, config, score, None) for m in wanted]
+    recorded = any(name.endswith(TIES) for name in store.names(_keys(store, "measure")[0]))  # older runs have not
+    suffixes = ("", TIES) if recorded else ("",)
+    held = _rows(store, "measure", items, [f"{label}: {metric}{suffix}" for metric in wanted for suffix in suffixes])
+    signed = f"{label}: signed cells" in store.names(_keys(store, "maps")[0])
+    ties = ("signed" if signed else "fields") if recorded else None
+
+    def of(metric: str) -> Any:
+        name = f"{label}: {metric}"
+        rows = (held[name].double().numpy(), held[name + TIES].double().numpy() if recorded else None)
+        return of_rows(metric, rows, items, config, score, None, ties)
+
+    return [of(metric) for metric in wanted]

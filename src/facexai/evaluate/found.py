@@ -12,7 +12,9 @@ from facexai.evaluate import pairs, people
 from facexai.evaluate.pairs import Pairs
 from facexai.evaluate.people import People
 from facexai.evaluate.results import Results, written
+from facexai.evaluate.stage import Shards
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
+from facexai.metrics._ties import Ties
 from facexai.metrics.faithfulness import table_of
 from facexai.metrics.pair_subject import recipe_of
 from facexai.metrics.pair_table import pair_table
@@ -78,11 +80,11 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
     recipe = recipe_of(config.protocol, decided.asked, decided.threshold, config.part, config.seed)
     measured: dict[str, dict[str, Any]] = {}
     for label in work.labels:
-        values = {metric: run.numbers.rows(f"{label}: {metric}").numpy() for metric in work.metrics}
-        measured[label] = {
-            metric: _with_controls(PairCurve, rows, items, who, {"scheme": metric, **recipe}, pairs.MAPS)
-            for metric, rows in values.items()
-        }
+        measured[label] = {}
+        for metric in work.metrics:
+            rows = _rows_of(run.numbers, f"{label}: {metric}")
+            about = {"scheme": metric, **recipe}
+            measured[label][metric] = _with_controls(PairCurve, rows, items, who, about, pairs.MAPS)
     maps = {
         f"{label}, {'similar' if sign > 0 else 'dissimilar'} part, {'first' if side == 0 else 'second'} face": one
         for label, by_sign in run.mean_maps.items()
@@ -106,49 +108,71 @@ def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: 
         if not run.maps.has(name):
             return None
         values = _rows_at(run.maps.rows(name).numpy(), run.maps.measured(), items)
-        columns = (Statistic.of(column, items=items.tolist(), identities=who) for column in values.T)
-        return Narrowness(*columns) if metric == "narrowness" else Overlap(*columns)
+        first, second = (Statistic.of(column, items=items.tolist(), identities=who) for column in values.T)
+        if metric == "narrowness":
+            return Narrowness(first, second)
+        tied = _rows_at(run.maps.rows(name + people.TIES).numpy(), run.maps.measured(), items)
+        return Overlap(first, second, Ties.of(tied, items=items.tolist(), identities=who))
     assert run.numbers is not None
     score = "cosine" if isinstance(run.classifier, Gallery) else "logit"
-    return of_rows(metric, run.numbers.rows(name).numpy(), items, config, score, who)
+    how = "signed" if run.maps.has(f"{label}: signed cells") else "fields"
+    return of_rows(metric, _rows_of(run.numbers, name), items, config, score, who, how)
+
+
+Rows = tuple[NDArray[np.float64], NDArray[np.float64] | None]
+"""Numbers (n, maps, ...), and what ties decide in them (n, maps, 2), which older runs have not recorded."""
+
+
+def _rows_of(shards: Shards, name: str) -> Rows:
+    return shards.rows(name).numpy(), shards.rows(name + people.TIES).numpy()
 
 
 def of_rows(
-    metric: str, rows: NDArray[np.float64], items: NDArray[np.int64], config: Any, score: str, who: Sequence[str] | None
+    metric: str,
+    rows: Rows,
+    items: NDArray[np.int64],
+    config: Any,
+    score: str,
+    who: Sequence[str] | None,
+    ties: str | None,
 ) -> Drop | Curve:
     """Deletion, retention or a curve with its controls, from the rows of these items in the shards.
 
     Args:
         metric: as the configuration names it.
-        rows: (n, maps, numbers).
+        rows: numbers and ties.
         items: (n,).
         config: has ``steps``, ``area``, ``fill`` and ``seed``.
         score: unit of the score.
         who: (n,) identities, where known.
+        ties: what broke them, as the recipe has it; None where it was not recorded.
     """
+    broken = {} if ties is None else {"ties": ties}
     made: Drop | Curve
     people_known = {"identities": who}
     if metric in people.CURVES:
         recipe = {"scheme": people.CURVES[metric], "steps": config.steps, "fill": people.fill_of(metric, config)}
-        made = _with_controls(Curve, rows, items, people_known, {**recipe, "seed": config.seed}, people.MAPS)
+        made = _with_controls(Curve, rows, items, people_known, {**recipe, "seed": config.seed, **broken}, people.MAPS)
     else:
         recipe = {"scheme": metric, "area": config.area, "fill": config.fill, "seed": config.seed, "score": score}
-        made = _with_controls(Drop, rows, items, people_known, recipe, people.MAPS)
+        made = _with_controls(Drop, rows, items, people_known, recipe | broken, people.MAPS)
     return made
 
 
-def _one(kind: Any, values: NDArray[np.float64], items: Any, who: Mapping[str, Any], recipe: Any) -> Any:
-    """A control's result; None where there was no such control. ``who``: what the kind is told about people."""
-    return None if np.isnan(values).any() else kind.of(values, items=items, recipe=recipe, **who)
+def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]) -> Any:
+    """A result from the rows of maps in the order of ``names``, the own map's first; without a control they are NaN.
 
+    ``who``: what the kind is told about people.
+    """
+    values, tied = rows
 
-def _with_controls(
-    kind: Any, values: NDArray[np.float64], items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]
-) -> Any:
-    """A result from rows (N, maps, ...) in the order of ``names``, the own map's first."""
-    controls = {name: _one(kind, values[:, m], items, who, recipe) for m, name in enumerate(names) if m > 0}
+    def result_of(place: int, **rest: Any) -> Any:
+        ties = None if tied is None else tied[:, place]
+        return kind.of(values[:, place], items=items, recipe=recipe, ties=ties, **who, **rest)
+
+    controls = {n: None if np.isnan(values[:, m]).any() else result_of(m) for m, n in enumerate(names) if m > 0}
     reasons = {n: _ONE_ITEM if n == "mean-map" else _NO_OTHER for n, control in controls.items() if control is None}
-    return kind.of(values[:, 0], items=items, recipe=recipe, controls=controls, reasons=reasons, **who)
+    return result_of(0, controls=controls, reasons=reasons)
 
 
 def _rows_at(rows: NDArray[Any], have: NDArray[np.int64], want: NDArray[np.int64]) -> NDArray[Any]:

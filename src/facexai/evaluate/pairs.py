@@ -16,7 +16,7 @@ from torch import Tensor
 from facexai import metrics
 from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.methods import pair_explainers
-from facexai.evaluate.people import next_other
+from facexai.evaluate.people import TIES, next_other, stacked_rows, ties_of
 from facexai.evaluate.stage import Faces, Part, Shards, stacked
 from facexai.evaluate.work import Work
 from facexai.explainers.kept import Kept
@@ -314,8 +314,8 @@ class _Measure:
             curve = measured(who, scheme, maps, known=common[name])
             common[name] = {control: curve.controls[control] for control in COMMON}
             each = (curve, *(curve.controls[control] for control in CONTROLS))
-            table = [_numbers(one, like=curve) for one in each]
-            found[f"{label}: {name}"] = torch.from_numpy(np.stack(table, 1))
+            found[f"{label}: {name}"] = stacked_rows([None if one is None else one.values for one in each])
+            found[f"{label}: {name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
         return found
 
     def _reference(self, items: Sequence[int], label: str) -> PairReference:
@@ -329,13 +329,6 @@ class _Measure:
         cells = self.maps.of(items, f"{label}: cells")
         maps = upsample(cells.flatten(0, 1), self.work.network.spec.height_width)
         return maps.view(*cells.shape[:2], *maps.shape[1:]).to(self.work.network.device)
-
-
-def _numbers(curve: PairCurve | None, like: PairCurve) -> NDArray[np.float64]:
-    """(n, steps + 1, 2); NaN for none."""
-    if curve is None:
-        return np.full((*like.correct.shape, 2), np.nan)
-    return np.stack([curve.correct, curve.cosines], 2)
 
 
 def people(work: Work, items: Sequence[int]) -> dict[str, tuple[str, ...]]:

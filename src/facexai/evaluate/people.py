@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, final
 
@@ -21,7 +21,7 @@ from facexai.evaluate.work import Work
 from facexai.explainers import SDD
 from facexai.metrics import curves, drop
 from facexai.metrics.shape import class_overlap, narrowness
-from facexai.metrics.subject import CONTROLS, Reference, Subject, subject
+from facexai.metrics.subject import CONTROLS, Reference, Subject, order_of, subject, with_maps
 from facexai.models import FaceModel, Gallery
 from facexai.results import Saliency
 from facexai.results.parts import common
@@ -31,6 +31,9 @@ MAPS = ("own", *CONTROLS)
 
 CURVES = {"insertion": "insertion", "deletion-curve": "deletion"}
 """Metrics that are curves, and their schemes."""
+
+TIES = ": ties"
+"""After the name of a metric: the rows of what ties decide in it."""
 
 _OURS = {row.load() for row in about("classes").values()}
 _SAME_FOR_ALL = {"deletion": ("centre",), "retention": ("centre",), **dict.fromkeys(CURVES, ("random", "centre"))}
@@ -149,12 +152,16 @@ class _Maps:
                 rows |= {"targets": targets.cpu(), "scores": why.scores.detach().double().cpu()}
             cells = why.cells.detach().cpu()
             rows[f"{label}: cells"], sums[label] = cells, summed(cells, why.size)
+            if self.work.config.ties == "signed" and why.signed_cells is not None:
+                rows[f"{label}: signed cells"] = why.signed_cells.detach().cpu()
             if "narrowness" in asked:
                 narrow = narrowness(why)
                 rows[f"{label}: narrowness"] = _columns(narrow.above_half.values, narrow.half_mass.values)
             if "overlap" in asked and why.class_cells is not None:
-                overlap = class_overlap(why, self.work.config.area)
+                overlap = class_overlap(why, self.work.config.area, items=kept, seed=self.work.config.seed)
                 rows[f"{label}: overlap"] = _columns(overlap.before.values, overlap.after.values)
+                assert overlap.ties is not None
+                rows[f"{label}: overlap{TIES}"] = torch.from_numpy(overlap.ties.values)
         return Part(kept, rows, sums, recipes)
 
 
@@ -239,15 +246,15 @@ class _Measure:
                     identities=self._people(kept),
                     reference=reference,
                     batch_size=config.micro_batch,
+                    ties=config.ties,  # type: ignore[arg-type]
                 )
             else:
-                who = replace(who, maps=maps.maps, reference=reference)
-            for name, made in self._measured(who, common).items():
-                rows[f"{label}: {name}"] = made
+                who = with_maps(who, maps, reference, config.ties)  # type: ignore[arg-type]
+            rows |= {f"{label}: {name}": made for name, made in self._measured(who, common).items()}
         return Part(kept, rows)
 
     def _measured(self, who: Subject, common: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-        """Rows (n, maps, numbers) by metric; NaN where there is no such control."""
+        """Rows (n, maps, numbers) by metric, and those of its ties; NaN where there is no such control."""
         config, found = self.work.config, {}
         areas = {"deletion", "retention"} & set(self.asked)
         regions = drop.regions_of(who, config.area, config.seed) if areas else None
@@ -260,26 +267,40 @@ class _Measure:
                 assert regions is not None
                 made = drop.measured(who, name, regions, config.fill, known=common[name])  # type: ignore[arg-type]
             common[name] = {control: made.controls[control] for control in _SAME_FOR_ALL[name]}
-            own = made.values
-            each = [made.controls[control] for control in CONTROLS]
-            table = [own, *(np.full_like(own, np.nan) if one is None else one.values for one in each)]
-            found[name] = torch.from_numpy(np.stack(table, 1))
+            each = [made, *(made.controls[control] for control in CONTROLS)]
+            found[name] = stacked_rows([None if one is None else one.values for one in each])
+            found[f"{name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
         return found
 
     def _saliency(self, items: Sequence[int], label: str) -> Saliency:
         cells, targets, scores = (self.maps.of(items, name) for name in (f"{label}: cells", "targets", "scores"))
         network = self.work.network
         cells, targets, scores = (part.to(network.device) for part in (cells, targets, scores))
-        return Saliency(cells, network.spec.height_width, targets, scores)
+        name = f"{label}: signed cells"
+        signed = self.maps.of(items, name).to(network.device) if self.maps.has(name) else None
+        return Saliency(cells, network.spec.height_width, targets, scores, signed_cells=signed)
 
     def _reference(self, items: Sequence[int], label: str) -> Reference:
         others = None
         if self.partners is not None:
-            others = self._saliency([self.partners[item] for item in items], label).maps
+            maps = self._saliency([self.partners[item] for item in items], label)
+            others = order_of(maps, self.work.config.ties)  # type: ignore[arg-type]
         return Reference(self.mean_maps.get(label), others)
 
     def _people(self, items: Sequence[int]) -> list[str] | None:
         return [self.work.person(self.work.probes[i]) for i in items] if self.work.knows_people else None
+
+
+def ties_of(measured: Any) -> NDArray[np.float64]:
+    """Rows (n, 2) of what ties of the maps decide, as :meth:`facexai.metrics._ties.Ties.of` takes them."""
+    rows: NDArray[np.float64] = measured.ties.values
+    return rows
+
+
+def stacked_rows(maps: Sequence[NDArray[np.float64] | None]) -> Tensor:
+    """(n, maps, ...) of the rows (n, ...) of each map, the first of which is there; NaN for a map that is not."""
+    assert maps[0] is not None
+    return torch.from_numpy(np.stack([np.full_like(maps[0], np.nan) if rows is None else rows for rows in maps], 1))
 
 
 def fill_of(metric: str, config: Config) -> Any:

@@ -176,6 +176,7 @@ def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tup
         cells.clamp(min=0) if self.relu else cells,
         logits,
         chosen,
+        signed_cells=cells if self.relu else None,
         recipe={**self.recipe(evidence), "relu": self.relu, **rounding(self, evidence, chosen[:, None])},
     )
 

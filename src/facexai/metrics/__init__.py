@@ -1,6 +1,7 @@
 """Is the map true? What happens to the decision when the marked pixels go, and controls that can embarrass us."""
 
 from facexai.images.pairs import Pairs, read_pairs
+from facexai.metrics._ties import Ties
 from facexai.metrics.bias import bias, pair_groups, rank_correlation
 from facexai.metrics.bias_answer import Bias, Distance, Rates
 from facexai.metrics.counterfactual import CounterfactualQuality, counterfactual, cout
@@ -43,6 +44,7 @@ __all__ = [
     "Statistic",
     "Table",
     "TenFold",
+    "Ties",
     "auc",
     "average_precision",
     "bias",

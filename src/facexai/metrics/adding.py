@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from facexai.metrics._ties import Ties
 from facexai.metrics.statistic import Statistic
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class Measured(Protocol):
     def reasons(self) -> Mapping[str, str]: ...
     @property
     def recipe(self) -> Mapping[str, Any]: ...
+    @property
+    def ties(self) -> Ties | None: ...
 
 
 Result = TypeVar("Result", bound=Measured)
@@ -72,7 +75,7 @@ def plotted(measured: Result, main: Callable[[Result], Statistic], title: str, b
 
 
 def joined(first: Result, second: Result) -> dict[str, Any]:
-    """Controls, reasons and recipe of the sum; a control that one part lacks is None.
+    """Controls, reasons, recipe and ties of the sum; what one part lacks is None.
 
     Raises:
         ValueError: the parts were measured by different recipes.
@@ -85,7 +88,8 @@ def joined(first: Result, second: Result) -> dict[str, Any]:
     for name, mine in first.controls.items():
         theirs = second.controls.get(name)
         controls[name] = None if mine is None or theirs is None else mine + theirs
-    return {"controls": controls, "reasons": {**second.reasons, **first.reasons}, "recipe": {**one, **explained}}
+    made = {"controls": controls, "reasons": {**second.reasons, **first.reasons}, "recipe": {**one, **explained}}
+    return made | {"ties": None if first.ties is None or second.ties is None else first.ties + second.ties}
 
 
 def _explained(one: Mapping[str, Any] | None, two: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from typing_extensions import Unpack
 
 from facexai._notebook import table
 from facexai.metrics import adding
+from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
-from facexai.perturb import Fill, filling, generator, top_area
+from facexai.perturb import Fill, filling, generator
 from facexai.results import Saliency
 from facexai.results.notebook import pictured
 
@@ -36,7 +37,8 @@ class Curve:
         area: statistic of the area under each curve (trapezoid), 0 to 1.
         controls: the same with the controls' order of pixels; ``random`` is a random order.
         reasons: why a control is None.
-        recipe: scheme, steps, fill, seed, and what made the maps, where they say it.
+        recipe: scheme, steps, fill, seed, how ties were broken, and what made the maps, where they say it.
+        ties: how much of the regions ties of the map decide, as for :class:`~facexai.metrics.Drop`.
     """
 
     shares: NDArray[np.float64]
@@ -45,14 +47,23 @@ class Curve:
     controls: Mapping[str, Curve | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    ties: Ties | None = None
 
     @classmethod
-    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str | None] | None, **rest: Any) -> Curve:
-        """From the probabilities (N, S + 1) at equal steps; ``rest``: controls, reasons and recipe."""
+    def of(
+        cls,
+        values: Any,
+        *,
+        items: Sequence[int],
+        identities: Sequence[str | None] | None,
+        ties: Array | None = None,
+        **rest: Any,
+    ) -> Curve:
+        """From the probabilities (N, S + 1) at equal steps, and rows for :meth:`Ties.of`; ``rest``: controls."""
         rows = np.asarray(values, dtype=np.float64)
         shares = np.linspace(0, 1, rows.shape[1])
         area = Statistic.of(np.trapezoid(rows, shares, axis=1), items=items, identities=identities)
-        return cls(shares, rows, area, **rest)
+        return cls(shares, rows, area, ties=Ties.of(ties, items=items, identities=identities), **rest)
 
     @property
     def auc(self) -> float:
@@ -75,7 +86,11 @@ class Curve:
 
     def rows(self) -> list[dict[str, Any]]:
         """The area and those of the controls as rows of a table."""
-        return adding.rows(self, lambda one: {"area": one.auc, "interval": one.interval}, lambda one: one.area)
+
+        def row(one: Curve) -> dict[str, Any]:
+            return {"area": one.auc, "interval": one.interval, **columns_of(one.ties)}
+
+        return adding.rows(self, row, lambda one: one.area)
 
     def __add__(self, other: Curve) -> Curve:
         rest = adding.joined(self, other)
@@ -105,7 +120,8 @@ class Curve:
 
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.3f}" for n, c in self.controls.items() if c is not None)
-        return f"Curve({self.recipe.get('scheme')}: area {self.auc:.3f} of {len(self.values)} images; {held})"
+        tied = tied_phrase(self.ties, "regions")
+        return f"Curve({self.recipe.get('scheme')}: area {self.auc:.3f} of {len(self.values)} images; {held}{tied})"
 
 
 def insertion(
@@ -131,7 +147,10 @@ def insertion(
     Raises:
         ValueError: as :func:`facexai.metrics.deletion`, or no step.
 
-    Cost: ``5 * (steps + 1)`` passes.
+    Ties are broken as in :func:`facexai.metrics.deletion`, by the same fields at all steps, until the standard error of
+    the area under an image's curve is at most 0.01.
+
+    Cost: ``5 * (steps + 1)`` passes, and 3 to 31 more for each image, map and step of which ties cut the region.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421, sec. 4.1.
     """
@@ -173,23 +192,27 @@ def measured(
     if steps < 1:
         raise ValueError(f"expected at least one step, got {steps}")
     stand_in = filling(who.images, fill, seed=seed, items=who.items)
-    recipe = {"scheme": scheme, "steps": steps, "fill": fill, "seed": seed}
+    recipe = {"scheme": scheme, "steps": steps, "fill": fill, "seed": seed, "ties": who.ties}
     shares = np.linspace(0, 1, steps + 1)
 
-    def along(maps: Tensor) -> Curve:
-        columns = []
-        for share in shares:
-            first = top_area(maps, float(share))[:, None]
-            shown = first if scheme == "insertion" else ~first
-            logits = who.run(torch.where(shown, who.images, stand_in))
-            columns.append(logits.softmax(1).gather(1, who.targets[:, None])[:, 0])
-        values = torch.stack(columns, 1).cpu().numpy()
-        return Curve.of(values, items=who.items, identities=who.identities, recipe=recipe)
+    def probability(first: Tensor, rows: Rows) -> Array:
+        shown = first if scheme == "insertion" else ~first
+        logits = who.run(torch.where(shown, who.images[rows], stand_in[rows]))
+        p: Array = logits.softmax(1).gather(1, who.targets[rows][:, None]).cpu().numpy()
+        return p
 
-    maps, reasons = control_maps(who)
+    def areas(values: Array) -> Array:
+        return np.asarray(np.trapezoid(values[..., 0], shares))
+
+    def along(maps: Tensor) -> Curve:
+        ordered = Ordered(maps[:, None], who.items, seed, who.batch_size)
+        values, ties = ordered.measured(shares.tolist(), probability, areas)
+        return Curve.of(values[..., 0], items=who.items, identities=who.identities, recipe=recipe, ties=ties)
+
+    maps, reasons = control_maps(who, seed)
     maps["random"] = _noise(who, seed)
     controls = adding.with_known(CONTROLS, known, lambda name: along(maps[name]) if name in maps else None)
-    return replace(along(who.maps), controls=controls, reasons=reasons, recipe={**recipe, **who.explained})
+    return replace(along(who.ordered), controls=controls, reasons=reasons, recipe={**recipe, **who.explained})
 
 
 def _noise(who: Subject, seed: int) -> Tensor:

@@ -16,10 +16,12 @@ from typing_extensions import Unpack
 from facexai._messages import FaceXAIWarning
 from facexai._notebook import table
 from facexai.metrics import adding
+from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
-from facexai.perturb import Fill, filling, moved, top_area
+from facexai.perturb import Fill, filling, moved
+from facexai.perturb.regions import check_area
 from facexai.results import Saliency
 from facexai.results.notebook import pictured
 
@@ -45,7 +47,9 @@ class Drop:
         change: 1 where the predicted class changed, else 0.
         controls: the same for ``random``, ``centre``, ``mean-map`` and ``other-image``; None with a reason.
         reasons: why a control is None.
-        recipe: scheme, area, fill, seed, score unit, and what made the maps, where they say it.
+        recipe: scheme, area, fill, seed, score unit, how ties were broken, and what made the maps, where they say it.
+        ties: how much of each region ties of the map decide, and how often they were broken: the numbers of an image
+            are means over that. None where it was not recorded.
 
     Drops of two parts of a data set add to that of the whole (give both the whole set's ``reference`` and ``items``).
     """
@@ -58,6 +62,7 @@ class Drop:
     controls: Mapping[str, Drop | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    ties: Ties | None = None
 
     @property
     def drop(self) -> float:
@@ -122,11 +127,22 @@ class Drop:
         return None if other is None else self.probability.p_value(other.probability)
 
     @classmethod
-    def of(cls, values: Any, *, items: Sequence[int], identities: Sequence[str | None] | None, **rest: Any) -> Drop:
-        """From a row of numbers for each image, in the order of :data:`STATISTICS`; ``rest``: controls and so on."""
+    def of(
+        cls,
+        values: Any,
+        *,
+        items: Sequence[int],
+        identities: Sequence[str | None] | None,
+        ties: Array | None = None,
+        **rest: Any,
+    ) -> Drop:
+        """From a row of numbers for each image, in the order of :data:`STATISTICS`.
+
+        ``ties``: rows for :meth:`Ties.of`; ``rest``: controls and so on.
+        """
         rows = (Statistic.of(column, items=items, identities=identities) for column in np.asarray(values).T)
         made: dict[str, Any] = dict(zip(STATISTICS, rows, strict=True))
-        return cls(**made, **rest)
+        return cls(**made, ties=Ties.of(ties, items=items, identities=identities), **rest)
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -163,7 +179,7 @@ class Drop:
         else:
             own, *others = [f"{n} {c.drop:.1f}".strip() for n, c in measured.items() if c is not None]
             unit = f"points of {count} images"
-        return f"Drop({scheme}: {own} {unit}; {', '.join(others)})"
+        return f"Drop({scheme}: {own} {unit}; {', '.join(others)}{tied_phrase(self.ties, 'regions')})"
 
 
 STATISTICS = ("probability", "relative", "score", "margin", "change")
@@ -171,7 +187,7 @@ STATISTICS = ("probability", "relative", "score", "margin", "change")
 
 def _row(drop: Drop) -> dict[str, Any]:
     row: dict[str, Any] = {"drop": drop.drop, "interval": drop.interval, "relative": drop.relative_drop}
-    return row | {"score": drop.score_drop, "margin": drop.margin_drop, "changed": drop.changed}
+    return row | {"score": drop.score_drop, "margin": drop.margin_drop, "changed": drop.changed} | columns_of(drop.ties)
 
 
 def deletion(
@@ -189,7 +205,8 @@ def deletion(
         classifier: gives logits: a gallery, or a network with ``output="logits"``.
         images: (N, 3, H, W) RGB in [0, 1].
         saliency: the maps: a Saliency (its targets are judged) or raw (N, H, W) (the predicted classes are).
-        area: share of the pixels, those with the largest values, exact by rank.
+        area: share of the pixels, those with the largest values, exact by rank. Among equal values no order of pixels
+            decides, see below.
         fill: what stands in their place; see :func:`facexai.perturb.filling`.
         seed: of the random control and of noise.
         options: see :class:`~facexai.metrics.subject.Options`: identities, items, reference, batch_size.
@@ -198,13 +215,19 @@ def deletion(
         :class:`Drop` with the controls: the same region at a random place, the centre of the picture, the mean map of
         the set, another image's map. On aligned faces the last three are hard to beat; the first proves little.
 
+    Ties: where the border of the area cuts through equal values, the numbers of an image are means over seeded Gaussian
+    random fields that order these pixels: groups of a field and its three mirror images, until the standard error of
+    its probability and, of a gallery, its cosine is at most 0.01, or 32 fields were taken. A map's mirror image on the
+    mirrored photo thus gets the same numbers, and a constant map those of random regions. Others are measured once.
+
     Warns:
-        FaceXAIWarning: the probabilities are saturated, see :attr:`Drop.saturated`.
+        FaceXAIWarning: the probabilities are saturated, see :attr:`Drop.saturated`; a map is constant.
 
     Raises:
         ValueError: shapes that differ, NaN maps, one class, an area outside 0 to 1, an unknown fill.
 
-    Cost: one pass for the images, one for each of the five changed sets.
+    Cost: one pass for the images, one for each of the five changed sets, and 3 to 31 more for each image and map of
+    which ties cut the area (:attr:`Drop.ties`).
 
     Source: Shadman et al. 2025, arXiv:2505.03837 (top 20 % removed, random control); the other controls are ours.
     """
@@ -261,14 +284,14 @@ def prediction_change(
 @final
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The area that each map marks, and the controls' areas.
+    """The maps whose largest values are marked: each image's own, and those of the controls.
 
     Attributes:
-        own: (N, H, W), boolean.
+        own: (N, H, W), in the order of whose values pixels are taken.
         controls: the same for each control that there is.
         reasons: why another there is not.
         area: share of the pixels.
-        seed: of the control ``random``.
+        seed: of the control ``random``, and of the fields that break ties.
     """
 
     own: Tensor
@@ -279,12 +302,11 @@ class Regions:
 
 
 def regions_of(who: Subject, area: float, seed: int) -> Regions:
-    """The marked areas of a subject's maps and of the controls; deletion and retention share them."""
-    own = top_area(who.maps, area)
-    maps, reasons = control_maps(who)
-    controls = {"random": moved(own, seed=seed, items=who.items)}
-    controls |= {name: top_area(found, area) for name, found in maps.items()}
-    return Regions(own, controls, reasons, area, seed)
+    """The maps of a subject and of the controls; deletion and retention share them."""
+    check_area(area)
+    own = who.ordered
+    maps, reasons = control_maps(who, seed)
+    return Regions(own, {"random": moved(own, seed=seed, items=who.items), **maps}, reasons, area, seed)
 
 
 def measured(
@@ -301,37 +323,39 @@ def measured(
     """
     stand_in = filling(who.images, fill, seed=regions.seed, items=who.items)
     recipe = {"scheme": scheme, "area": regions.area, "fill": fill, "seed": regions.seed, "score": who.score_unit}
+    recipe["ties"] = who.ties
 
-    def changed(region: Tensor) -> Drop:
-        gone = (region if scheme == "deletion" else ~region)[:, None]
-        return _compare(who, who.run(torch.where(gone, stand_in, who.images)), recipe)
+    def changed(marked: Tensor, rows: Rows) -> Array:
+        gone = marked if scheme == "deletion" else ~marked
+        return _changes(who, rows, who.run(torch.where(gone, stand_in[rows], who.images[rows])))
+
+    def of(maps: Tensor) -> Drop:
+        ordered = Ordered(maps[:, None], who.items, regions.seed, who.batch_size)
+        values, ties = ordered.measured([regions.area], changed, lambda drops: _decisions(who, drops[:, 0]))
+        return Drop.of(values[:, 0], items=who.items, identities=who.identities, recipe=recipe, ties=ties)
 
     def control(name: str) -> Drop | None:
-        return changed(regions.controls[name]) if name in regions.controls else None
+        return of(regions.controls[name]) if name in regions.controls else None
 
     controls = adding.with_known(CONTROLS, known, control)
-    return replace(changed(regions.own), controls=controls, reasons=regions.reasons, recipe={**recipe, **who.explained})
+    return replace(of(regions.own), controls=controls, reasons=regions.reasons, recipe={**recipe, **who.explained})
 
 
-def _compare(who: Subject, after: Tensor, recipe: Mapping[str, Any]) -> Drop:
-    """Statistics of the logits before and after."""
-    target = who.targets[:, None]
-    p, q = (logits.softmax(1).gather(1, target)[:, 0] for logits in (who.logits, after))
-    s, t = (logits.gather(1, target)[:, 0] / who.scale for logits in (who.logits, after))
-    m, n = (margin(logits, who.targets) / who.scale for logits in (who.logits, after))
-    changed = who.logits.argmax(1) != after.argmax(1)
+def _decisions(who: Subject, drops: Array) -> Array:
+    """What the rule for ties is about: probabilities and, of a gallery, cosines, (F, 1 or 2)."""
+    return drops[:, (0, 2)] / (100, 1) if who.score_unit == "cosine" else drops[:, :1] / 100
 
-    def statistic(values: Tensor) -> Statistic:
-        return Statistic.of(values.cpu().double().numpy(), items=who.items, identities=who.identities)
 
-    return Drop(
-        probability=statistic(100 * (p - q)),
-        relative=statistic(100 * (p - q) / p.clamp(min=_FLOOR)),
-        score=statistic(s - t),
-        margin=statistic(m - n),
-        change=statistic(changed),
-        recipe=recipe,
-    )
+def _changes(who: Subject, rows: Rows, after: Tensor) -> Array:
+    """Numbers (R, 5), in the order of :data:`STATISTICS`, of the logits of these images before and after."""
+    before, targets = who.logits[rows], who.targets[rows]
+    target = targets[:, None]
+    p, q = (logits.softmax(1).gather(1, target)[:, 0] for logits in (before, after))
+    s, t = (logits.gather(1, target)[:, 0] / who.scale for logits in (before, after))
+    m, n = (margin(logits, targets) / who.scale for logits in (before, after))
+    changed = before.argmax(1) != after.argmax(1)
+    columns = (100 * (p - q), 100 * (p - q) / p.clamp(min=_FLOOR), s - t, m - n, changed)
+    return torch.stack([column.double() for column in columns], 1).cpu().numpy()
 
 
 def margin(logits: Tensor, targets: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from facexai._notebook import cell, table, words
 from facexai._plain import plain
 from facexai.metrics._identities import people_of
+from facexai.metrics._ties import columns_of
 from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
 from facexai.metrics.shape import Narrowness, Overlap, narrowness
@@ -54,8 +55,9 @@ class Table:
         panels: column -> title of what :meth:`plot` draws; each has its interval in the column ``"... interval"``.
 
     What the columns mean is said by the function that made the table. Of :func:`faithfulness`: ``deletion`` (more is
-    better), ``retention`` (less is better): drop of the target's probability in points. ``specificity``: deletion minus
-    that of another image's map. ``beats ...``: whether the deletion is larger than the control's with p < 0.05, paired.
+    better), ``retention`` (less is better): drop of the target's probability in points. ``tied``: share of the marked
+    area that ties of the map decide, see :func:`deletion`. ``specificity``: deletion minus that of another image's map.
+    ``beats ...``: whether the deletion is larger than the control's with p < 0.05, paired.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -208,7 +210,7 @@ def _row(name: str, found: Mapping[str, Measure], *, control: bool) -> dict[str,
             row |= one.columns()
     gone = found.get("deletion")
     if isinstance(gone, Drop):
-        row |= {"changed": gone.changed, "score": gone.score_drop, "margin": gone.margin_drop}
+        row |= {"changed": gone.changed, "score": gone.score_drop, "margin": gone.margin_drop, **columns_of(gone.ties)}
     return row
 
 

@@ -16,7 +16,8 @@ from facexai._notebook import table
 from facexai.functional._dyads import Error
 from facexai.metrics import adding
 from facexai.metrics._pair_decision import PairDecision
-from facexai.metrics.pair_orders import CONTROLS, control_places, directed, places
+from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
+from facexai.metrics.pair_orders import CONTROLS, control_order, directed, numbers_of, ordered
 from facexai.metrics.pair_protocol import Part, Protocol
 from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
 from facexai.metrics.statistic import Statistic
@@ -38,7 +39,8 @@ class PairCurve:
 
     Attributes:
         shares: (S + 1,) share of the pixels that went or came, 0 to 1.
-        correct: (P, S + 1) 1.0 where the decision is right, else 0.0, for each pair that the protocol chose.
+        correct: (P, S + 1) 1.0 where the decision is right, else 0.0, for each pair that the protocol chose; where ties
+            decide, the mean over ways to break them.
         cosines: (P, S + 1).
         area: statistic of the area under each pair's row of ``correct`` (trapezoid), in per cent; its items are the
             numbers of the pairs. The mean is the area under the accuracy.
@@ -48,6 +50,8 @@ class PairCurve:
             the maps, where they say it.
         decision: the pairs that the threshold was found on, for intervals and tests that find it again in every draw of
             people; None: it counts as given.
+        ties: how much of the regions ties of the maps decide, as for :class:`~facexai.metrics.Drop`; the mean over the
+            images that are changed.
 
     Curves of two parts of a data set add, where the threshold of the protocol is a number and both have their
     ``items``; the controls ``mean-map`` and ``other-pair`` are then those of each part.
@@ -61,6 +65,7 @@ class PairCurve:
     reasons: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     decision: PairDecision | None = field(default=None, repr=False)
+    ties: Ties | None = None
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
@@ -134,20 +139,31 @@ class PairCurve:
         items: Sequence[int],
         identities: Sequence[str | None] | None,
         partners: Sequence[str | None] | None = None,
+        ties: Array | None = None,
         **rest: Any,
     ) -> PairCurve:
-        """From right decisions and cosines (P, S + 1, 2) at equal steps; ``rest``: the other attributes."""
+        """From right decisions and cosines (P, S + 1, 2) at equal steps, and rows for :meth:`Ties.of`.
+
+        ``rest``: the other attributes.
+        """
         correct, cosines = np.moveaxis(np.asarray(values, dtype=np.float64), 2, 0)
         shares = np.linspace(0, 1, correct.shape[1])
         areas = np.clip(100 * np.trapezoid(correct, shares, axis=1), 0, 100)  # beyond by rounding only
         area = Statistic.of(areas, items=items, identities=identities, partners=partners, bounds=(0.0, 100.0))
-        return cls(shares, correct, cosines, area, **rest)
+        record = Ties.of(ties, items=items, identities=identities)
+        return cls(shares, correct, cosines, area, ties=record, **rest)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(P, S + 1, 2): right decisions and cosines, as :meth:`of` takes them."""
+        return np.stack([self.correct, self.cosines], 2)
 
     def rows(self) -> list[dict[str, Any]]:
         """The area and those of the controls as rows of a table, with accuracy and mean cosine at each share."""
 
         def row(one: PairCurve) -> dict[str, Any]:
             made = {"area": one.auc, "interval": one.interval, "cosine area": one.cosine_area.mean}
+            made |= columns_of(one.ties)
             return made | {"accuracy": one.accuracy.tolist(), "cosine": one.cosine.tolist()}
 
         return adding.rows(self, row, lambda one: one.area, lambda name: self.p_value(name))
@@ -182,7 +198,8 @@ class PairCurve:
     def __repr__(self) -> str:
         held = ", ".join(f"{n} {c.auc:.1f}" for n, c in self.controls.items() if c is not None)
         told = f"{self.recipe.get('scheme')}, {self.recipe.get('protocol')}, {self.recipe.get('part')}"
-        return f"PairCurve({told}: area {self.auc:.1f} % of {len(self.correct)} pairs; {held})"
+        tied = tied_phrase(self.ties, "regions")
+        return f"PairCurve({told}: area {self.auc:.1f} % of {len(self.correct)} pairs; {held}{tied})"
 
 
 def verification_deletion(
@@ -221,14 +238,19 @@ def verification_deletion(
     from the unchanged scores of all pairs given, before any are chosen, and stays. Both ends of a curve are measured
     once: the unchanged pair, and nothing but fill; with ``perturb="both"`` the latter are two equal images for black
     fill, and a match. ``round(share * H * W)`` pixels are changed. Pixels in which the explained part of the map is 0
-    come last, by the signed map, so that no tie decides.
+    come last, by the signed map; ties in that are broken as in :func:`facexai.metrics.deletion`, by the same fields at
+    all steps, until the standard error of the area under a pair's cosine is at most 0.01.
+
+    Warns:
+        FaceXAIWarning: a constant map.
 
     Raises:
         TypeError: a model that does not embed, or maps that are none.
         ValueError: what does not belong together; maps of another network; an unknown protocol, part or control; no
             pair that the protocol is about; pairs of one kind only, where the threshold is not a number.
 
-    Cost: two passes for every pair, and ``steps - 1`` for each order of pixels, twice that with ``perturb="both"``.
+    Cost: two passes for every pair, and ``steps - 1`` for each order of pixels, twice that with ``perturb="both"``; 3
+    to 31 more for each pair, order and step of which ties cut the region.
 
     Source: threshold and steps of ``fame`` as published; the curve as RISE's (Petsiuk et al. 2018, arXiv:1806.07421)
     with accuracy in the place of a probability; the controls are ours.
@@ -273,33 +295,41 @@ def measured(
         if name not in CONTROLS:
             raise ValueError(f"no control is called {name!r}; {near_matches(str(name), CONTROLS)}")
     turned = directed(who, maps)
-    own = places(who, turned)
+    own = ordered(who, turned)
     found: dict[str, PairCurve | None] = {}
     reasons = {}
     for name in controls:
         if known is not None and name in known:
             found[name] = known[name]
             continue
-        order = control_places(who, name, turned, own)
+        order = control_order(who, name, turned, own)
         found[name] = None if isinstance(order, str) else _curve(who, scheme, order)
         if isinstance(order, str):
             reasons[name] = order
     mine = _curve(who, scheme, own)
-    recipe = {**mine.recipe, **explained_by(maps)}
-    return replace(mine, controls=found, reasons=reasons, recipe=recipe)
+    return replace(mine, controls=found, reasons=reasons, recipe={**mine.recipe, **explained_by(maps)})
 
 
-def _curve(who: PairSubject, scheme: Scheme, order: Tensor) -> PairCurve:
+def _curve(who: PairSubject, scheme: Scheme, maps: Tensor) -> PairCurve:
+    """The curve of an order of pixels (P, S, H, W), as :func:`ordered` gives it."""
     shares = np.linspace(0, 1, who.protocol.steps + 1)
-    pixels = order.shape[-2] * order.shape[-1]
-    columns = [who.whole if scheme == "deletion" else who.empty]
-    for share in shares[1:-1]:
-        early = order < round(float(share) * pixels)
-        columns.append(who.cosines(early if scheme == "insertion" else ~early))
-    columns.append(who.empty if scheme == "deletion" else who.whole)
-    cosines = np.stack(columns, 1)
-    correct = ((cosines >= who.threshold) == who.same[:, None]).astype(np.float64)
-    rows = np.stack([correct, cosines], 2)
+    ends = (who.whole, who.empty) if scheme == "deletion" else (who.empty, who.whole)
+
+    def decided(cosines: Array, rows: Rows) -> Array:
+        """(R, 2): whether the decision is right, and the cosine."""
+        return np.stack([(cosines >= who.threshold) == who.same[rows], cosines], 1)
+
+    def between(early: Tensor, rows: Rows) -> Array:
+        return decided(who.cosines(early if scheme == "insertion" else ~early, rows), rows)
+
+    values, rows = np.empty((len(maps), len(shares), 2)), np.zeros((len(maps), 2))
+    values[:, 0], values[:, -1] = (decided(end, slice(None)) for end in ends)
+    rows[:, 1] = 1
+    if len(shares) > 2:
+        order = Ordered(maps, numbers_of(who, maps), who.seed, who.batch_size)
+        values[:, 1:-1], rows = order.measured(
+            shares[1:-1].tolist(), between, lambda curves: curves[..., 1].sum(1) / who.protocol.steps
+        )
     recipe = {"scheme": scheme, **who.recipe}
     people = {"identities": who.identities, "partners": who.partners}
-    return PairCurve.of(rows, items=who.items, **people, recipe=recipe, decision=who.decision)
+    return PairCurve.of(values, items=who.items, **people, recipe=recipe, decision=who.decision, ties=rows)

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facexai.metrics._ties import warn_of_constant
 from facexai.metrics.pair_subject import PairReference, PairSubject
 from facexai.metrics.subject import mean_map, next_others
 from facexai.models import FaceModel
 from facexai.perturb import centre_prior, generator, moved, smoothed
+from facexai.perturb._ties import dense_ranks, untied
 from facexai.results import PairSaliency
 
 CONTROLS = ("random", "random-region", "centre", "mean-map", "other-pair")
@@ -25,6 +27,9 @@ def directed(who: PairSubject, maps: PairSaliency | Tensor) -> Tensor:
     Raises:
         TypeError: neither a PairSaliency nor a tensor.
         ValueError: maps of other pairs, of another size or another network, or with NaN.
+
+    Warns:
+        FaceXAIWarning: a constant map.
     """
     size, changed = tuple(who.images.shape[-2:]), who.images.shape[1]
     if isinstance(maps, PairSaliency):
@@ -42,7 +47,9 @@ def directed(who: PairSubject, maps: PairSaliency | Tensor) -> Tensor:
     if not torch.isfinite(maps).all():
         bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()[:, 0].tolist()
         raise ValueError(f"expected finite maps, got NaN or infinity in those of pair {bad[:8]}")
-    return _turned(who, maps)
+    turned = _turned(who, maps)
+    warn_of_constant(turned, who.items, stacklevel=5)
+    return turned
 
 
 def _turned(who: PairSubject, maps: Tensor) -> Tensor:
@@ -51,44 +58,40 @@ def _turned(who: PairSubject, maps: Tensor) -> Tensor:
     return (maps.detach()[torch.from_numpy(who.chosen), : who.images.shape[1]] * signs).to(who.images.device)
 
 
-def places(who: PairSubject, maps: Tensor) -> Tensor:
-    """(P, S, H, W): the place of every pixel in the order of directed maps; 0 comes first.
+def ordered(who: PairSubject, maps: Tensor) -> Tensor:
+    """(P, S, H, W): values in the order in which the pixels of directed maps are taken, the largest first.
 
     Pixels of the explained part come by its size. Those outside of it, which are all 0 in it, follow by the signed map.
-    Among equal values the pixel that comes first, row by row, does.
+    Pixels that are equal in both are equal here.
     """
     part, rest = maps.clamp(min=0), maps
     if who.protocol.rank == "blurred":
         part, rest = (smoothed(values, _BLUR * maps.shape[-1]) for values in (part, rest))
-    return _ranked(part, rest)
+    return dense_ranks(part.flatten(0, 1), rest.flatten(0, 1)).view_as(maps)
 
 
-def _ranked(part: Tensor, rest: Tensor) -> Tensor:
-    """The place of every pixel by ``part``, and among equals by ``rest``."""
-    first = rest.flatten(2).argsort(dim=2, descending=True, stable=True)
-    within = part.flatten(2).gather(2, first).argsort(dim=2, descending=True, stable=True)
-    order = first.gather(2, within)
-    numbers = torch.arange(order.shape[2], dtype=torch.int32, device=order.device).expand_as(order).contiguous()
-    return torch.empty_like(numbers).scatter_(2, order, numbers).view_as(rest)
+def numbers_of(who: PairSubject, maps: Tensor) -> list[int]:
+    """The numbers of all maps (P, S, H, W), P times S, on which randomness depends."""
+    return [2 * item + side for item in who.items for side in range(maps.shape[1])]
 
 
-def control_places(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Tensor | str:
-    """The order of pixels of a control, as :func:`places` gives it, or the reason why there is none.
+def control_order(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Tensor | str:
+    """The order of pixels of a control, as :func:`ordered` gives it, or the reason why there is none.
 
     Args:
         name: one of :data:`CONTROLS`.
         maps: directed.
-        own: their places.
+        own: their order.
     """
-    numbers = [2 * item + side for item in who.items for side in range(own.shape[1])]
+    numbers = numbers_of(who, own)
     if name == "random":
         drawn = [torch.randperm(own[0, 0].numel(), generator=generator(who.seed, i, "order")) for i in numbers]
-        return torch.stack(drawn).int().view(own.shape).to(own.device)
+        return -torch.stack(drawn).to(own).view(own.shape)
     if name == "random-region":
         return moved(own.flatten(0, 1), seed=who.seed, items=numbers).view_as(own)
     if name == "centre":
-        prior = centre_prior((own.shape[2], own.shape[3])).to(maps)[None, None]
-        return _ranked(prior, prior).expand_as(own)
+        prior = centre_prior((own.shape[2], own.shape[3]))[None]
+        return untied(prior, [0], seed=who.seed).to(own).expand_as(own)
     if who.reference is not None:
         return _of_reference(who, who.reference, name)
     groups = [np.flatnonzero(who.signs == sign) for sign in np.unique(who.signs)]
@@ -103,14 +106,14 @@ def control_places(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Te
         if partners is None:
             return "a pair has no other of another identity"
         made[group] = own[group[partners]]
-    return made if name == "other-pair" else places(who, made)
+    return made if name == "other-pair" else ordered(who, made)
 
 
 def _of_reference(who: PairSubject, reference: PairReference, name: str) -> Tensor | str:
     """The order of pixels of a control that the whole data set decides."""
     if name == "other-pair":
         missing = "a pair has no other of another identity"
-        return missing if reference.other_maps is None else places(who, _turned(who, reference.other_maps))
+        return missing if reference.other_maps is None else ordered(who, _turned(who, reference.other_maps))
     if not set(who.signs.tolist()) <= reference.mean_maps.keys():
         return "one pair with this part of the map"
-    return places(who, torch.stack([reference.mean_maps[sign] for sign in who.signs.tolist()]).to(who.images))
+    return ordered(who, torch.stack([reference.mean_maps[sign] for sign in who.signs.tolist()]).to(who.images))

@@ -22,6 +22,7 @@ from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
 from facexai.metrics._identities import is_unknown_name, pairs_of, people_of
 from facexai.metrics._pair_decision import PairDecision
+from facexai.metrics._ties import Rows
 from facexai.metrics.pair_protocol import Part, Protocol, resolve
 from facexai.metrics.statistic import INTERVALS
 from facexai.metrics.verification import parsed_rule, threshold
@@ -117,23 +118,23 @@ class PairSubject:
     reference: PairReference | None = None
     progress: bool = False
 
-    def cosines(self, shown: Tensor) -> Array:
-        """(P,) of the pairs with only the pixels ``shown`` (P, S, H, W) of the changed images."""
-        sides = [self._embedded(shown[:, side], side) for side in range(shown.shape[1])]
-        return _cosines(sides[0], sides[1] if len(sides) == 2 else self.units)
+    def cosines(self, shown: Tensor, rows: Rows = slice(None)) -> Array:
+        """(R,) of the pairs of these rows with only the pixels ``shown`` (R, S, H, W) of the changed images."""
+        sides = [self._embedded(shown[:, side], side, rows) for side in range(shown.shape[1])]
+        return _cosines(sides[0], sides[1] if len(sides) == 2 else self.units[rows])
 
-    def _embedded(self, shown: Tensor, side: int) -> Tensor:
-        """(P, D) of one side's images with only these pixels (P, H, W); equal ones are embedded once."""
+    def _embedded(self, shown: Tensor, side: int, rows: Rows) -> Tensor:
+        """(R, D) of one side's images with only these pixels (R, H, W); equal ones are embedded once."""
         bits = np.packbits(shown.flatten(1).cpu().numpy(), axis=1)
+        images, fills = self.images[rows, side], self.fills[rows, side]
+        photos = torch.tensor(self.photos[side])[rows].tolist()
         first: dict[tuple[int, bytes], int] = {}
-        places = [
-            first.setdefault(key, p) for p, key in enumerate(zip(self.photos[side], map(bytes, bits), strict=True))
-        ]
+        places = [first.setdefault(key, p) for p, key in enumerate(zip(photos, map(bytes, bits), strict=True))]
         once = sorted(set(places))
         found = []
         with tqdm(total=len(once), desc="measure", unit="image", leave=False, disable=not self.progress) as bar:
             for part in torch.split(torch.tensor(once), self.batch_size):
-                pixels = torch.where(shown[part, None], self.images[part, side], self.fills[part, side])
+                pixels = torch.where(shown[part, None], images[part], fills[part])
                 found.append(_units(self.model, pixels, self.batch_size))
                 bar.update(len(part))
         row = {place: i for i, place in enumerate(once)}

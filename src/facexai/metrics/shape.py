@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from facexai._notebook import table
 from facexai.functional import at_least_float32, sdd, upsample
+from facexai.metrics._ties import Array, Ordered, Rows, Ties
 from facexai.metrics.statistic import Statistic
-from facexai.perturb import check_maps, top_area
+from facexai.perturb import check_maps, numbered
+from facexai.perturb.regions import check_area
 from facexai.results import Saliency
 
 
@@ -92,10 +95,13 @@ class Overlap:
     Attributes:
         before: statistic of the mean intersection over union of the class maps' top areas, over all pairs.
         after: the same for the SDD map of each class against the others.
+        ties: how much of these SDD maps' regions their ties decide, as for :class:`~facexai.metrics.Drop`; they are
+            broken in the same way in all classes, so that equal maps overlap fully.
     """
 
     before: Statistic
     after: Statistic
+    ties: Ties | None = None
 
     def columns(self) -> dict[str, Any]:
         """Means and intervals, as columns of a table."""
@@ -109,7 +115,8 @@ class Overlap:
         return table([self.columns()])
 
     def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(self.before + other.before, self.after + other.after)
+        ties = None if self.ties is None or other.ties is None else self.ties + other.ties
+        return Overlap(self.before + other.before, self.after + other.after, ties)
 
 
 def class_overlap(
@@ -118,6 +125,7 @@ def class_overlap(
     *,
     identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
+    seed: int = 0,
 ) -> Overlap:
     """Do the top classes point at the same place, and does SDD pull them apart?
 
@@ -126,14 +134,16 @@ def class_overlap(
             of an SDD against the others, with the recipe of the result. The network does not run.
         area: share of the pixels that makes a region.
         identities, items: as in :func:`facexai.metrics.deletion`.
+        seed: of the fields that break ties, as in :func:`facexai.metrics.deletion`.
 
     Raises:
-        ValueError: the result is not SDD's.
+        ValueError: the result is not SDD's, or an area outside 0 to 1.
 
     Source: ours, for the main claim of Verenich et al. 2021.
     """
     if saliency.class_cells is None:
         raise ValueError("class overlap needs an SDD result, with the class maps of target and rivals")
+    check_area(area)
     cells = at_least_float32(saliency.class_cells)
     choices = saliency.recipe.get("sdd", {})
     options = {name: choices[name] for name in ("power", "scale", "amplify", "divergence") if name in choices}
@@ -141,19 +151,22 @@ def class_overlap(
     for k in range(cells.shape[1]):
         rivals = [j for j in range(cells.shape[1]) if j != k]
         apart.append(sdd(cells[:, k], cells[:, rivals], **options))
-    before = _overlap(list(cells.unbind(1)), saliency.size, area)
-    after = _overlap(apart, saliency.size, area)
-    return Overlap(
-        Statistic.of(before.cpu().numpy(), items=items, identities=identities),
-        Statistic.of(after.cpu().numpy(), items=items, identities=identities),
-    )
+    numbers = numbered(items, len(cells))
+
+    def overlap(classes: Sequence[Tensor]) -> tuple[Statistic, Ties | None]:
+        maps = torch.stack([upsample(one, saliency.size) for one in classes], 1)
+        ordered = Ordered(maps, np.repeat(numbers, maps.shape[1]).tolist(), seed)
+        values, ties = ordered.measured([area], _overlap, lambda shares: shares[:, 0])
+        statistic = Statistic.of(values[:, 0, 0], items=numbers, identities=identities)
+        return statistic, Ties.of(ties, items=numbers, identities=identities)
+
+    return Overlap(overlap(cells.unbind(1))[0], *overlap(apart))
 
 
-def _overlap(maps: Sequence[Tensor], size: tuple[int, int], area: float) -> Tensor:
-    """Mean intersection over union of all pairs of regions, (N,)."""
-    regions = [top_area(upsample(cells, size), area) for cells in maps]
+def _overlap(regions: Tensor, _rows: Rows) -> Array:
+    """Mean intersection over union of all pairs of regions (N, K, H, W), (N, 1)."""
     shares = []
-    for a, b in combinations(regions, 2):
+    for a, b in combinations(regions.unbind(1), 2):
         common, either = (a & b).flatten(1).sum(1), (a | b).flatten(1).sum(1)
         shares.append(common.double() / either.clamp(min=1))
-    return torch.stack(shares).mean(0)
+    return torch.stack(shares).mean(0)[:, None].cpu().numpy()

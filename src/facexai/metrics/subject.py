@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, final
 
 import torch
 from torch import Tensor
 
+from facexai._messages import near_matches
 from facexai._progress import tqdm
-from facexai.functional import minmax
+from facexai.functional import minmax, upsample
 from facexai.hooks import quiet_grad
 from facexai.input_spec import check_pixels
 from facexai.metrics._identities import people_of
+from facexai.metrics._ties import BREAKS, Break, warn_of_constant
 from facexai.models import Classifier, Gallery
 from facexai.perturb import centre_prior, check_maps, numbered
+from facexai.perturb._ties import dense_ranks, untied
 from facexai.results import Saliency
 
 CONTROLS = ("random", "centre", "mean-map", "other-image")
@@ -29,6 +32,7 @@ class Reference:
     Attributes:
         mean_map: (H, W), mean over the set of the maps scaled to [0, 1]; None: of the maps given.
         other_maps: (N, H, W), for each image the map of the next image of another identity; None: among those given.
+            Only the order of its values counts.
     """
 
     mean_map: Tensor | None = None
@@ -44,6 +48,10 @@ class Options(TypedDict, total=False):
         reference: mean map and partners' maps of the whole set, where the images are a part of it.
         batch_size: images per forward pass; default 64.
         progress: show a progress bar for each set of changed images; default False.
+        ties: what decides among equal values of a map: ``"fields"`` (the default), seeded random fields, of which the
+            mean is taken; ``"signed"``: first the explainer's cells before the ReLU, where the explanation has them
+            (:attr:`Saliency.signed_cells`), and fields among what is still equal. The latter judges another map than
+            the one that is drawn. The recipe says which it was.
     """
 
     identities: Sequence[str | None] | None
@@ -51,6 +59,7 @@ class Options(TypedDict, total=False):
     reference: Reference
     batch_size: int
     progress: bool
+    ties: Break
 
 
 @final
@@ -70,6 +79,7 @@ class Subject:
         batch_size: images per forward pass.
         progress: show a progress bar for each set of changed images.
         explained: which method, layer and network made the maps, and for which classes, where they say it.
+        signed: (N, H, W), the maps before the ReLU, where they decide among equal values.
     """
 
     classifier: Classifier
@@ -83,6 +93,17 @@ class Subject:
     batch_size: int
     progress: bool = False
     explained: Mapping[str, Any] = field(default_factory=dict)
+    signed: Tensor | None = None
+
+    @property
+    def ordered(self) -> Tensor:
+        """(N, H, W): values in the order in which pixels are taken, with the ties that random fields break."""
+        return self.maps if self.signed is None else dense_ranks(self.maps, self.signed)
+
+    @property
+    def ties(self) -> Break:
+        """What decides among equal values."""
+        return "fields" if self.signed is None else "signed"
 
     def run(self, images: Tensor) -> Tensor:
         """Logits (N, C) of changed images."""
@@ -128,17 +149,18 @@ def subject(
     reference: Reference | None = None,
     batch_size: int = 64,
     progress: bool = False,
+    ties: Break = "fields",
 ) -> Subject:
     """Check that images, maps and identities belong together, and ask the classifier once.
 
     Raises:
-        ValueError: numbers or sizes that differ, NaN in a map, fewer than two classes.
+        ValueError: numbers or sizes that differ, NaN in a map, fewer than two classes, an unknown way to break ties.
+
+    Warns:
+        FaceXAIWarning: a constant map.
     """
     check_pixels(images)
-    maps = saliency.maps if isinstance(saliency, Saliency) else saliency
-    if not isinstance(maps, Tensor):
-        raise TypeError(f"expected a Saliency or maps as a torch.Tensor, got {type(maps).__name__}")
-    check_maps(maps)
+    maps, signed = _maps_of(saliency, ties)
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
     names = getattr(classifier, "names", None)
@@ -162,10 +184,11 @@ def subject(
             f"the Saliency's target {int(targets.max())} is no class of this classifier, which has {logits.shape[1]}; "
             "measure with the classifier that was explained"
         )
+    warn_of_constant(maps, numbers)
     return Subject(
         classifier,
         images,
-        maps.detach(),
+        maps,
         targets.to(logits.device),
         logits,
         numbers,
@@ -174,7 +197,38 @@ def subject(
         batch_size,
         progress,
         explained_by(saliency),
+        signed,
     )
+
+
+def with_maps(who: Subject, saliency: Saliency, reference: Reference, ties: Break) -> Subject:
+    """Returns the same images with other maps of the same classes.
+
+    Warns:
+        FaceXAIWarning: a constant map.
+    """
+    maps, signed = _maps_of(saliency, ties)
+    warn_of_constant(maps, who.items)
+    return replace(who, maps=maps, signed=signed, reference=reference)
+
+
+def _maps_of(saliency: Saliency | Tensor, ties: Break) -> tuple[Tensor, Tensor | None]:
+    """Returns the maps (N, H, W), and what decides among their equal values, where that is not random fields."""
+    if ties not in BREAKS:
+        raise ValueError(f"ties cannot be broken by {ties!r}; {near_matches(str(ties), BREAKS)}")
+    maps = saliency.maps if isinstance(saliency, Saliency) else saliency
+    if not isinstance(maps, Tensor):
+        raise TypeError(f"expected a Saliency or maps as a torch.Tensor, got {type(maps).__name__}")
+    check_maps(maps)
+    if ties == "fields" or not isinstance(saliency, Saliency) or saliency.signed_cells is None:
+        return maps.detach(), None
+    return maps.detach(), upsample(saliency.signed_cells, saliency.size).detach()
+
+
+def order_of(saliency: Saliency, ties: Break) -> Tensor:
+    """Returns values (N, H, W) in the order in which a subject's pixels are taken, for :class:`Reference`."""
+    maps, signed = _maps_of(saliency, ties)
+    return maps if signed is None else dense_ranks(maps, signed)
 
 
 def mean_map(maps: Tensor) -> Tensor:
@@ -213,8 +267,11 @@ def next_others(n: int, people: Sequence[str] | None) -> list[int] | None:
     return found
 
 
-def control_maps(who: Subject) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Maps (N, H, W) of the controls that are maps, and the reason for each that there is not."""
+def control_maps(who: Subject, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Maps (N, H, W) of the controls but ``random``, and the reason for each that there is not.
+
+    Pixels equally far from the centre, up to 40 of 112 x 112, come in an order drawn with ``seed``.
+    """
     reference = who.reference
     for name, given, shape in (
         ("mean_map", reference.mean_map, who.maps.shape[1:]),
@@ -223,8 +280,8 @@ def control_maps(who: Subject) -> tuple[dict[str, Tensor], dict[str, str]]:
         if given is not None and given.shape != shape:
             raise ValueError(f"expected reference.{name} of shape {tuple(shape)}, got {tuple(given.shape)}")
     n, size = len(who.maps), (int(who.maps.shape[1]), int(who.maps.shape[2]))
-    centre = centre_prior(size).to(who.maps).expand(n, -1, -1)
-    found, reasons = {"centre": centre}, {}
+    centre = untied(centre_prior(size)[None], [0], seed=seed).to(who.maps.device)
+    found, reasons = {"centre": centre.expand(n, -1, -1)}, {}
     if reference.mean_map is not None:
         found["mean-map"] = reference.mean_map.to(who.maps).expand(n, -1, -1)
     elif n > 1:
@@ -234,7 +291,7 @@ def control_maps(who: Subject) -> tuple[dict[str, Tensor], dict[str, str]]:
     if reference.other_maps is not None:
         found["other-image"] = reference.other_maps.to(who.maps)
     elif (partners := next_others(n, who.identities)) is not None and n > 1:
-        found["other-image"] = who.maps[partners]
+        found["other-image"] = who.ordered[partners]
     else:
         reasons["other-image"] = "one image" if n == 1 else "an image has no partner of another identity"
     return found, reasons

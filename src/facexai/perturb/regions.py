@@ -7,19 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from facexai.functional import at_least_float32
+from facexai.perturb._ties import tied_shares, top_pixels, untied
 from facexai.perturb.draws import generator, numbered
 
 
-def top_area(maps: Tensor, area: float) -> Tensor:
+def top_area(maps: Tensor, area: float, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
     """The pixels with the largest values, exactly ``round(area * H * W)`` of them.
 
     Args:
         maps: (N, H, W), raw values.
         area: share of the image, 0 to 1.
+        seed: of the random fields.
+        items: numbers of the images in their data set; the fields depend on them. Default: 0, 1, ...
 
     Returns:
-        (N, H, W), boolean. Among equal values the pixel that comes first, row by row, is taken first.
+        (N, H, W), boolean. Among equal values a Gaussian random field of the item decides, and no order of pixels. One
+        region is one such draw; metrics are means over many (:func:`facexai.metrics.deletion`).
 
     Raises:
         ValueError: wrong shape, NaN or infinity, or an area outside 0 to 1.
@@ -29,16 +32,20 @@ def top_area(maps: Tensor, area: float) -> Tensor:
              [ True, False]]])
     """
     check_maps(maps)
+    check_area(area)
+    numbers = numbered(items, len(maps))
+    tied = tied_shares(maps, (area,))[:, 0].nonzero()[:, 0].tolist()
+    values = maps
+    if tied:
+        values = maps.to(torch.float64, copy=True)
+        values[tied] = untied(maps[tied], [numbers[i] for i in tied], seed=seed)
+    return top_pixels(values, area, values)
+
+
+def check_area(area: float) -> None:
+    """Refuse an area that is no share."""
     if not 0 <= area <= 1:
         raise ValueError(f"expected an area from 0 to 1, got {area}")
-    flat = at_least_float32(maps).flatten(1)
-    count = round(area * flat.shape[1])
-    if count == 0:
-        return torch.zeros_like(maps, dtype=torch.bool)
-    lowest = flat.kthvalue(flat.shape[1] - count + 1, dim=1, keepdim=True).values  # no need to sort all of them
-    above, equal = flat > lowest, flat == lowest
-    missing = count - above.sum(1, keepdim=True)
-    return (above | (equal & (equal.cumsum(1) <= missing))).view_as(maps)
 
 
 def check_maps(maps: Tensor) -> None:

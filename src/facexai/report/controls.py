@@ -11,7 +11,7 @@ import numpy as np
 from facexai._messages import short
 from facexai._plain import finite, plain
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
-from facexai.report.words import apart, number
+from facexai.report.words import apart, number, rough
 from facexai.results import PairSaliency, Saliency
 
 WORDS = {
@@ -55,9 +55,8 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
         _belongs(one, why)
         for item in range(len(why)):
             rows = [_row(name, kind.of(part).values[item]) for name, part in _parts(one)]
-            found[item].append(
-                {"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": _sentence(kind, rows)}
-            )
+            text = _sentence(kind, rows) + _tied(0.0 if one.ties is None else float(one.ties.share.values[item]))
+            found[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": text})
     return found
 
 
@@ -102,7 +101,7 @@ def _recipe(one: Any) -> dict[str, Any]:
     """As JSON holds it; the classes stand beside the items, of which there may be thousands."""
     made: dict[str, Any] = plain(one.recipe)
     made.get("explained", {}).pop("targets", None)
-    return made
+    return made if one.ties is None else made | {"tied": f"{rough(one.ties.share.mean)} of the marked pixels"}
 
 
 def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:
@@ -143,6 +142,11 @@ def _kinds(one: Any) -> list[_Kind]:
         title = f"{scheme}: area under the {what} ({better})"
         return [_Kind(title, what, more, lambda c: c.area if isinstance(c, Curve) else c.cosine_area)]
     raise TypeError(f"expected measurements with controls, such as metrics.deletion(...), got {type(one).__name__}")
+
+
+def _tied(share: float) -> str:
+    """How much of the marked pixels ties of this map decide; nothing where that is hardly any."""
+    return f" {rough(share)} of the marked pixels are drawn among equal values of the map." if share >= 0.01 else ""
 
 
 def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:

@@ -208,7 +208,7 @@ def _joined(whys: Sequence[Saliency]) -> Saliency:
     if any(dict(why.recipe) != dict(first.recipe) or why.size != first.size for why in whys):
         raise ValueError("the maps of this folder were made by different recipes; report them one by one")
     held: dict[str, Any] = {
-        name: None if getattr(first, name) is None else torch.cat([getattr(why, name) for why in whys])
+        name: None if any(getattr(why, name) is None for why in whys) else torch.cat([getattr(w, name) for w in whys])
         for name in ARRAYS
     }
     return Saliency(**held, size=first.size, names=first.names, recipe=first.recipe)

@@ -36,6 +36,7 @@ class Saliency:
         rivals: (N, R) class indices, for SDD.
         rival_scores: (N, R) logits of the rivals, for SDD.
         class_cells: (N, 1 + R, h, w) raw class maps, the target's first, for SDD.
+        signed_cells: (N, h, w), the cells before the ReLU, of methods that have taken the positive part.
         constant: (N,) logits that no cell holds, for CAM: ``cells.sum((1, 2)) + constant`` is ``scores``.
         predicted: (N,) class indices with the largest logit, whatever was asked about; None where it is not known.
         images: (N, 3, H, W), a reference for drawing only; never saved.
@@ -52,6 +53,7 @@ class Saliency:
     class_cells: Tensor | None = None
     constant: Tensor | None = None
     predicted: Tensor | None = None
+    signed_cells: Tensor | None = None
     images: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,7 +170,17 @@ class Saliency:
         save_answer(path, self, ARRAYS, {"size": list(self.size), "names": names})
 
 
-ARRAYS = ("cells", "targets", "scores", "rivals", "rival_scores", "class_cells", "constant", "predicted")
+ARRAYS = (
+    "cells",
+    "targets",
+    "scores",
+    "rivals",
+    "rival_scores",
+    "class_cells",
+    "constant",
+    "predicted",
+    "signed_cells",
+)
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Saliency:
@@ -181,6 +193,7 @@ def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Salienc
         "rival_scores": ("float", (n, rivals)),
         "class_cells": ("float", maps),
         "predicted": ("int", (n,)),
+        "signed_cells": ("float", (n, *arrays["cells"].shape[1:])),
     }
     found: dict[str, Any] = parts_of(arrays, {**parts, **more}, ("constant", *more))
     names = names_of(manifest, found["targets"], found.get("rivals"), found.get("predicted"))
