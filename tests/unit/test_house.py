@@ -266,23 +266,63 @@ def test_the_readmes_price_of_frequencies_is_measured():
 
 def test_the_readmes_sobering_sentence_is_measured():
     readme = " ".join((ROOT / "README.md").read_text().split())
-    content = json.loads((ROOT / "benchmarks" / "results" / "truth.json").read_text())
-    rows = {(r["network"], r["fill"], r["map"]): r for r in content["rows"]}
-    assert {f["probes"] for f in content["facts"].values()} == {42}
-    sdd, base = (rows["dlib_resnet29", "black", name] for name in ("SDD(HiResCAM)", "HiResCAM"))
-    assert f"{sdd['deletion']:.1f} points, base {base['deletion']:.1f}, elsewhere {sdd['random']:.1f}" in readme
-    for network in content["facts"]:
-        for fill in ("black", "blur"):
-            assert rows[network, fill, "SDD(CAM)"]["deletion"] < rows[network, fill, "CAM"]["deletion"]
-    for network in content["facts"]:
-        for fill in ("black", "blur"):
-            own = rows[network, fill, "SDD(HiResCAM)"]
-            assert own["beats random"]
-            assert own["deletion"] > rows[network, fill, "HiResCAM"]["deletion"]
-        blurred = [r for r in content["rows"] if (r["network"], r["fill"]) == (network, "blur")]
-        assert not any(r["beats centre"] for r in blurred)
-        best = min(rows[network, "blur", f"captum {name}"]["deletion"] for name in ("Occlusion", "Lime"))
-        assert best > max(r["deletion"] for r in blurred if "Occlusion" not in r["map"] and "Lime" not in r["map"])
+    results = ROOT / "benchmarks" / "results"
+    tuned = json.loads((results / "truth.json").read_text())["rows"]
+    mine = [r for r in tuned if r["map"] == "SDD(HiResCAM)"]
+    assert len(mine) == 4 and all(r["beats random"] for r in mine)
+    content = json.loads((results / "held_out.json").read_text())
+    assert content["faces"]["name"] != json.loads((results / "truth.json").read_text())["faces"]["name"]
+    assert {(fact["people"], fact["probes"]) for fact in content["facts"].values()} == {(40, 80)}
+    rows = content["rows"]
+
+    def of(name, against, scheme="deletion"):
+        return {
+            (r["network"], r["fill"]): r
+            for r in rows
+            if (r["map"], r["against"], r["scheme"]) == (name, against, scheme)
+        }
+
+    def spread(found):
+        return f"{min(r['better by'] for r in found):.1f} to {max(r['better by'] for r in found):.1f}"
+
+    elsewhere = of("SDD(HiResCAM)", "its own region elsewhere").values()
+    assert {r["verdict"] for r in elsewhere} == {"better"}
+    assert f"holds again, by {spread(elsewhere)} points" in readme
+    base = of("SDD(HiResCAM)", "its base")
+    same = base.pop(("dlib_resnet29", "black"))
+    assert {r["verdict"] for r in base.values()} == {"better"} and same["verdict"] == "not decided"
+    assert f"three of the four cells (by {spread(base.values())})" in readme
+    assert f"the same ({same['better by']:+.1f}, 95 %: {same['95 %']})" in readme
+    for scheme in ("deletion", "retention"):
+        assert "better" not in {r["verdict"] for r in of("SDD(CAM)", "its base", scheme).values()}
+    centre = "the centre of the picture"
+    for name in {r["map"] for r in rows} - {"CorrRISE"}:
+        lost, kept = of(name, centre), of(name, centre, "retention")
+        assert not any((lost[cell]["verdict"], kept[cell]["verdict"]) == ("better", "better") for cell in lost), name
+    lost, kept = of("CorrRISE", centre), of("CorrRISE", centre, "retention")
+    told = []
+    for fill in ("black", "blur"):
+        cells = lost["dlib_resnet29", fill], kept["dlib_resnet29", fill]
+        assert {r["verdict"] for r in cells} == {"better"}
+        told.append(f"{fill}: {cells[0]['better by']:+.1f} and {cells[1]['better by']:+.1f}")
+        assert {lost["mobileface", fill]["verdict"], kept["mobileface", fill]["verdict"]} == {"not decided"}
+    assert f"on dlib's network ({'; '.join(told)})" in readme
+
+
+def test_what_a_region_does_on_other_people_is_measured():
+    page = " ".join((ROOT / "docs" / "metrics.md").read_text().split())
+    rows = json.loads((ROOT / "benchmarks" / "results" / "held_out.json").read_text())["rows"]
+    told = []
+    for fill in ("black", "blur"):
+        ratios = [
+            r["ratio"]
+            for r in rows
+            if r["fill"] == fill and r["map"] in ("HiResCAM", "SDD(HiResCAM)") and r["against"].endswith("elsewhere")
+            if r["scheme"] == "deletion"
+        ]
+        assert len(ratios) == 4
+        told.append(f"{min(ratios):.1f} to {max(ratios):.1f}")
+    assert f"it was {told[0]} and {told[1]} times" in page
 
 
 def test_what_is_said_about_maps_of_pairs_is_what_was_measured():
