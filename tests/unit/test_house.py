@@ -269,7 +269,8 @@ def test_the_readmes_sobering_sentence_is_measured():
     results = ROOT / "benchmarks" / "results"
     tuned = json.loads((results / "truth.json").read_text())["rows"]
     mine = [r for r in tuned if r["map"] == "SDD(HiResCAM)"]
-    assert len(mine) == 4 and all(r["beats random"] for r in mine)
+    assert len(mine) == 4
+    assert all(r["beats random"] for r in mine)
     content = json.loads((results / "held_out.json").read_text())
     assert content["faces"]["name"] != json.loads((results / "truth.json").read_text())["faces"]["name"]
     assert {(fact["people"], fact["probes"]) for fact in content["facts"].values()} == {(40, 80)}
@@ -290,7 +291,8 @@ def test_the_readmes_sobering_sentence_is_measured():
     assert f"holds again, by {spread(elsewhere)} points" in readme
     base = of("SDD(HiResCAM)", "its base")
     same = base.pop(("dlib_resnet29", "black"))
-    assert {r["verdict"] for r in base.values()} == {"better"} and same["verdict"] == "not decided"
+    assert {r["verdict"] for r in base.values()} == {"better"}
+    assert same["verdict"] == "not decided"
     assert f"three of the four cells (by {spread(base.values())})" in readme
     assert f"the same ({same['better by']:+.1f}, 95 %: {same['95 %']})" in readme
     for scheme in ("deletion", "retention"):
