@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 from pathlib import Path
@@ -105,17 +106,21 @@ def test_tables_of_facexai_are_read_by_facexai(photos, tmp_path):
     listed = opened(tmp_path / "list.csv", photos)
     assert (listed.names, listed.identities) == (names, [name[:-6] for name in names])
 
-    io.write_csv(tmp_path / "pairs.csv", ["first", "second", "same"], [[a, b, 0] for a, b in zip(names, names[1:])])  # noqa: B905, RUF007
+    io.write_csv(
+        tmp_path / "pairs.csv",
+        ["first", "second", "same"],
+        [[a, b, int(a[:-6] == b[:-6])] for a, b in itertools.pairwise(names)],
+    )
     pairs = metrics.read_pairs(tmp_path / "pairs.csv", photos)
     assert [str(path) for path in pairs.images] == [str(photos / name) for name in names]
 
     rows = list(verify._rows(pairs, np.full(len(pairs), -0.5), 0.0, photos))
-    io.write_csv(tmp_path / "scores.csv", ["first", "second", "same", "cosine", "accepted"], rows)
+    io.write_csv(tmp_path / "scores.csv", ["first", "second", "same", "cosine", "accepted", "near"], rows)
     assert metrics.read_pairs(tmp_path / "scores.csv", photos).images == pairs.images
     assert {row[3] for row in table(tmp_path / "scores.csv")[1:]} == {"-0.5"}
 
     io.write_csv(tmp_path / "groups.csv", ["image", "group"], [[name, name[:-6]] for name in names])
-    groups, identities, source = audit._labels(tmp_path / "groups.csv", pairs.images, photos)
+    groups, identities, source = audit._labels(tmp_path / "groups.csv", pairs, photos)
     assert (groups, identities, source) == ([name[:-6] for name in names], [name[:-6] for name in names], "folder")
 
 

@@ -494,7 +494,7 @@ def test_other_arguments_are_one_row_for_all(name):
     net = shaken(Shifted())
     one = FaceModel(net, InputSpec(20), forward_kwargs={"shift": torch.ones(1, 1, 1, 1)})
     a = torch.rand(2, 3, 20, 20)
-    torch.testing.assert_close(METHODS[name](one)(a, a).scores, torch.ones(2))
+    torch.testing.assert_close(METHODS[name](one)(a, a).scores, torch.ones(2, dtype=torch.float64))
     rows = FaceModel(net, InputSpec(20), forward_kwargs={"shift": torch.ones(2, 1, 1, 1)})
     with pytest.raises(ValueError, match="one row of forward_kwargs for all images"):
         METHODS[name](rows)(a, a)

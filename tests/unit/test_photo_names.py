@@ -18,6 +18,7 @@ from facexai import evaluate, images, metrics
 from facexai._photo_names import folder_names, photo_names
 from facexai.cli import audit, main
 from facexai.evaluate.data import opened
+from facexai.images.pairs import Pairs
 
 
 @pytest.mark.parametrize(
@@ -132,27 +133,31 @@ def test_groups_are_of_the_photo_that_is_meant(outside, written):
     where = str(outside / "photos") + "/{}" if written == "absolute" else written
     rows = "\n".join(f"{where.format(name)},{'old' if name[0] == 'a' else 'new'}" for name in NAMES)
     (outside / "groups.csv").write_text(f"image,group\n{rows}\n")
-    groups, identities, source = audit._labels(outside / "groups.csv", pairs.images, outside / "lists")
+    groups, identities, source = audit._labels(outside / "groups.csv", pairs, outside / "lists")
     parents = [path.parent.name for path in pairs.images]
     assert groups == ["old" if parent == "a" else "new" for parent in parents]
     assert (identities, source) == (parents, "folder")
 
 
+def listed(photos):
+    return Pairs(tuple(photos), np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=bool))
+
+
 def test_a_row_about_another_photo_is_not_taken(outside):
     (outside / "groups.csv").write_text("image,group\nown.jpg,x\n../photos/b/own.jpg,y\n")
     photos = [outside / "photos" / "a" / "own.jpg", outside / "photos" / "b" / "own.jpg"]
-    groups, _, _ = audit._labels(outside / "groups.csv", photos[1:], outside / "lists")
+    groups, _, _ = audit._labels(outside / "groups.csv", listed(photos[1:]), outside / "lists")
     assert groups == ["y"]
     with pytest.raises(ValueError, match="names none of the images"):
-        audit._labels(outside / "groups.csv", photos[:1], outside / "lists")
+        audit._labels(outside / "groups.csv", listed(photos[:1]), outside / "lists")
 
 
 def test_photos_of_one_folder_elsewhere_are_people_each(outside):
     photos = sorted((outside / "photos" / "a").iterdir())
     (outside / "groups.csv").write_text("image,group\n00.jpg,x\n")
-    groups, identities, source = audit._labels(outside / "groups.csv", photos, outside / "lists")
+    groups, identities, source = audit._labels(outside / "groups.csv", listed(photos), outside / "lists")
     assert groups == ["x", "", "", ""]
-    assert (identities, source) == (["00.jpg", "01.jpg", "02.jpg", "03.jpg"], "image")
+    assert (identities, source) == ([None] * 4, "pairs")
 
 
 def test_commands_tell_photos_of_one_name_apart(outside, zoo_installed):

@@ -91,6 +91,7 @@ def _report(why: PairSaliency, called: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {"first": called[0], "second": called[1], "cosine": round(float(why.scores[0]), 6)}
     made["threshold"] = why.threshold
     made["match"] = None if why.accepted is None else bool(why.accepted[0])
+    made["near"] = None if why.near is None else bool(why.near[0])
     total = why.maps[0].abs().sum((1, 2)).clamp(min=1e-12)
     made["share_for_a_match"] = [round(float(v), 4) for v in why.similar[0].sum((1, 2)) / total]
     if why.table is not None:

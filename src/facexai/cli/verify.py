@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,23 +40,28 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    import torch
+
     from facexai import io, metrics, plots
+    from facexai.functional._decision import cosines_of_pairs, near
+    from facexai.metrics.verification import placed
 
     folder = io.output_folder(options.out)
     network = model(options.model)
     pairs = metrics.read_pairs(options.pairs, options.images)
     raw, flipped = _embedded(network, pairs, options)
-    scores = _cosines(raw, pairs)
+    scores = cosines_of_pairs(torch.nn.functional.normalize(raw), pairs.index)
     curve = metrics.roc(scores, pairs.same)
-    limit = metrics.threshold(scores, pairs.same, options.rule)
+    limit, moved = placed(scores, pairs.same, options.rule)
     report = _report(curve, limit, network, pairs, options)
+    report |= {"decisions_moved": moved, "near_the_threshold": int(near(scores, limit).sum())}
     if options.folds is not None:
         ten = metrics.ten_fold(raw, pairs.index, pairs.same, flipped=flipped, protocol=options.folds)
         report["ten_fold"] = {"protocol": options.folds, "accuracy": round(ten.mean, 6), "std": round(ten.std, 6)}
     folder.mkdir(parents=True, exist_ok=True)
     io.write_json(folder / "verify.json", report)
     rows = _rows(pairs, scores, limit, options.images or options.pairs.parent)
-    io.write_csv(folder / "scores.csv", ["first", "second", "same", "cosine", "accepted"], rows, ".6f")
+    io.write_csv(folder / "scores.csv", ["first", "second", "same", "cosine", "accepted", "near"], rows, ".6f")
     plots.save(curve.plot(), folder / "roc.png")
     show(report, _text(report), as_json=options.json)
     return 0
@@ -90,13 +94,6 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
     return torch.cat(plain), torch.cat(mirrored) if mirrored else None
 
 
-def _cosines(raw: Tensor, pairs: Pairs) -> Any:
-    import torch
-
-    unit = torch.nn.functional.normalize(raw.double())
-    return (unit[pairs.index[:, 0]] * unit[pairs.index[:, 1]]).sum(1).numpy()
-
-
 def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
     """Names only, no folders."""
     made: dict[str, Any] = {
@@ -113,10 +110,13 @@ def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options:
 
 
 def _rows(pairs: Pairs, scores: Any, limit: float, root: Path) -> Iterator[list[str | float]]:
-    """Names of the photos, one person or not, cosine, accepted or not, of each pair."""
-    names = photo_names(pairs.images, root)
-    for (i, j), same, score in zip(pairs.index.tolist(), pairs.same.tolist(), scores.tolist(), strict=True):
-        yield [names[i], names[j], int(same), score, int(score >= limit)]
+    """Names of the photos, one person or not, cosine, accepted or not, near the threshold or not, of each pair."""
+    from facexai.functional._decision import accepted, near
+
+    names, columns = photo_names(pairs.images, root), (pairs.same, scores, accepted(scores, limit), near(scores, limit))
+    for (i, j), *row in zip(pairs.index.tolist(), *(column.tolist() for column in columns), strict=True):
+        same, score, match, close = row
+        yield [names[i], names[j], int(same), score, int(match), int(close)]
 
 
 def _text(report: dict[str, Any]) -> str:
@@ -128,5 +128,8 @@ def _text(report: dict[str, Any]) -> str:
     if "ten_fold" in report:
         ten = report["ten_fold"]
         lines.append(f"ten folds, {ten['protocol']}: accuracy {ten['accuracy']:.4f} +- {ten['std']:.4f}")
-    down = math.floor(report["threshold"] * 1e6) / 1e6  # not above the score that it is
-    return "\n".join([*lines, f"threshold by {report['rule']}: {down:.6f}"])
+    if report["near_the_threshold"]:
+        lines.append(
+            f"{report['near_the_threshold']} pairs within 1e-6 of the threshold: another device may decide otherwise"
+        )
+    return "\n".join([*lines, f"threshold by {report['rule']}: {report['threshold']:.6f}"])

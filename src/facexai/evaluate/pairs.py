@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai import metrics
 from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.methods import pair_explainers
 from facexai.evaluate.people import TIES, next_other, stacked_rows, ties_of
@@ -22,12 +21,14 @@ from facexai.evaluate.work import Work
 from facexai.explainers.kept import Kept
 from facexai.explainers.pairs import Pairwise
 from facexai.functional import upsample
+from facexai.functional._decision import accepted, cosines_of_pairs
 from facexai.functional._dyads import Dyads
 from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Protocol, resolve
 from facexai.metrics.pair_subject import PairReference, PairSubject, check_labels, pair_subject, signs_of, wanted
+from facexai.metrics.verification import placed
 from facexai.results import PairSaliency
 from facexai.results.parts import common
 from facexai.store import Store
@@ -121,6 +122,7 @@ class Decided:
     Attributes:
         scores: (P,) cosines; NaN where a photo could not be read.
         threshold: from which a pair is accepted.
+        moved: pairs that the score which the rule names decides otherwise.
         chosen: (P,) whether the protocol is about the pair.
         signs: (P,) 1 where the similar part of the map is judged, -1 where the dissimilar one is.
         asked: the protocol.
@@ -128,6 +130,7 @@ class Decided:
 
     scores: NDArray[np.float64]
     threshold: float
+    moved: int
     chosen: NDArray[np.bool_]
     signs: NDArray[np.int64]
     asked: Protocol
@@ -168,16 +171,15 @@ def decided(work: Work, embedded: Shards) -> Decided:
     readable = (first >= 0) & (second >= 0)
     if not readable.any():
         raise ValueError(f"no pair has two photos that could be read, such as {work.why(embedded)}")
-    units = torch.nn.functional.normalize(embedded.rows("units").double())
-    cosines = (units[first] * units[second]).sum(1).clamp(-1, 1).numpy()
-    scores = np.where(readable, cosines, np.nan)
+    scores = np.full(len(index), np.nan)
+    scores[readable] = cosines_of_pairs(embedded.rows("units"), np.stack([first, second], 1)[readable])
     rule = how.threshold if config.threshold is None else config.threshold
-    limit = metrics.threshold(scores[readable], same[readable], rule)
-    chosen = readable & wanted(how, same, cosines >= limit)
+    limit, moved = placed(scores[readable], same[readable], rule)
+    chosen = readable & wanted(how, same, accepted(scores, limit))
     if not chosen.any():
         raise ValueError(f"the protocol is about {how.pairs} pairs and none is one (threshold {limit:.3f})")
     signs = signs_of(config.part, same)  # type: ignore[arg-type]
-    return Decided(scores, limit, chosen, signs, replace(how, threshold=rule))
+    return Decided(scores, limit, moved, chosen, signs, replace(how, threshold=rule))
 
 
 @final

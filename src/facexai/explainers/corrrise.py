@@ -24,6 +24,7 @@ from facexai.explainers.pairs import (
     sides,
     units_of,
 )
+from facexai.functional._decision import cosines
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery, WhiteBox
 from facexai.models.targets import Targets
@@ -176,7 +177,7 @@ class CorrRISE:
                 partners = (units[1][j], units[0][i])
                 scores = torch.stack([F.normalize(m) @ p for m, p in zip(masked, partners, strict=True)])
                 cells.append(self._correlation(scores))
-            scores = (units[0][left] * units[1][right]).sum(1)
+            scores = cosines(units[0][left], units[1][right])
         threshold = None if self.threshold is None else float(self.threshold)
         made = record(model, self.recipe(first))
         return PairSaliency(torch.stack(cells), model.spec.height_width, scores, threshold, made)

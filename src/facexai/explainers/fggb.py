@@ -29,6 +29,7 @@ from facexai.explainers.pairs import (
     units_of,
 )
 from facexai.functional import at_least_float32
+from facexai.functional._decision import cosines
 from facexai.functional._rounding import vanishes
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
@@ -179,10 +180,10 @@ class FGGB:
                 cells.append(
                     torch.cat([functional.fggb(at_least_float32(b[None]), agreement, self.threshold) for b in both])
                 )
-            products = units[0][left] * units[1][right]
+            products, scores = units[0][left] * units[1][right], cosines(units[0][left], units[1][right])
             grown = [condition(self.model, one.outputs)[row] for one, row in ((first, left), (second, right))]
             small = self._vanishing(products, first.outputs.dtype, torch.maximum(*grown))
-        return self._result(torch.stack(cells), products.sum(1), self.recipe(first), small)
+        return self._result(torch.stack(cells), scores, self.recipe(first), small)
 
     def _truncated(self, first: Tensor, second: Tensor, tolerance: float) -> PairSaliency:
         """Only the numbers that matter to each pair, with the bound on what the others could add."""
@@ -206,7 +207,7 @@ class FGGB:
         more = {"dropped_numbers": dropped, "bound": bounds, "approximate": any(dropped)}
         recipe = {**self._recipe(), "tolerance": tolerance, **more}
         small = self._vanishing(agreement, outputs[0].dtype, grown)
-        return self._result(torch.stack(cells), agreement.sum(1), recipe, small)
+        return self._result(torch.stack(cells), cosines(*units), recipe, small)
 
     def _vanishing(self, agreement: Tensor, stored: torch.dtype, grown: Tensor) -> Tensor:
         """Says where all weights of the numbers, agreement (..., K) minus the threshold's part, are rounding noise."""

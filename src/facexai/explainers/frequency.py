@@ -21,6 +21,7 @@ from facexai.explainers.frequency_modes import MODES, Mode, ModeAgreement, compa
 from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
 from facexai.functional import Bands, at_least_float32
+from facexai.functional._decision import cosines
 from facexai.functional.frequency import Limit
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
@@ -263,7 +264,7 @@ class FrequencyHeatPlot:
         energy = torch.stack([pair[side].parts["energies"][rows[side]] for side in lost]).mean(0)
         both = None if alone[0] is None or alone[1] is None else torch.stack([alone[0], alone[1]], 1)
         more = {"masked": self.masked, "unit": "cosine", **marked(small)}
-        return self._result(influence, energy, scores, more, sides=both)
+        return self._result(influence, energy, cosines(*aligned), more, sides=both)
 
     def _alone(
         self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor, graph: Graph | None
@@ -353,7 +354,7 @@ class FrequencyHeatPlot:
             influence=shaped(influence).to(kind),
             edges=layout.edges,
             energies=shaped(energy),
-            scores=scores.to(kind),
+            scores=scores if scores.dtype == torch.float64 else scores.to(kind),
             size=layout.size,
             face=face_width(model.spec),
             sides=None if sides is None else shaped(sides).to(kind),

@@ -29,6 +29,7 @@ from facexai.explainers.pairs import (
     sides,
     units_of,
 )
+from facexai.functional._decision import cosines
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery, HeadDoesNotFold
 from facexai.results import PairSaliency
@@ -63,7 +64,7 @@ class PairCAM:
     >>> from facexai import FaceModel, InputSpec
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5))
     >>> why = PairCAM(FaceModel(net, InputSpec(8)))(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
-    >>> torch.allclose(why.cells.sum((2, 3)) + why.constant, why.scores[:, None], atol=1e-5)
+    >>> torch.allclose(why.cells.sum((2, 3)) + why.constant, why.scores[:, None].float(), atol=1e-5)
     True
     >>> why.table.shape
     torch.Size([2, 6, 6, 6, 6])
@@ -110,7 +111,7 @@ class PairCAM:
             cells.append(maps)
             constants.append(left)
             small.append(below)
-        scores = (units[0][rows[0]] * units[1][rows[1]]).sum(1)
+        scores = cosines(units[0][rows[0]], units[1][rows[1]])
         table = None
         if self.table:
             spread = [self._spread(evidence[side], units[side]) for side in (0, 1)]

@@ -15,6 +15,7 @@ from facexai.explainers.classmaps import check_evidence
 from facexai.explainers.jacobian import INSTEAD, UNREACHED, gradient
 from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
 from facexai.functional import at_least_float32
+from facexai.functional._decision import cosines
 from facexai.hooks import recording
 from facexai.models import FaceModel, Gallery
 from facexai.models.options import check_device
@@ -128,7 +129,7 @@ class XSSAB:
                 cells.append(torch.cat([self._signed(evidence, partner[None]) for partner in partners]))
         below = torch.stack(small, 1)
         recipe = record(self.model, {**self.recipe(first), **marked(below)})
-        scores = (aligned[0] * aligned[1]).sum(1)
+        scores = cosines(*aligned)
         size = self.model.spec.height_width
         maps = zeroed(torch.stack(cells, 1), below)
         return warn_of_one_sign(PairSaliency(maps, size, scores, float(self.threshold), recipe))

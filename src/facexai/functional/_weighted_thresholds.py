@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facexai.functional._decision import placements
 
 Array = NDArray[np.float64]
 Kind = Literal["eer", "accuracy", "far"]
@@ -20,13 +23,13 @@ class WeightedSweep:
     Attributes:
         order: (P,) rows by falling score.
         last: (K,) place in that order of the last row with each score that occurs.
-        thresholds: (K,) the scores that occur, falling.
+        falling: (K,) the scores that occur, falling.
         same: (P,) labels in that order.
     """
 
     order: NDArray[np.int64]
     last: NDArray[np.int64]
-    thresholds: Array
+    falling: Array
     same: NDArray[np.bool_]
 
     @classmethod
@@ -37,6 +40,14 @@ class WeightedSweep:
         last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
         return cls(order, last, falling[last], same[order])
 
+    @cached_property
+    def _nearest(self) -> Array:
+        return placements(self.falling)
+
+    @cached_property
+    def _above(self) -> Array:
+        return placements(self.falling, upward=True)
+
     def threshold(self, weights: Array, kind: Kind, rate: float = 0.0) -> float | None:
         """Returns the threshold of :func:`facexai.metrics.threshold` for rows that count so many times.
 
@@ -45,8 +56,8 @@ class WeightedSweep:
             kind: of the rule; ``rate`` is that of ``"far"``.
 
         Returns:
-            A score that occurs, infinity where the rule accepts no pair, None without pairs of both kinds. Scores of
-            weight 0 count as scores that occur: they decide nothing else.
+            A threshold in a gap between scores that occur, infinity where the rule accepts no pair, None without pairs
+            of both kinds. Scores of weight 0 count as scores that occur: they decide nothing else.
         """
         row = weights[self.order]
         genuine, impostor = np.cumsum(row * self.same)[self.last], np.cumsum(row * ~self.same)[self.last]
@@ -54,8 +65,8 @@ class WeightedSweep:
         if few == 0 or many == 0:
             return None
         if kind == "eer":
-            return float(self.thresholds[np.argmin(np.abs(impostor * few - (few - genuine) * many))])
+            return float(self._nearest[np.argmin(np.abs(impostor * few - (few - genuine) * many))])
         if kind == "accuracy":
-            return float(self.thresholds[np.argmax(genuine + many - impostor)])
+            return float(self._nearest[np.argmax(genuine + many - impostor)])
         place = int(np.searchsorted(impostor / many, rate, "right")) - 1
-        return float(self.thresholds[place]) if place >= 0 else float("inf")
+        return float(self._above[place]) if place >= 0 else float("inf")

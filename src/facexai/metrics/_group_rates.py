@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai.functional._decision import accepted
 from facexai.functional._dyads import Dyads
 from facexai.functional._labels import labels_of
 from facexai.functional.verification import labelled_scores
@@ -36,15 +37,15 @@ def rates_of(
         return None, None
     cosines, labels = labelled_scores(scores, labels)
     limit = threshold(cosines, labels, rule)
-    accepted, rates = cosines >= limit, {}
+    matched, rates = accepted(cosines, limit), {}
     for g, name in enumerate(names):
         own = group == g
         genuine, impostor = own & labels, own & ~labels
         kinds = {"fmr": impostor, "fnmr": genuine, "accuracy": own}
         rates[name] = Rates(
-            fmr=float(accepted[impostor].mean()) if impostor.any() else None,
-            fnmr=float((~accepted[genuine]).mean()) if genuine.any() else None,
-            accuracy=float((accepted == labels)[own].mean()),
+            fmr=float(matched[impostor].mean()) if impostor.any() else None,
+            fnmr=float((~matched[genuine]).mean()) if genuine.any() else None,
+            accuracy=float((matched == labels)[own].mean()),
             genuine=int(genuine.sum()),
             impostor=int(impostor.sum()),
             **{
@@ -71,7 +72,7 @@ def share_interval(
     decision = PairDecision(scores, same, Dyads.of(*people), rule, chosen)
 
     def decided(at: float) -> Array:
-        right = (scores[chosen] >= at) == same[chosen]
+        right = accepted(scores[chosen], at) == same[chosen]
         share: Array = (right != wrong).astype(np.float64)
         return share
 

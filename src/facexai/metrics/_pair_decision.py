@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai.functional._decision import accepted
 from facexai.functional._dyads import Dyads, Error
 from facexai.functional._weighted_thresholds import WeightedSweep
 from facexai.metrics.verification import Rule, parsed_rule
@@ -67,7 +68,7 @@ class PairDecision:
         if kind == "number":
             return None
         fixed, values = measure(limit), lru_cache(maxsize=64)(measure)
-        wrong = (self.scores >= limit) != self.same
+        wrong = accepted(self.scores, limit) != self.same
         rows = [(self.rows, fixed)] + [(np.flatnonzero(of), wrong[of].astype(float)) for of in (self.same, ~self.same)]
         draws = int(np.clip(_WORK // (8 * len(self.scores) + fixed.size), _FEWEST, _DRAWS))
         moved, rates = [], []

@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from facexai._messages import near_matches
 from facexai._notebook import table
+from facexai.functional._decision import accepted
 from facexai.functional._dyads import Error
 from facexai.metrics import adding
 from facexai.metrics._pair_decision import PairDecision
@@ -119,10 +120,10 @@ class PairCurve:
         if self.decision is None:
             return None
         limit = float(self.recipe["accepted from"])
-        same = (self.cosines[:, 0] >= limit) == (self.correct[:, 0] == 1)
+        same = accepted(self.cosines[:, 0], limit) == (self.correct[:, 0] == 1)
 
         def area(cosines: NDArray[np.float64], at: float) -> NDArray[np.float64]:
-            right = ((cosines >= at) == same[:, None]).astype(np.float64)
+            right = (accepted(cosines, at) == same[:, None]).astype(np.float64)
             areas: NDArray[np.float64] = 100 * np.trapezoid(right, self.shares, axis=1)
             return areas
 
@@ -317,7 +318,7 @@ def _curve(who: PairSubject, scheme: Scheme, maps: Tensor) -> PairCurve:
 
     def decided(cosines: Array, rows: Rows) -> Array:
         """(R, 2): whether the decision is right, and the cosine."""
-        return np.stack([(cosines >= who.threshold) == who.same[rows], cosines], 1)
+        return np.stack([accepted(cosines, who.threshold) == who.same[rows], cosines], 1)
 
     def between(early: Tensor, rows: Rows) -> Array:
         return decided(who.cosines(early if scheme == "insertion" else ~early, rows), rows)

@@ -10,12 +10,12 @@ from typing import Any, TypedDict, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
 from facexai._progress import tqdm
+from facexai.functional._decision import accepted, cosines
 from facexai.functional._dyads import Dyads
 from facexai.functional._labels import labels_of
 from facexai.hooks import quiet_grad
@@ -25,7 +25,7 @@ from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics._ties import Rows
 from facexai.metrics.pair_protocol import Part, Protocol, resolve
 from facexai.metrics.statistic import INTERVALS
-from facexai.metrics.verification import parsed_rule, threshold
+from facexai.metrics.verification import Placed, parsed_rule, placed
 from facexai.models.protocols import Embedder
 from facexai.perturb import filling, numbered
 
@@ -121,7 +121,8 @@ class PairSubject:
     def cosines(self, shown: Tensor, rows: Rows = slice(None)) -> Array:
         """(R,) of the pairs of these rows with only the pixels ``shown`` (R, S, H, W) of the changed images."""
         sides = [self._embedded(shown[:, side], side, rows) for side in range(shown.shape[1])]
-        return _cosines(sides[0], sides[1] if len(sides) == 2 else self.units[rows])
+        found: Array = cosines(sides[0], sides[1] if len(sides) == 2 else self.units[rows]).cpu().numpy()
+        return found
 
     def _embedded(self, shown: Tensor, side: int, rows: Rows) -> Tensor:
         """(R, D) of one side's images with only these pixels (R, H, W); equal ones are embedded once."""
@@ -169,11 +170,11 @@ def pair_subject(
     numbers = numbered(items, len(first))
     people, others = both_people(identities, partners, labels, numbers)
     left, right = (_units(model, images, batch_size) for images in (first, second))
-    scores = _cosines(left, right)
+    scores = cosines(left, right).cpu().numpy()
     if not np.isfinite(scores).all():
         raise ValueError("the model gives NaN or infinite embeddings for these images")
-    limit = threshold(scores, labels, how.threshold)
-    chosen = np.flatnonzero(wanted(how, labels, scores >= limit))
+    limit, moved = placed(scores, labels, how.threshold)
+    chosen = np.flatnonzero(wanted(how, labels, accepted(scores, limit)))
     if len(chosen) == 0:
         raise ValueError(
             f"the protocol is about {how.pairs} pairs and none of the {len(labels)} is one (threshold {limit:.3f})"
@@ -192,7 +193,7 @@ def pair_subject(
         same=label,
         signs=signs_of(part, label),
         whole=scores[chosen],
-        empty=_cosines(emptied[0], emptied[1] if how.perturb == "both" else right[rows]),
+        empty=cosines(emptied[0], emptied[1] if how.perturb == "both" else right[rows]).cpu().numpy(),
         threshold=limit,
         chosen=chosen,
         given=len(labels),
@@ -201,7 +202,7 @@ def pair_subject(
         partners=tuple(others[i] for i in chosen.tolist()),
         decision=PairDecision(scores, labels, Dyads.of(people, others), how.threshold, chosen),
         protocol=how,
-        recipe=recipe_of(name, how, limit, part, seed),
+        recipe=recipe_of(name, how, Placed(limit, moved), part, seed),
         seed=seed,
         batch_size=batch_size,
         reference=reference,
@@ -209,11 +210,12 @@ def pair_subject(
     )
 
 
-def recipe_of(name: str, how: Protocol, limit: float, part: str, seed: int) -> dict[str, Any]:
+def recipe_of(name: str, how: Protocol, limit: Placed, part: str, seed: int) -> dict[str, Any]:
     """Every choice of a curve over pairs that changes a number."""
     estimated = parsed_rule(how.threshold)[0] != "number"
     again = ", threshold found again in draws of people" if estimated else ""
-    choices = {"protocol": name, **asdict(how), "accepted from": limit, "part": part, "seed": seed}
+    choices = {"protocol": name, **asdict(how), "accepted from": limit.threshold, "decisions moved": limit.moved}
+    choices |= {"part": part, "seed": seed}
     return {**choices, "interval": INTERVALS[True] + again}
 
 
@@ -301,9 +303,4 @@ def wanted(how: Protocol, labels: NDArray[np.bool_], accepted: NDArray[np.bool_]
 
 def _units(model: Embedder, images: Tensor, batch_size: int) -> Tensor:
     with quiet_grad():
-        return torch.cat([F.normalize(model.embed(part).detach().double()) for part in torch.split(images, batch_size)])
-
-
-def _cosines(first: Tensor, second: Tensor) -> Array:
-    found: Array = (first * second).sum(1).cpu().numpy()
-    return found
+        return torch.cat([model.embed(part).detach() for part in torch.split(images, batch_size)])

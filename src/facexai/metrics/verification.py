@@ -6,13 +6,14 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facexai._messages import FaceXAIWarning
 from facexai.functional import auc, equal_error, sweep
+from facexai.functional._decision import placements
 from facexai.functional.verification import finite_scores, labelled_scores
 from facexai.results.notebook import pictured
 
@@ -62,8 +63,8 @@ class Roc:
 
     @property
     def eer_threshold(self) -> float:
-        """The score at which :attr:`eer` is taken."""
-        return float(self.thresholds[equal_error(*self._accepted())[0]])
+        """The threshold of the score at which :attr:`eer` is taken, placed as by :func:`threshold`."""
+        return self._placed(equal_error(*self._accepted())[0]).threshold
 
     def tar_at(self, far: float) -> float:
         """The largest share of genuine pairs that any threshold with at most this FAR accepts.
@@ -81,18 +82,29 @@ class Roc:
         return float(self.tar[self._within(far)])
 
     def threshold_at(self, far: float) -> float:
-        """The lowest score with at most this FAR, where :meth:`tar_at` is taken; warns as it does.
+        """The threshold of the lowest score with at most this FAR, where :meth:`tar_at` is taken; warns as it does.
+
+        It is placed as by :func:`threshold`, and never lower than that score allows, so that this FAR is kept.
 
         Raises:
             ValueError: outside [0, 1], or no score is good enough: impostor pairs have the highest.
         """
-        place = self._within(far)
+        return self._highest(self._within(far), far).threshold
+
+    def _highest(self, place: int, far: float) -> Placed:
         if place == 0:
             raise ValueError(
                 f"no threshold that accepts anybody has FAR <= {far:g}: impostor pairs have the highest scores; "
                 "ask for a higher FAR, or look at the labels of those pairs"
             )
-        return float(self.thresholds[place])
+        return self._placed(place, upward=True)
+
+    def _placed(self, place: int, *, upward: bool = False) -> Placed:
+        """The threshold that stands for a place of the sweep (not the first), and whom it decides otherwise."""
+        limit = float(placements(self.thresholds[1:], upward=upward)[place - 1])
+        reached = int((self.thresholds >= limit).sum()) - 1
+        moved = sum(abs(int(kind[reached] - kind[place])) for kind in self._accepted())
+        return Placed(limit, moved)
 
     def plot(self, *, name: str = "", others: Mapping[str, Roc] | None = None) -> Figure:
         """The curve over a logarithmic FAR, from one impostor pair (at most 0.1) on, with the equal error rate marked.
@@ -157,7 +169,7 @@ def roc(scores: Any, labels: Any) -> Roc:
     >>> curve.far, curve.tar
     (array([0. , 0. , 0.5, 1. ]), array([0. , 0.5, 1. , 1. ]))
     >>> curve.auc, curve.eer, curve.eer_threshold
-    (0.875, 0.25, 0.9)
+    (0.875, 0.25, 0.7)
     """
     thresholds, impostors, genuines = sweep(scores, labels)
     many, few = int(impostors[-1]), int(genuines[-1])
@@ -167,14 +179,17 @@ def roc(scores: Any, labels: Any) -> Roc:
 def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
     """A decision threshold from labelled pairs; a pair is accepted if its score >= threshold.
 
-    Thresholds are scores that occur; down to the next lower score every number decides these pairs alike.
+    The rule names a score that occurs. The threshold lies in the middle between it and the next lower one, so that
+    rounding, which changes with batch size and device, changes no decision. Where these two are less than 1e-5 apart,
+    the nearest gap of at least 1e-5 is taken, of ``"far=..."`` the nearest one above: scores are cosines, scale others
+    to about 1. A number is returned as it is.
 
     Args:
         scores, labels: (P,), as in :func:`roc`. Where the rule is a number they are only checked: labels may be
             of one kind, and labels, or both, may be None.
         rule: ``"eer"``: where false matches and false non-matches are as frequent, see :attr:`Roc.eer`.
             ``"far=1e-3"``: the lowest score with at most this false accept rate, see :meth:`Roc.threshold_at`.
-            ``"accuracy"``: most pairs right, the highest such score. A number, also as text, is returned as it is.
+            ``"accuracy"``: most pairs right, the highest such score. Or a number, also as text.
 
     Returns:
         The threshold.
@@ -187,15 +202,32 @@ def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
 
     >>> scores, labels = [0.9, 0.5, 0.4, 0.1], [True, True, False, False]
     >>> threshold(scores, labels), threshold(scores, labels, "far=0.5"), threshold(scores, labels, 0.31)
-    (0.5, 0.4, 0.31)
+    (0.45, 0.25, 0.31)
     """
+    return placed(scores, labels, rule).threshold
+
+
+class Placed(NamedTuple):
+    """A threshold.
+
+    Attributes:
+        threshold: from which a pair is accepted.
+        moved: pairs that the score which the rule names decides otherwise; of a number of the user's 0.
+    """
+
+    threshold: float
+    moved: int
+
+
+def placed(scores: Any, labels: Any, rule: Rule = "eer") -> Placed:
+    """The threshold of :func:`threshold`, and how many decisions the gap that it lies in has changed."""
     kind, number = parsed_rule(rule)
     if kind == "number":
         if labels is not None:
             labelled_scores(scores, labels)
         elif scores is not None:
             finite_scores(scores)
-        return number
+        return Placed(number, 0)
     curve = roc(scores, labels)
     chance = math.sqrt((curve.genuine + curve.impostor + 1) / (12 * curve.genuine * curve.impostor))
     if curve.auc < 0.5 - 3 * chance:  # three standard errors of an AUC without any signal
@@ -203,11 +235,11 @@ def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
             f"genuine pairs score lower than impostor pairs (AUC {curve.auc:.3f}): higher must mean more similar, "
             "negate distances",
             FaceXAIWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     if kind == "eer":
-        return curve.eer_threshold
-    return curve.threshold_at(number) if kind == "far" else _most_accurate(curve)
+        return curve._placed(equal_error(*curve._accepted())[0])
+    return curve._highest(curve._within(number), number) if kind == "far" else _most_accurate(curve)
 
 
 def parsed_rule(rule: object) -> tuple[Literal["eer", "accuracy", "far", "number"], float]:
@@ -230,7 +262,7 @@ def parsed_rule(rule: object) -> tuple[Literal["eer", "accuracy", "far", "number
     return ("far" if far else "number"), number
 
 
-def _most_accurate(curve: Roc) -> float:
+def _most_accurate(curve: Roc) -> Placed:
     impostors, genuines = curve._accepted()
     right = genuines + (curve.impostor - impostors)
     place = 1 + int(np.argmax(right[1:]))
@@ -239,4 +271,4 @@ def _most_accurate(curve: Roc) -> float:
             f"no threshold is right more often than accepting nobody, with {curve.genuine} genuine and "
             f"{curve.impostor} impostor pairs; use rule='eer' or 'far=...'"
         )
-    return float(curve.thresholds[place])
+    return curve._placed(place)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facexai._messages import short
 from facexai._plain import finite
+from facexai.functional._decision import accepted
 from facexai.input_spec import InputSpec, check_pixels
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
@@ -116,12 +117,9 @@ def image_of(section: Section, item: int) -> Tensor | None:
 def verdict(
     cosine: Tensor | float | None, own: float | None, recipe: Mapping[str, Any], page: Page
 ) -> tuple[float | None, bool | None]:
-    """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known.
-
-    A tensor is compared in its own precision, as the results compare theirs.
-    """
+    """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known."""
     limit = page.thresholds.of(recipe) if own is None else own
-    return finite(limit), None if limit is None or cosine is None else bool(cosine >= limit)
+    return finite(limit), None if limit is None or cosine is None else bool(accepted(cosine, limit))
 
 
 def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[Any]:

@@ -48,7 +48,7 @@ class FrequencyHeat:
         influence: (P, B), raw and signed: positive where the loss of the band hurts the score; (P, B, S) with sectors.
         edges: (B + 1,) of the bands, in cycles per width of the image.
         energies: as ``influence``: mean squared pixel value that the band holds, of the images that lose it.
-        scores: (P,) of the unchanged images: cosines, or logits of classes.
+        scores: (P,) of the unchanged images: cosines, float64, or logits of classes.
         size: (H, W) of the images.
         face: breadth of the face as a share of the width of the image.
         sides: (P, 2, B), for ``masked="both"``: influence where only the first, and only the second, image of a pair

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from facexai._messages import FaceXAIWarning
 from facexai.functional import upsample
+from facexai.functional._decision import accepted, near
 from facexai.results.notebook import drawn
 from facexai.results.parts import Parts, cut_recipe, parts_of, recipe_of, save_answer, size_of
 
@@ -32,7 +33,7 @@ class PairSaliency:
     Attributes:
         cells: (P, 2, h, w) raw signed values; ``[:, 0]`` is the first image's map, ``[:, 1]`` the second's.
         size: (H, W) of the images.
-        scores: (P,) cosines.
+        scores: (P,) cosines, float64, of unit embeddings multiplied in float64.
         threshold: cosine from which a pair is accepted, or None.
         recipe: method and every choice that changed a number, with the model's fingerprint.
         constant: (P, 2), what no cell holds, for PairCAM: ``cells.sum((2, 3)) + constant`` is the score.
@@ -73,8 +74,18 @@ class PairSaliency:
 
     @property
     def accepted(self) -> Tensor | None:
-        """(P,) whether the score reaches the threshold; None without one."""
-        return None if self.threshold is None else self.scores >= self.threshold
+        """(P,) whether the score reaches the threshold, compared in float64; None without one."""
+        return self._compared(accepted)
+
+    @property
+    def near(self) -> Tensor | None:
+        """(P,) whether the score is within 1e-6 of the threshold, where another device may decide otherwise."""
+        return self._compared(near)
+
+    def _compared(self, how: Callable[[Any, float], Any]) -> Tensor | None:
+        if self.threshold is None:
+            return None
+        return torch.from_numpy(how(self.scores, self.threshold)).to(self.scores.device)
 
     @property
     def one_sign(self) -> Tensor:
@@ -102,7 +113,8 @@ class PairSaliency:
         if self.threshold is None:
             return score
         verdict = "match" if self.accepted is not None and bool(self.accepted[p]) else "no match"
-        return f"{score}, threshold {self.threshold:.3f}: {verdict}"
+        close = ", within 1e-6 of the threshold" if self.near is not None and bool(self.near[p]) else ""
+        return f"{score}, threshold {self.threshold:.3f}: {verdict}{close}"
 
     # ---- correspondences --------------------------------------------------------------------------------------
 
