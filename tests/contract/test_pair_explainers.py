@@ -101,7 +101,7 @@ def test_batch_equals_loop_and_sides_change_places(name, pair, flip):
 def test_the_score_is_the_cosine_of_the_model(name, pair):
     explainer = make(name)
     expected = (explainer.model.embed(pair[0]) * explainer.model.embed(pair[1])).sum(1)
-    torch.testing.assert_close(explainer(*pair).scores, expected)
+    torch.testing.assert_close(explainer(*pair).scores, expected.double(), rtol=0, atol=1e-6)
 
 
 def test_observe_once_answer_many(name, pair):

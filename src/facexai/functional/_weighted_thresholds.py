@@ -67,6 +67,7 @@ class WeightedSweep:
         if kind == "eer":
             return float(self._nearest[np.argmin(np.abs(impostor * few - (few - genuine) * many))])
         if kind == "accuracy":
-            return float(self._nearest[np.argmax(genuine + many - impostor)])
+            right = np.where(genuine + impostor > 0, genuine + many - impostor, -1)  # somebody is accepted
+            return float(self._nearest[np.argmax(right)])
         place = int(np.searchsorted(impostor / many, rate, "right")) - 1
         return float(self._above[place]) if place >= 0 else float("inf")
