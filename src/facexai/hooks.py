@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from facexai._locks import Renewed
 from facexai.turns import alone, eval_mode, evaluating, in_training, quiet_grad, recording, seeded, unwrapped
 
 __all__ = [
@@ -35,6 +36,50 @@ __all__ = [
     "trace",
     "unwrapped",
 ]
+
+
+class _Ear:
+    """The hooks of one block: they hear the thread that began it, and nothing once it has ended."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = get_ident()
+        self.hooks: list[RemovableHandle] = []
+
+    def hears(self) -> bool:
+        return get_ident() == self.thread
+
+    def end(self) -> None:
+        self.thread = None  # a copy that the user made of the network meanwhile has the hooks for ever
+        for hook in self.hooks:
+            hook.remove()
+        _ears.discard(self)
+
+
+_ears: set[_Ear] = set()
+
+
+def _forked() -> None:
+    """The blocks of other threads ended with these; a new thread may get the number of one of them."""
+    for ear in list(_ears):
+        if not ear.hears():
+            ear.end()
+
+
+_renewed = Renewed(_forked)
+
+
+@contextmanager
+def _hearing() -> Iterator[_Ear]:
+    ear = _Ear()
+    _ears.add(ear)
+    try:
+        yield ear
+    finally:
+        try:
+            ear.end()
+        except KeyboardInterrupt:
+            ear.end()
+            raise
 
 
 @dataclass(eq=False)
@@ -105,9 +150,7 @@ def capture(
     >>> torch.equal(seen.tensor, net[0](torch.ones(1, 2)))
     True
     """
-    seen = Seen(layer)
-    mine: int | None = get_ident()  # the thread that the hooks listen to; None once they are to be deaf
-    module = net.get_submodule(layer)
+    seen, module = Seen(layer), net.get_submodule(layer)
 
     def keep(value: Any) -> Tensor:
         if not isinstance(value, Tensor):
@@ -123,10 +166,10 @@ def capture(
         return seen.value.clone()
 
     def after(_: nn.Module, __: Any, output: Any) -> Tensor | None:
-        return keep(output) if get_ident() == mine else None
+        return keep(output) if ear.hears() else None
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-        if get_ident() != mine:  # torch gives another thread no kwargs where the hook is removed in that moment
+        if not ear.hears():  # torch gives another thread no kwargs where the hook is removed in that moment
             return None
         if args:
             return (keep(args[0]), *args[1:]), kwargs
@@ -134,20 +177,12 @@ def capture(
         name = next(iter(kwargs), "")
         return args, {**kwargs, name: keep(kwargs.get(name))}
 
-    with alone(net):
+    with alone(net), _hearing() as ear:
         if side == "output":
-            hook = module.register_forward_hook(after)
+            ear.hooks.append(module.register_forward_hook(after))
         else:
-            hook = module.register_forward_pre_hook(before, with_kwargs=True)
-        try:
-            yield seen
-        finally:
-            mine = None  # a copy that the user made of the network meanwhile has the hook for ever
-            try:
-                hook.remove()
-            except KeyboardInterrupt:
-                hook.remove()
-                raise
+            ear.hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        yield seen
 
 
 @contextmanager
@@ -159,22 +194,13 @@ def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Itera
     ...     net(torch.tensor([-2.0, 3.0]))
     tensor([2., 0.])
     """
-    mine: int | None = get_ident()
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
-        return change(output) if get_ident() == mine else None
+        return change(output) if ear.hears() else None
 
-    with alone(net):
-        hook = net.get_submodule(layer).register_forward_hook(after)
-        try:
-            yield
-        finally:
-            mine = None
-            try:
-                hook.remove()
-            except KeyboardInterrupt:
-                hook.remove()
-                raise
+    with alone(net), _hearing() as ear:
+        ear.hooks.append(net.get_submodule(layer).register_forward_hook(after))
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,37 +224,23 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
     """
     calls: list[Call] = []
     inputs: dict[int, Tensor | None] = {}
-    mine: int | None = get_ident()
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        if get_ident() == mine:
+        if ear.hears():
             first = next(chain(args, (kwargs or {}).values()), None)
             inputs[id(module)] = first.detach().clone() if isinstance(first, Tensor) else None
 
-    hooks: list[RemovableHandle] = []
-
-    def take_off() -> None:
-        for hook in hooks:
-            hook.remove()
-
-    try:
+    with _hearing() as ear:
         for name, module in modules.items():
 
             def after(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
-                if get_ident() == mine:
+                if ear.hears():
                     kept = output.detach().clone() if isinstance(output, Tensor) else None
                     calls.append(Call(name, module, inputs.pop(id(module), None), kept))
 
-            hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            hooks.append(module.register_forward_hook(after))
+            ear.hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            ear.hooks.append(module.register_forward_hook(after))
         result = run()
-    finally:
-        mine = None
-        try:
-            take_off()
-        except KeyboardInterrupt:
-            take_off()
-            raise
     return calls, result
 
 

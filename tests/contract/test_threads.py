@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from untouched import same, snapshot
 
 from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, turns
 from facexai._messages import muted
-from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad
+from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad, trace
 from facexai.images import mtcnn
 
 pytestmark = pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")
@@ -382,6 +383,63 @@ def test_a_fork_does_not_inherit_what_another_thread_holds(held):
 
     together(holder, forker)
     assert said == [0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("block", [lambda net: capture(net, "block", graph="start"), lambda net: traced(net)])
+def test_a_fork_has_no_hooks_of_another_thread(block):
+    """The first thread of the child may get the number of the thread that the hooks listened to."""
+    net, taken, over = network(), threading.Event(), threading.Event()
+    said: list[int] = []
+
+    def holder():
+        with block(net):
+            taken.set()
+            assert over.wait(30)
+
+    def forker():
+        assert taken.wait(30)
+        child = os.fork()
+        if child == 0:
+            recorded = []
+
+            def run():
+                with torch.no_grad():
+                    recorded.append(net(faces()).requires_grad)
+
+            for _ in range(5):
+                thread = threading.Thread(target=run, daemon=True)
+                thread.start()
+                thread.join(20)
+            hooks = [m for m in net.modules() if m._forward_hooks or m._forward_pre_hooks]
+            os._exit(int(recorded != [False] * 5 or bool(hooks)))
+        said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        over.set()
+
+    together(holder, forker)
+    assert said == [0]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+@contextmanager
+def traced(net):
+    """A trace that is not over before the block is."""
+    begun, over = threading.Event(), threading.Event()
+
+    def run():
+        begun.set()
+        assert over.wait(30)
+        return net(faces())
+
+    thread = threading.Thread(target=lambda: trace(run, dict(net.named_modules())))
+    thread.start()
+    assert begun.wait(30)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_state_that_another_thread_seeded_never_comes_back(monkeypatch):
