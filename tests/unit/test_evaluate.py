@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -459,6 +461,37 @@ def test_a_damaged_shard_is_named(root, model, tmp_path):
     evaluate.run(PAIRS, tmp_path, model=model, base=root)
 
 
+@pytest.mark.parametrize(("config", "gone"), [(FEW, ["measure"]), (PAIRS, ["measure"]), (PAIRS, ["maps", "measure"])])
+def test_a_photo_that_was_replaced_is_named(root, model, tmp_path, config, gone):
+    """By another picture of as many bytes, while the run was interrupted."""
+    base = tmp_path / "data"
+    shutil.copytree(root, base)
+    for photo in (base / "faces").glob("p0/*.png"):
+        images.save(images.load(photo)[0], photo.with_suffix(".bmp"))
+        photo.unlink()
+    if config.data == PAIRS.data:
+        text = (base / config.data).read_text()
+        (base / config.data).write_text(re.sub(r"(p0/\d)\.png", r"\1.bmp", text))
+    out = tmp_path / "out"
+    evaluate.run(config, out, model=model, base=base)
+    expected = files(out)
+    for stage in gone:
+        for shard in (out / "shards").glob(f"{stage}-*"):
+            shard.unlink()
+    (out / "results.json").unlink()
+    photos = sorted((base / "faces").glob("p0/*.bmp"))
+    before = [photo.read_bytes() for photo in photos]
+    for photo, other in zip(photos, before[1:] + before[:1], strict=True):
+        photo.write_bytes(other)
+    with pytest.raises(ValueError, match=r"p0/\d.bmp is another picture than the one this run began with"):
+        evaluate.run(config, out, model=model, base=base)
+    assert not (out / "results.json").exists()
+    for photo, content in zip(photos, before, strict=True):
+        photo.write_bytes(content)
+    evaluate.run(config, out, model=model, base=base)
+    assert files(out) == expected
+
+
 LIMITED = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
@@ -494,6 +527,39 @@ def test_folders_that_cannot_be_written(root, model, tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(OSError, match=r"cannot write into .*file/out \(Not a directory\); choose another folder"):
         evaluate.run(PAIRS, tmp_path / "file" / "out", model=model, base=root)
+
+
+@pytest.mark.parametrize("config", [FEW, PAIRS], ids=["people", "pairs"])
+def test_a_finished_run_on_a_disk_that_is_only_read_shows_its_results(root, model, tmp_path, monkeypatch, config):
+    first = evaluate.run(config, tmp_path, model=model, base=root)
+    expected = files(tmp_path)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("write_csv", "write_whole", "write_json"):
+        monkeypatch.setattr(f"facexai.io.{name}", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert evaluate.run(config, tmp_path, model=model, base=root).table.rows == first.table.rows
+    monkeypatch.undo()
+    assert files(tmp_path) == expected
+    monkeypatch.setattr("facexai.io.write_csv", refuse)
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(OSError, match=r"Read-only file system\); what is committed stays: make the folder writable"):
+        evaluate.run(config, tmp_path, model=model, base=root)
+
+
+def test_a_folder_that_was_deleted_meanwhile_is_named(root, model, tmp_path, monkeypatch):
+    put = Store.put
+
+    def gone(self, key, *rest):
+        if key.startswith("maps"):
+            shutil.rmtree(self.folder)
+        put(self, key, *rest)
+
+    monkeypatch.setattr(Store, "put", gone)
+    with pytest.raises(OSError, match=r"cannot write maps-0000000 .*: the folder .*shards is gone"):
+        evaluate.run(FEW, tmp_path / "out", model=model, base=root)
 
 
 def test_photos_that_vanish_between_two_stages_are_recorded(root, model, tmp_path):

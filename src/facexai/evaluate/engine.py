@@ -96,12 +96,24 @@ def worked(
     for (shard, items), found in ahead(read, batches, readers):
         failed |= {photo: face for photo, face in found.items() if isinstance(face, str)}
         faces = {photo: face for photo, face in found.items() if not isinstance(face, str)}
+        _check_unchanged(work, shards.stage, faces)
         parts.append(_stepped(shards.stage, items, faces, failed))
         tick(len(items))
         if items.stop == shards.items(shard).stop:
             shards.commit(shard, parts, failed)
             yield shard, time.perf_counter() - start
             parts, failed, start = [], {}, time.perf_counter()
+
+
+def _check_unchanged(work: Work, stage: Stage, faces: Faces) -> None:
+    """Refuse a photo that is another picture than the one that an earlier stage read."""
+    for photo, digest in stage.digests(list(faces)).items():
+        if faces[photo].sha256 != digest:
+            raise ValueError(
+                f"{work.data.names[photo]} is another picture than the one this run began with (SHA-256 "
+                f"{faces[photo].sha256.hex()[:12]}, was {digest.hex()[:12]}); put that one back and start the same run "
+                "again, or start in another folder"
+            )
 
 
 def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from torch import Tensor
 from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.methods import pair_explainers
 from facexai.evaluate.people import TIES, next_other, stacked_rows, ties_of
-from facexai.evaluate.stage import Faces, Part, Shards, stacked
+from facexai.evaluate.stage import Faces, Part, Shards, digests_of, stacked
 from facexai.evaluate.work import Work
 from facexai.explainers.kept import Kept
 from facexai.explainers.pairs import Pairwise
@@ -77,14 +78,15 @@ class Pairs:
         try:
             caches = {}
             for k, name in enumerate(explainers):
-                (folder / str(k)).mkdir(parents=True)
+                with contextlib.suppress(OSError):  # a finished run on a disk that is only read needs none
+                    (folder / str(k)).mkdir(parents=True)
                 bounds = {"memory": _MEMORY // len(explainers), "disk": _DISK // len(explainers)}
                 caches[name] = Kept(store=Store(folder / str(k)), advice=_ADVICE, **bounds)
-            self.maps = self.work.shards(_Maps(self.work, self.decided, explainers, caches))
+            self.maps = self.work.shards(_Maps(self.work, self.embedded, self.decided, explainers, caches))
             yield self.maps
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        measure = _Measure(self.work, self.decided, self.maps)
+        measure = _Measure(self.work, self.embedded, self.decided, self.maps)
         self.mean_maps = measure.mean_maps
         self.numbers = self.work.shards(measure)
         yield self.numbers
@@ -106,12 +108,16 @@ class _Embed:
     def photos(self, items: range) -> Sequence[int]:
         return items
 
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        return {}
+
     def step(self, items: range, faces: Faces) -> Part:
         kept = [item for item in items if item in faces]
         if not kept:
             return Part([])
         network = self.work.network
-        return Part(kept, {"units": network.embed(stacked(faces, kept, network.device)).cpu()})
+        units = network.embed(stacked(faces, kept, network.device)).cpu()
+        return Part(kept, {"units": units, "sha256": digests_of(faces, kept)})
 
 
 @final
@@ -191,6 +197,7 @@ class _Maps:
     """
 
     work: Work
+    embedded: Shards
     decided: Decided
     explainers: Mapping[str, Pairwise[PairSaliency]]
     caches: Mapping[str, Kept]
@@ -203,6 +210,9 @@ class _Maps:
 
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
+
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        return self.embedded.digests({photo: photo for photo in photos})
 
     def step(self, items: range, faces: Faces) -> Part:
         kept = _kept(self.work, self.decided, items, faces)
@@ -239,6 +249,7 @@ class _Measure:
     """Curves over the chosen pairs, for every map and every control."""
 
     work: Work
+    embedded: Shards
     decided: Decided
     maps: Shards
     name: str = "measure"
@@ -276,6 +287,9 @@ class _Measure:
 
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
+
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        return self.embedded.digests({photo: photo for photo in photos})
 
     def step(self, items: range, faces: Faces) -> Part:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())

@@ -16,7 +16,7 @@ from facexai._registry import about
 from facexai.evaluate.config import Config
 from facexai.evaluate.exact_sum import mean_of, summed
 from facexai.evaluate.methods import class_explainers
-from facexai.evaluate.stage import Faces, Part, Shards, stacked
+from facexai.evaluate.stage import Faces, Part, Shards, digests_of, stacked
 from facexai.evaluate.work import Work
 from facexai.explainers import SDD
 from facexai.metrics import curves, drop
@@ -91,6 +91,9 @@ class _Enrol:
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.enrolled[item] for item in items]
 
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        return {}
+
     def step(self, items: range, faces: Faces) -> Part:
         kept = [item for item in items if self.work.enrolled[item] in faces]
         if not kept:
@@ -130,14 +133,16 @@ class _Maps:
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.probes[item] for item in items]
 
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        return {}
+
     def step(self, items: range, faces: Faces) -> Part:
         kept = [item for item in items if self.work.probes[item] in faces]
         if not kept:
             return Part([])
         network, asked = self.work.network, self.work.metrics
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
-        digests = [list(faces[self.work.probes[item]].sha256) for item in kept]
-        rows: dict[str, Tensor] = {"sha256": torch.tensor(digests, dtype=torch.uint8)}
+        rows: dict[str, Tensor] = {"sha256": digests_of(faces, [self.work.probes[item] for item in kept])}
         sums: dict[str, Tensor] = {}
         recipes: dict[str, Mapping[str, Any]] = {}
         seen: dict[str, Any] = {}
@@ -224,6 +229,14 @@ class _Measure:
 
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.probes[item] for item in items]
+
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        return self.maps.digests({photo: self._item[photo] for photo in photos})
+
+    @cached_property
+    def _item(self) -> dict[int, int]:
+        """By number of the photo."""
+        return {photo: item for item, photo in enumerate(self.work.probes)}
 
     def step(self, items: range, faces: Faces) -> Part:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())

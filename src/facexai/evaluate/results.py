@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from facexai import io
+from facexai.evaluate._disk import READ_ONLY
 from facexai.evaluate.work import Work
 from facexai.metrics import Curve, Drop, PairCurve, Statistic, Table
 from facexai.metrics.shape import Narrowness, Overlap
@@ -78,12 +80,21 @@ def written(
     report["details"] = details
     made = Results(table, measured, report, maps, folder)
     lost = [[work.data.names[photo], failed[photo]] for photo in sorted(failed)]
-    io.write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
-    io.write_csv(folder / "items.csv", *_items(work, measured, decided))
-    io.write_whole(folder / "results.txt", lambda file: file.write(f"{made}\n".encode()))
-    _draw(made)
-    io.write_json(folder / "results.json", report)  # last: where it stands, the run is over
+    try:
+        io.write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
+        io.write_csv(folder / "items.csv", *_items(work, measured, decided))
+        io.write_whole(folder / "results.txt", lambda file: file.write(f"{made}\n".encode()))
+        _draw(made)
+        io.write_json(folder / "results.json", report)  # last: where it stands, the run is over
+    except OSError as error:  # of a finished run, whose results are there, nobody has to write anything
+        if error.errno not in READ_ONLY or not _stands(folder / "results.json", report):
+            raise
     return made
+
+
+def _stands(file: Path, report: Mapping[str, Any]) -> bool:
+    """Whether these results were written before."""
+    return file.is_file() and bool(io.read_json(file) == json.loads(json.dumps(report)))
 
 
 def _items(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from facexai.evaluate import found
+from facexai.evaluate._disk import not_written
 from facexai.evaluate.check import check
 from facexai.evaluate.config import Config
 from facexai.evaluate.engine import Engine, Rank, ranks
@@ -119,8 +120,4 @@ def completed(work: Work, engine: Engine, rank: int, manifest: Mapping[str, Any]
     try:
         return found.of_people(made, manifest) if isinstance(made, People) else found.of_pairs(made, manifest)
     except OSError as error:
-        told = error.strerror or error
-        raise OSError(
-            f"cannot write the results into {folder} ({told}); make room and start the same run again: what is "
-            "committed stays"
-        ) from error
+        raise not_written(error, f"the results into {folder}", folder) from error

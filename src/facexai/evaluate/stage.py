@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facexai.evaluate._disk import not_written
 from facexai.store import Store
 
 _SUM = "sum of "
@@ -93,6 +94,10 @@ class Stage(Protocol):
         """Numbers of the photos that these items need."""
         ...
 
+    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
+        """SHA-256 of those of the photos that an earlier stage of the run read."""
+        ...
+
     def step(self, items: range, faces: Faces) -> Part:
         """Work on a batch; ``faces`` lacks photos that could not be read."""
         ...
@@ -144,7 +149,7 @@ class Shards:
         """Write what was made of a shard.
 
         Raises:
-            OSError: the disk is full or not writable; says what to do.
+            OSError: the disk is full or not writable, or the folder is gone; says what to do.
         """
         whole = joined(parts)
         tensors = {**whole.rows, "items": torch.tensor(list(whole.items), dtype=torch.int64)}
@@ -153,10 +158,7 @@ class Shards:
         try:
             self.store.put(self.key(shard), tensors, told)
         except OSError as error:
-            raise OSError(
-                f"cannot write {self.key(shard)} ({error.strerror or error}); what is committed stays: make room and "
-                "start the same run again"
-            ) from error
+            raise not_written(error, self.key(shard), self.store.folder) from error
 
     # ---- what all of them say together ----------------------------------------------------------------------------
 
@@ -204,6 +206,17 @@ class Shards:
             parts.append(held[name][row])
         return torch.stack(parts)
 
+    def digests(self, items: Mapping[int, int]) -> dict[int, bytes]:
+        """{photo: SHA-256} of those of the photos {photo: item} that were measured; {} of shards without such rows."""
+        if "_digests" not in self.__dict__:  # all at once: items may come in any order
+            self.__dict__["_digests"] = (self.measured(), self.rows("sha256").numpy()) if self.has("sha256") else None
+        if self.__dict__["_digests"] is None:
+            return {}
+        measured, digests = self.__dict__["_digests"]
+        place = {photo: int(np.searchsorted(measured, item)) for photo, item in items.items()}
+        known = {p: row for p, row in place.items() if row < len(measured) and measured[row] == items[p]}
+        return {photo: digests[row].tobytes() for photo, row in known.items()}
+
     def items_of(self, shard: int) -> NDArray[np.int64]:
         """Those of a committed shard that could be worked on."""
         known: dict[int, NDArray[np.int64]] = self.__dict__["_items"]
@@ -220,6 +233,11 @@ class Shards:
         if len(held) > _HELD:
             held.popitem(last=False)
         return found
+
+
+def digests_of(faces: Faces, photos: Sequence[int]) -> Tensor:
+    """(n, 32) SHA-256 of these photos, as rows of a shard."""
+    return torch.tensor([list(faces[photo].sha256) for photo in photos], dtype=torch.uint8)
 
 
 def stacked(faces: Faces, numbers: Sequence[int], device: Any) -> Tensor:
