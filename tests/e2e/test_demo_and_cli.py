@@ -292,7 +292,7 @@ def test_verify_measures_and_finds_the_threshold(labelled, zoo_installed, tmp_pa
     assert report["ten_fold"]["accuracy"] > 0.8
     assert sorted(os.listdir(out)) == ["roc.png", "scores.csv", "verify.json"]
     table = (out / "scores.csv").read_text().splitlines()
-    assert table[0] == "first,second,same,cosine,accepted"
+    assert table[0] == "first,second,same,cosine,accepted,near"
     assert len(table) == 25
     assert "/" not in (out / "scores.csv").read_text()
     rule = ["--rule", "accuracy", "--out", str(out)]
