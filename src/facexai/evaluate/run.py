@@ -12,6 +12,7 @@ import torch
 
 from facexai.evaluate import found
 from facexai.evaluate._disk import not_written
+from facexai.evaluate._lock import locked
 from facexai.evaluate.check import check
 from facexai.evaluate.config import Config
 from facexai.evaluate.engine import Engine, Rank, ranks
@@ -71,7 +72,7 @@ def run(
 
     Raises:
         FileNotFoundError, ValueError: no such data, nothing that can be measured, unknown names or options, a folder
-            that holds another run, a damaged shard.
+            that holds another run or that one is at work in, a damaged shard, a photo that was replaced.
         OSError: the folder cannot be written, or the disk is full. What is committed stays.
         TimeoutError: other ranks have stopped.
         ImportError: Ray is missing (extra ``ray``), or what an explainer needs.
@@ -93,12 +94,14 @@ def run(
         work = opened_work(config, root, folder, model, device)
         check(work, root, folder)
         manifest = claim(folder, manifest_of(work), first=rank == 0, patience=patience)
-        if engine != "ray":
-            return completed(work, Rank(work, rank, world, readers, patience, progress and rank == 0), rank, manifest)
-        from facexai.evaluate.on_ray import Actors
+        with locked(folder, rank):
+            if engine != "ray":
+                alone = Rank(work, rank, world, readers, patience, progress and rank == 0)
+                return completed(work, alone, rank, manifest)
+            from facexai.evaluate.on_ray import Actors
 
-        with Actors(work, root, model, device, actors, readers, torch.get_num_threads(), progress) as crew:
-            return completed(work, crew, rank, manifest)
+            with Actors(work, root, model, device, actors, readers, torch.get_num_threads(), progress) as crew:
+                return completed(work, crew, rank, manifest)
     finally:
         torch.set_num_threads(before)
 
