@@ -350,6 +350,12 @@ def verification(f: Faces) -> Calls:
             (Path(folder) / "pairs.csv").write_text("a.png,b.png,1\na.png,c.png,0\n")
             return api("metrics.read_pairs")(Path(folder) / "pairs.csv")
 
+    def bias_of_pairs() -> Any:
+        compare, plot = api("metrics.pair_bias"), api("FrequencyHeatPlot")(f.model, width=40.0, chunk=CHUNK)
+        faces, people = torch.cat([f.first, f.second]), ["a", "a", "a", "b", "b", "b"] * 2
+        pairs = [(i, j) for i in range(len(people)) for j in range(len(people)) if i != j]
+        return compare(plot, plot.observe(faces), pairs, people, identities=f.names * 2, draws=99)
+
     groups = {"same": [True] * PEOPLE + [False] * PEOPLE, "identities": f.names * 2, "draws": 99}
     return {f"threshold, {r}": later("metrics.threshold", scores, same, r) for r in ("eer", "far=0.1", "accuracy")} | {
         "auc": later("metrics.auc", scores, same),
@@ -357,6 +363,7 @@ def verification(f: Faces) -> Calls:
         "ten_fold, insightface": lambda: api("metrics.ten_fold")(rows(), index, same, flipped=rows().flip(1)),
         "ten_fold, facenet": later("metrics.ten_fold", rows, index, same, protocol="facenet"),
         "bias": later("metrics.bias", heat, ["a", "a", "a", "b", "b", "b"] * 2, **groups),
+        "pair_bias": bias_of_pairs,
         "pair_groups": later("metrics.pair_groups", ["a", "a", "b"], [(0, 1), (1, 2)]),
         "rank_correlation": later("metrics.rank_correlation", range(7), [1.0, 0.5, 2.0, 4.0, 3.0, 6.0, 5.0]),
         "read_pairs": listed,
