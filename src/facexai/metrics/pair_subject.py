@@ -52,7 +52,7 @@ class PairOptions(TypedDict, total=False):
     """What every metric of labelled pairs takes.
 
     Keys:
-        identities: (P,) person in the probe, as in :meth:`Statistic.of`. Default: unknown, and another one in every pair.
+        identities: (P,) person in the probe, as in :meth:`Statistic.of`. Default: unknown, another in every pair.
         partners: (P,) person in the other image, named likewise.
         items: (P,) numbers of the pairs in their data set; randomness depends on them. Default 0, 1, ...
         seed: of the random controls; default 0.
@@ -60,8 +60,8 @@ class PairOptions(TypedDict, total=False):
         reference: of the whole data set; default: the pairs given are all of it.
         progress: show a progress bar for each set of changed images; default False.
 
-    Without partners the other image of a pair of one person shows that person, else an unknown one, with a warning: people
-    who come again unnamed make intervals too narrow.
+    Without partners the other image of a pair of one person shows that person, else an unknown one, with a warning:
+    people who come again unnamed make intervals too narrow.
     """
 
     identities: Sequence[str | None] | None

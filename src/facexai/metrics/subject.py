@@ -50,9 +50,9 @@ class Options(TypedDict, total=False):
         progress: show a progress bar for each set of changed images; default False.
         ties: what decides among equal values of a map: ``"fields"`` (the default) or ``"signed"``.
 
-    ``"fields"`` are seeded random fields, of which the mean is taken. ``"signed"`` takes first the explainer's cells before
-    the ReLU, where the explanation has them (:attr:`Saliency.signed_cells`), and fields among what is still equal; it
-    judges another map than the one that is drawn. The recipe says which it was.
+    ``"fields"`` are seeded random fields, of which the mean is taken. ``"signed"`` takes first the explainer's cells
+    before the ReLU, where the explanation has them (:attr:`Saliency.signed_cells`), and fields among what is still
+    equal; it judges another map than the one that is drawn. The recipe says which it was.
     """
 
     identities: Sequence[str | None] | None
