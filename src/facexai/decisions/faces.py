@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from facexai.decisions.shared import Size, Told, check, features, fitted, network
 from facexai.functional import at_least_float32
+from facexai.functional._decision import is_threshold
 from facexai.models import FaceModel
 
 
@@ -112,7 +113,7 @@ def verification(
     check(model, size)
     if model.gives_logits:
         raise ValueError("this network gives logits, not embeddings; decisions.of_class, or choose them with take=")
-    if not -1 <= threshold <= 1 or not 0 < gain < float("inf"):
+    if not is_threshold(threshold) or not 0 < gain < float("inf"):
         raise ValueError(f"expected a threshold from -1 to 1, a cosine, and gain > 0, got {threshold} and {gain}")
     if reference.ndim == 4:
         photos = reference if size == "same" or not reference.numel() else fitted(model, reference)

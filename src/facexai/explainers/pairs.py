@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, Protocol, TypeVar, final
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from facexai._messages import near_matches
 from facexai.explainers._rounding import marked
 from facexai.explainers.classmaps import check_evidence
+from facexai.functional._decision import cosines_to_all, is_threshold
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
 from facexai.models.options import check_device
@@ -167,7 +167,7 @@ def check_model(model: object, threshold: float | None, *, needed: bool = False)
         raise ValueError(f"pairs need one row of forward_kwargs for all images, {odd[0]!r} has more; give one row")
     if threshold is None and needed:
         raise ValueError("expected the threshold from which a pair is accepted, a cosine; metrics.threshold finds it")
-    if threshold is not None and not (isinstance(threshold, Real) and threshold is not True and -1 <= threshold <= 1):
+    if threshold is not None and not is_threshold(threshold):
         raise ValueError(
             f"expected a threshold from -1 to 1, a cosine, got {threshold!r}; of an L2 distance d it is 1 - d*d/2"
         )
@@ -259,13 +259,13 @@ class Against:
         model = self.explainer.model
         check_evidence(model, evidence)
         with quiet_grad():
-            cosines = self.gallery.score(model.features(evidence.outputs.detach())) / self.gallery.scale
+            units, _ = self.gallery._unit(model.features(evidence.outputs.detach()), detach_norm=True)
         vanishing = getattr(self.explainer, "_vanishing_against", None)  # of gradient methods
         floor = marked(None if vanishing is None else vanishing(evidence, self.gallery))
         return GallerySaliency(
             cells=self.explainer.maps_against(evidence, self.gallery),
             size=model.spec.height_width,
-            scores=cosines,
+            scores=cosines_to_all(units, self.gallery.templates.to(units.device)),
             names=self.gallery.names,
             threshold=self.explainer.threshold,
             recipe=record(model, {**self.explainer.recipe(evidence), "gallery": self.gallery.fingerprint, **floor}),

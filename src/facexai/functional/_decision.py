@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
@@ -35,6 +37,12 @@ def cosines_of_pairs(rows: Tensor, index: Any) -> Array:
     return found
 
 
+def cosines_to_all(rows: Tensor, others: Tensor) -> Tensor:
+    """Returns the :func:`cosines` (N, C) of every row (N, D) with every other row (C, D), as one matrix product."""
+    first, second = (F.normalize(side.detach().double(), dim=-1) for side in (rows, others))
+    return (first @ second.T).clamp(-1, 1)
+
+
 def accepted(scores: Any, threshold: float) -> NDArray[np.bool_]:
     """Returns whether scores (P,) reach the threshold, compared in float64.
 
@@ -51,6 +59,39 @@ def near(scores: Any, threshold: float) -> NDArray[np.bool_]:
     array([ True, False])
     """
     return np.asarray(np.abs(_double(scores) - float(threshold)) <= NEAR)
+
+
+class Verdict(NamedTuple):
+    """A decision about one score.
+
+    Attributes:
+        threshold: the score from which a pair is accepted; None: no threshold decides.
+        accepted: whether the score reaches it; None without a threshold or a score.
+        near: whether the score is within 1e-6 of it.
+    """
+
+    threshold: float | None
+    accepted: bool | None
+    near: bool
+
+    @classmethod
+    def of(cls, score: Tensor | float | None, threshold: float | None) -> Verdict:
+        """Returns the decision about a score, by :func:`accepted` and :func:`near`."""
+        if score is None or threshold is None:
+            return cls(threshold, None, False)
+        return cls(threshold, bool(accepted(score, threshold)), bool(near(score, threshold)))
+
+
+def is_threshold(value: object) -> bool:
+    """Returns whether a value can be the threshold of cosines: a number from -1 to 1.
+
+    Where all scores are within 1e-5 of 1 or -1, :func:`placements` gives thresholds that are half of that beyond.
+
+    >>> is_threshold(1.000005), is_threshold(1.1), is_threshold(True)
+    (True, False, False)
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and math.isfinite(value) and abs(float(value)) <= 1 + GAP  # type: ignore[arg-type]
 
 
 def _double(scores: Any) -> Array:

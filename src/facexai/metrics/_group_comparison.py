@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, final
+from types import MappingProxyType
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,20 @@ _AGAIN = ", threshold found again in draws of people"
 FEWEST_DIVISIONS = 40
 """Of fewer, none can give p <= .05 where groups have equal sizes: a division and its mirror image are alike."""
 UNNAMED = "identities name one person of each pair only, and a pair depends on both; pass partners=, the second person"
+
+
+class GroupRates(NamedTuple):
+    """Errors of groups.
+
+    Attributes:
+        threshold: over all groups.
+        rates: of each group.
+        recipe: how many decisions the gap of the threshold moved, and how many pairs are within 1e-6 of it.
+    """
+
+    threshold: float | None = None
+    rates: dict[str, Rates] | None = None
+    recipe: Mapping[str, int] = MappingProxyType({})
 
 
 def people_of_rows(count: int, identities: Any, partners: Any, same: Any, pairs: bool) -> tuple[BothPeople, str | None]:
@@ -77,7 +92,7 @@ def compared(
     rows: Rows,
     chance: Mapping[str, Array] | None,
     *,
-    rates: tuple[float | None, dict[str, Rates] | None],
+    rates: GroupRates,
     draws: int,
     rng: np.random.Generator,
     edges: Array | None,
@@ -106,9 +121,9 @@ def compared(
         matched=apart.get("matched"),
         images=apart.get("images"),
         p_value=None if null is None else _p(null["own"].max(-1), distances(own["own"]).max(-1)),
-        rates=rates[1],
-        threshold=rates[0],
-        recipe={**recipe, "intervals": _INTERVALS[sums.are_pairs], "rates": INTERVALS[True] + _AGAIN},
+        rates=rates.rates,
+        threshold=rates.threshold,
+        recipe={**recipe, **rates.recipe, "intervals": _INTERVALS[sums.are_pairs], "rates": INTERVALS[True] + _AGAIN},
         reason=reason,
     )
 

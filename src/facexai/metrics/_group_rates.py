@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facexai.functional._decision import accepted
+from facexai.functional._decision import accepted, near
 from facexai.functional._dyads import Dyads
 from facexai.functional._labels import labels_of
 from facexai.functional.verification import labelled_scores
-from facexai.metrics._group_comparison import BothPeople
+from facexai.metrics._group_comparison import BothPeople, GroupRates
 from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.bias_answer import Rates
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.verification import Rule, threshold
+from facexai.metrics.verification import Rule, placed
 
 Array = NDArray[np.float64]
 
@@ -28,15 +28,15 @@ def rates_of(
     names: Sequence[str],
     group: NDArray[np.int64],
     people: BothPeople | None,
-) -> tuple[float | None, dict[str, Rates] | None]:
-    """Returns the threshold and the errors of each group, or None and None without labels or scores."""
+) -> GroupRates:
+    """Returns the threshold and the errors of each group, or nothing without labels or scores."""
     if same is None:
-        return None, None
+        return GroupRates()
     labels = labels_of(same, len(group), "same", "rows")
     if scores is None:
-        return None, None
+        return GroupRates()
     cosines, labels = labelled_scores(scores, labels)
-    limit = threshold(cosines, labels, rule)
+    limit, moved = placed(cosines, labels, rule)
     matched, rates = accepted(cosines, limit), {}
     for g, name in enumerate(names):
         own = group == g
@@ -54,7 +54,8 @@ def rates_of(
                 if people is not None and rows.any()
             },
         )
-    return limit, rates
+    about = {"decisions moved": moved, "near the threshold": int(near(cosines, limit).sum())}
+    return GroupRates(limit, rates, about)
 
 
 def share_interval(

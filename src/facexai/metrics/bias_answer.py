@@ -103,7 +103,8 @@ class Bias:
             where no permutation is at hand.
         rates: errors of each group, or None without scores and labels.
         threshold: from which cosine on a pair is accepted, or None.
-        recipe: draws, seed, what was permuted and how intervals were made.
+        recipe: draws, seed, what was permuted, how intervals were made; with a threshold also ``decisions moved``, the
+            pairs that the score which the rule names decides otherwise, and ``near the threshold``, those within 1e-6.
         reason: why there is no p-value, or None.
     """
 

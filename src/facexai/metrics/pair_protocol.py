@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal, final, get_args
 
 from facexai._messages import muted, near_matches
+from facexai.functional._decision import is_threshold
 from facexai.metrics.verification import Rule, threshold
 
 Which = Literal["genuine", "impostor", "all", "accepted", "rejected"]
@@ -69,7 +70,7 @@ class Protocol:
             raise ValueError(f"expected steps as a whole number of at least 1, got {self.steps!r}")
         with muted():
             found = threshold((1.0, 0.0), (True, False), self.threshold)  # refuses what is no rule
-        if not -1 <= found <= 1:
+        if not is_threshold(found):
             raise ValueError(f"expected a threshold from -1 to 1, a cosine, got {self.threshold!r}")
 
 

@@ -151,8 +151,9 @@ def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if row["threshold"] is not None and item.get("cosine") is not None:
                 row |= {"score": item["cosine"], "unit": "cosine"}
             key = tuple({**row, "score": f"{row['score']:.5g}"}.values())  # methods differ in the last bits
-            by = found.setdefault(key, {**row, "explained_by": []})["explained_by"]
-            by.append({"section": section["id"], "method": section["method"]})
+            decision = found.setdefault(key, {**row, "near": False, "explained_by": []})
+            decision["near"] |= item.get("near", False)
+            decision["explained_by"].append({"section": section["id"], "method": section["method"]})
     return list(found.values())
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from facexai import evaluate, io
 from facexai._messages import short, told
+from facexai.functional._decision import is_threshold
 from facexai.images import Aligned
 from facexai.report.kinds import findings
 from facexai.report.page import free
 from facexai.report.section import Section, Told
-from facexai.report.thresholds import is_cosine, network_of
+from facexai.report.thresholds import network_of
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
@@ -151,7 +152,7 @@ def threshold_of(folder: Path) -> Found | None:
         value = record.get("threshold")
         if value is None:
             continue
-        if not is_cosine(value):
+        if not is_threshold(value):
             raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short(value)}")
         rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
         where = f"{name}: rule {rule}, {pairs.replace('_', ' ')} {record.get(pairs)}"

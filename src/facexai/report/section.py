@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facexai._messages import short
 from facexai._plain import finite
-from facexai.functional._decision import accepted
+from facexai.functional._decision import Verdict
 from facexai.input_spec import InputSpec, check_pixels
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
@@ -114,12 +114,9 @@ def image_of(section: Section, item: int) -> Tensor | None:
     return None if held is None else held[item]
 
 
-def verdict(
-    cosine: Tensor | float | None, own: float | None, recipe: Mapping[str, Any], page: Page
-) -> tuple[float | None, bool | None]:
-    """The threshold that decides, the result's own or the page's, and whether a cosine reaches it; None: not known."""
-    limit = page.thresholds.of(recipe) if own is None else own
-    return finite(limit), None if limit is None or cosine is None else bool(accepted(cosine, limit))
+def verdict(cosine: Tensor | float | None, own: float | None, recipe: Mapping[str, Any], page: Page) -> Verdict:
+    """The decision about a cosine at the result's own threshold, else at the page's."""
+    return Verdict.of(cosine, finite(page.thresholds.of(recipe) if own is None else own))
 
 
 def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from facexai.functional._decision import is_threshold
 from facexai.results import GallerySaliency, PairSaliency, Saliency
-
-_ROUNDING = 1e-6  # by which cosines in single precision pass 1
 
 
 @final
@@ -49,11 +47,6 @@ def network_of(recipe: Mapping[str, Any], own: str | None = None) -> str | None:
     return found if isinstance(found, str) else own
 
 
-def is_cosine(value: Any) -> bool:
-    """Whether it is a number that can be the threshold of cosines."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(float(value)) <= 1 + _ROUNDING
-
-
 def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
     """What is given, else what the results were decided with, each for its own network.
 
@@ -75,7 +68,7 @@ def thresholds(results: Sequence[Any], given: float | None, source: str | None, 
     )
     if given is None:
         return _found(decided, known, source, own, len(networks) > 1)
-    if not is_cosine(given):
+    if not is_threshold(given):
         raise ValueError(f"expected a threshold as a finite number from -1 to 1, a cosine, got {given!r}")
     other = [value for value in known if value != float(given)]
     if other:

@@ -273,7 +273,7 @@ class GallerySaliency:
     Attributes:
         cells: (N, C, h, w) raw signed values.
         size: (H, W) of the images.
-        scores: (N, C) cosines.
+        scores: (N, C) cosines, float64, of unit embeddings and templates multiplied in float64.
         names: C people.
         threshold: cosine from which a pair is accepted, or None.
         recipe: method and every choice that changed a number.

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from facexai._plain import finite
+from facexai.functional._decision import Verdict
 from facexai.report.controls import controls, overall, recipes
 from facexai.report.pictures import view
 from facexai.report.regions import sentences, shares
@@ -72,11 +73,11 @@ def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[s
     """What the network decided: the answer holds the score of what was asked about, so it decides about that alone."""
     if why.predicted is None:
         return {"nearest": None, "decision": None, "threshold": None}
-    limit, accepted = (None, None) if cosine is None else verdict(cosine, None, why.recipe, page)
+    limit, accepted, near = Verdict.of(None, None) if cosine is None else verdict(cosine, None, why.recipe, page)
     nearest, own = int(why.predicted[n]), int(why.predicted[n]) == int(why.targets[n])
     who = name_of(why.name(nearest))
     decision = None if not own else who if accepted is not False else NOBODY
-    return {"nearest": who, "decision": decision, "threshold": limit}
+    return {"nearest": who, "decision": decision, "threshold": limit, "near": own and near}
 
 
 def _subject(why: Saliency, who: str) -> str:

@@ -40,7 +40,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
 def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) -> dict[str, Any]:
     images, unit = image_of(section, p), str(why.recipe.get("unit", "signed"))
     titles = list(name) if isinstance(name, tuple) else [f"{side} face" for side in SIDES]
-    limit, accepted = verdict(why.scores[p], why.threshold, why.recipe, page)
+    limit, accepted, near = verdict(why.scores[p], why.threshold, why.recipe, page)
     sides = []
     for side in (0, 1):
         masks = page.masks_for(why.size)
@@ -61,7 +61,7 @@ def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) ->
         sides.append({"view": shown, "regions": rows, "sentences": said})
     joined = name if isinstance(name, str) else pair_name(titles) if name is not None else f"pair {p + 1}"
     made: dict[str, Any] = {"name": joined, "score": finite(why.scores[p]), "unit": "cosine", "threshold": limit}
-    made["decision"] = None if accepted is None else "match" if accepted else "no match"
+    made |= {"decision": None if accepted is None else "match" if accepted else "no match", "near": near}
     made |= {"one_sign": [bool(v) for v in why.one_sign[p]], "sides": sides}
     made["matches"] = None if why.table is None else _matches(why.table[p])
     return made
