@@ -218,7 +218,7 @@ def test_a_full_memory_names_the_cure(tmp_path, monkeypatch, where, error):
     monkeypatch.setattr(running, "opened_work", lambda *_: work)
     monkeypatch.setattr(running, "check", lambda *_: None)
     monkeypatch.setattr(where, full)
-    cure = r"out of memory \(.*\); what is committed stays: .*fewer readers than 3 .*micro_batch below 16"
+    cure = r"out of memory \(.*\); what is committed stays: .*fewer readers \(now 3\) .*smaller micro_batch \(now 16\)"
     with pytest.raises(MemoryError, match=cure) as raised:
         evaluate.run(CONFIG, out, model=model, base=root, readers=3)
     assert "\n" not in str(raised.value)

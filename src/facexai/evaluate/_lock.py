@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -159,7 +159,5 @@ def _is_alive(pid: int) -> bool:
 
 def _beat(file: Path, ended: threading.Event) -> None:
     while not ended.wait(_BEAT):
-        try:
+        with suppress(OSError):
             os.utime(file)
-        except OSError:
-            continue
