@@ -46,6 +46,6 @@ def memory_named(readers: int, micro_batch: int) -> Iterator[None]:
             raise
         told = str(error).partition("\n")[0] or type(error).__name__
         raise MemoryError(
-            f"out of memory ({clipped(told)}); what is committed stays: start the same run again with fewer readers (now "
-            f"{readers}) or workers on a machine, or in another folder with a smaller micro_batch (now {micro_batch})"
+            f"out of memory ({clipped(told)}); what is committed stays: start the same run again with fewer readers "
+            f"(now {readers}) or workers, or in a new folder with a smaller micro_batch (now {micro_batch})"
         ) from error
