@@ -59,10 +59,13 @@ _ears: set[_Ear] = set()
 
 
 def _forked() -> None:
-    """The blocks of other threads ended with these; a new thread may get the number of one of them."""
+    """A child has no hooks: those of other threads, whose numbers a new thread may get, and those of its own.
+
+    A child that is forked inside a block, such as a worker that the network starts, is another program with the same
+    network.
+    """
     for ear in list(_ears):
-        if not ear.hears():
-            ear.end()
+        ear.end()
 
 
 _renewed = Renewed(_forked)

@@ -422,6 +422,22 @@ def test_a_fork_has_no_hooks_of_another_thread(block):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_inside_a_block_has_no_hooks_and_the_parent_keeps_its_own():
+    """As of a network that starts workers, which run it for themselves."""
+    net = network()
+    with quiet_grad(), capture(net, "block", graph="start") as seen:
+        child = os.fork()
+        if child == 0:
+            with torch.no_grad():
+                recorded = net(faces()).requires_grad
+            os._exit(int(recorded or any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())))
+        net(faces())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert seen.tensor.requires_grad
+
+
 @contextmanager
 def traced(net):
     """A trace that is not over before the block is."""

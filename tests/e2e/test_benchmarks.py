@@ -113,3 +113,25 @@ def test_statistics_of_pairs_are_measured_and_go_on_after_a_break(tmp_path, scri
     (tmp_path / "r.json").write_text(json.dumps({"settings": whole["settings"], "rows": whole["rows"][:-1]}))
     subprocess.run(command, check=True, capture_output=True, text=True)
     assert json.loads((tmp_path / "r.json").read_text())["rows"] == whole["rows"]
+
+
+def test_a_run_over_many_pairs_takes_little_memory_for_each(tmp_path, monkeypatch):
+    """Their products in float64, all at once, took 13 KB."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import pair_runs
+
+    pair_runs.draw(tmp_path / "photos", 2200)
+    few, *rows = [pair_runs.measured(tmp_path, 2200, pairs) for pairs in (1000, 20_000, 100_000)]
+    sentences = pair_runs.compared(rows, few)
+    assert len(sentences) == 4
+    assert [row["pairs"] for row in rows] == [20_000, 100_000]
+    assert rows[-1]["bytes per pair, decided"] < 1500
+    assert rows[-1]["s, decided"] > 0
+
+
+def test_a_million_pairs_were_decided_within_two_gibibytes():
+    rows = json.loads((BENCHMARKS / "results" / "pair_runs.json").read_text())["rows"]
+    assert [row["pairs"] for row in rows] == [100_000, 300_000, 1_000_000]
+    assert rows[-1]["faces"] == 13_000
+    assert rows[-1]["MiB, decided"] < 2048
+    assert max(row["bytes per pair, decided"] for row in rows) < 1500

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -370,6 +371,44 @@ def test_rays_actors_change_no_bit(root, tmp_path, monkeypatch):
         assert ray.is_initialized()  # it was there before
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux")
+def test_rays_processes_end_with_a_run_that_is_killed(root, tmp_path):
+    pytest.importorskip("ray")
+    path = written(root, "ray-killed", FEW)
+    command = [sys.executable, "-m", "facexai", "evaluate", str(path), "--out", str(tmp_path / "out")]
+    run = subprocess.Popen([*command, "--engine", "ray", "--threads", "1"], env=environment(), cwd=root)
+    try:
+        until(lambda: any("raylet" in line for line in children(run.pid).values()))
+        started = children(run.pid)
+    finally:
+        run.kill()
+        run.wait()
+    until(lambda: all(command_line(pid) != line for pid, line in started.items()))
+    assert (tmp_path / "out" / "lock-0.json").exists()
+    evaluate.run(evaluate.read(path), tmp_path / "out", base=root, threads=1)  # the lock of a dead process is taken
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def children(parent):
+    """{process: command line} of the processes that one has started."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    return {int(pid): command_line(pid) for pid in listed.read_text().split()} if listed.exists() else {}
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 # ---- whatever breaks -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -437,3 +438,16 @@ def test_the_readmes_drop_is_what_its_block_gives(enrolled, dlib_model):
     why = facexai.SDD(facexai.HiResCAM(people), rivals=4)(photo.image)
     gone = facexai.metrics.deletion(people, photo.image, why)
     assert repr(gone) in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_the_oldest_versions_are_tested_as_they_are_declared():
+    script, run = (ROOT / ".ci" / "oldest").read_text(), (ROOT / ".ci" / "run").read_text()
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert all(re.fullmatch(r"[a-z-]+>=\d+(\.\d+)+", name) for name in declared), "read so by .ci/oldest"
+    pages = (ROOT / "docs" / "stability.md").read_text()
+    for name, version in (wanted.split(">=") for wanted in declared):
+        assert f"{name} {version}" in pages
+    assert 'pyproject.toml").read_text())["project"]["dependencies"]' in script
+    files = re.findall(r"tests/unit/\S+\.py", run[run.index("oldest") :].split("step ")[0])
+    assert files
+    assert all((ROOT / file).is_file() for file in files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -164,4 +165,12 @@ def ranks() -> tuple[int, int, int]:
     return int(rank), int(world), int(local)
 
 
+def run_number(world: int) -> str:
+    """What the ranks of a run have in common and other runs have not; without ranks, a number of its own."""
+    if world == 1:
+        return secrets.token_hex(8)
+    return " ".join(os.environ.get(name, "") for name in _OF_ALL_RANKS)
+
+
+_OF_ALL_RANKS = ("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
 _ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 
 from facexai.evaluate import found
-from facexai.evaluate._disk import not_written
+from facexai.evaluate._disk import memory_named, not_written
 from facexai.evaluate._lock import locked
 from facexai.evaluate.check import check
 from facexai.evaluate.config import Config
-from facexai.evaluate.engine import Engine, Rank, ranks
+from facexai.evaluate.engine import Engine, Rank, ranks, run_number
 from facexai.evaluate.manifest import claim, manifest_of
 from facexai.evaluate.pairs import Pairs
 from facexai.evaluate.people import People
@@ -26,7 +26,15 @@ from facexai.models import FaceModel
 EngineName = Literal["auto", "process", "torchrun", "ray"]
 ENGINES: tuple[EngineName, ...] = ("auto", "process", "torchrun", "ray")
 
-_LEFT = (".manifest.json.*", ".items.csv.*", ".unreadable.csv.*", ".results.*", ".mean_maps.png.*", "shards/.*")
+_LEFT = (
+    ".manifest.json.*",
+    ".lock-*",
+    ".items.csv.*",
+    ".unreadable.csv.*",
+    ".results.*",
+    ".mean_maps.png.*",
+    "shards/.*",
+)
 """What a worker that was killed while it wrote leaves behind."""
 
 
@@ -74,6 +82,7 @@ def run(
         FileNotFoundError, ValueError: no such data, nothing that can be measured, unknown names or options, a folder
             that holds another run or that one is at work in, a damaged shard, a photo that was replaced.
         OSError: the folder cannot be written, or the disk is full. What is committed stays.
+        MemoryError: memory ran out; says what takes less of it. What is committed stays.
         TimeoutError: other ranks have stopped.
         ImportError: Ray is missing (extra ``ray``), or what an explainer needs.
 
@@ -93,8 +102,8 @@ def run(
             device = f"cuda:{local % torch.cuda.device_count()}"
         work = opened_work(config, root, folder, model, device)
         check(work, root, folder)
-        manifest = claim(folder, manifest_of(work), first=rank == 0, patience=patience)
-        with locked(folder, rank):
+        with memory_named(readers, config.micro_batch), locked(folder, rank, run_number(world)):
+            manifest = claim(folder, manifest_of(work), first=rank == 0, patience=patience)
             if engine != "ray":
                 alone = Rank(work, rank, world, readers, patience, progress and rank == 0)
                 return completed(work, alone, rank, manifest)

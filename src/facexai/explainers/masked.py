@@ -103,7 +103,7 @@ def features_of(
                 with _reduced(model, precision):
                     outputs = model.outputs(make(part), image[part], in_range=in_range)
             except RuntimeError as error:
-                if chunk == 1 or not _out_of_memory(error):
+                if chunk == 1 or not is_out_of_memory(error):
                     raise
                 chunk = chunk // 2
                 continue
@@ -122,6 +122,11 @@ def _reduced(model: FaceModel, precision: Precision) -> Iterator[None]:
         yield
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether Python or torch raised this because the memory of the machine or of the device is full."""
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

@@ -18,7 +18,7 @@ GAP = 1e-5
 NEAR = 1e-6
 """Distance from a threshold within which another batch size or device may decide otherwise."""
 
-_AT_ONCE = 16384  # pairs, so that the products of a million pairs never lie in memory together
+_AT_ONCE = 1024  # pairs: a few MB of products, which stay in the cache of the processor
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:

@@ -133,7 +133,12 @@ def bands(
 
 def spectra(images: Tensor) -> Tensor:
     """(N, 3, H, W // 2 + 1), the real transform of images, in float32 or better."""
-    made: Tensor = torch.fft.rfft2(at_least_float32(images))
+    return _transform(at_least_float32(images))
+
+
+def _transform(images: Tensor) -> Tensor:
+    """The real transform; of views with repeated values, such as grey as three colours, MKL has none in torch 2.6."""
+    made: Tensor = torch.fft.rfft2(images.contiguous())
     return made
 
 
@@ -167,7 +172,7 @@ def energies(images: Tensor, layout: Bands) -> Tensor:
     >>> energies(torch.full((1, 3, 4, 4), 0.5), bands((4, 4)))[0]
     tensor([0.2500, 0.0000, 0.0000], dtype=torch.float64)
     """
-    spectra = torch.fft.rfft2(images.double())
+    spectra = _transform(images.double())
     held: Tensor = _parseval(spectra, spectra, layout) / images[0].numel()
     return held
 
@@ -185,7 +190,7 @@ def first_order(images: Tensor, gradients: Tensor, layout: Bands) -> Tensor:
 
     Source: ours. One transform of each instead of an inverse transform per cell (Parseval).
     """
-    return _parseval(torch.fft.rfft2(gradients.double()), torch.fft.rfft2(images.double()), layout)
+    return _parseval(_transform(gradients.double()), _transform(images.double()), layout)
 
 
 def _parseval(first: Tensor, second: Tensor, layout: Bands) -> Tensor:

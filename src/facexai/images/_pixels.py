@@ -14,7 +14,7 @@ from torch import Tensor
 _BITS, _PHOTOMETRIC, _PLANAR, _PALETTE, _FORMAT = 258, 262, 284, 320, 339  # tags of TIFF
 _COEFFICIENTS, _SUBSAMPLING, _REFERENCE = 529, 530, 532  # those of YCbCr, and the values that Pillow goes by:
 _YCBCR = {_COEFFICIENTS: (0.299, 0.587, 0.114), _SUBSAMPLING: (1, 1), _REFERENCE: (0, 255, 128, 255, 128, 255)}
-_MIN_IS_WHITE, _SIGNED, _SEPARATE = 0, 2, 2
+_MIN_IS_WHITE, _IS_YCBCR, _SIGNED, _SEPARATE = 0, 6, 2, 2
 _PLANES = ("1", "L", "P", "I;16", "I;16B", "F", "RGB", "CMYK")  # of which Pillow joins separate planes correctly
 _LEVEL = {"L;2": 85, "L;4": 17}  # one step of 2 and 4 bits in 8 bits
 _ADVICE = "save it as a PNG, grey or RGB, of 8 or 16 bits"
@@ -83,6 +83,8 @@ def _tiff_reasons(picture: ImageFile.ImageFile) -> Iterator[str]:
     misread = mode not in _PLANES or (not compressed and (set(bits) != {8} or photometric == _MIN_IS_WHITE))
     if tags.get(_PLANAR) == _SEPARATE and misread:
         yield f"{len(bits)} separate planes of {bits[0]} bits (PlanarConfiguration 2), which Pillow misreads"
+    if photometric == _IS_YCBCR and not compressed and mode != "YCbCr":
+        yield "uncompressed YCbCr, which Pillow takes for RGB before its version 13"
     if mode == "YCbCr" and not all(_near(tags.get(tag, _default(tag)), _YCBCR[tag]) for tag in _YCBCR):
         yield "uncompressed YCbCr with subsampling or another range or matrix than JPEG's, which Pillow disregards"
     if mode in ("P", "PA") and 0 < max(tags[_PALETTE]) < 256:
@@ -124,6 +126,8 @@ def _from_bytes(picture: Image.Image, layout: str) -> Tensor:
         picture = picture.getchannel("L")
     if layout in _LEVEL and "transparency" in picture.info:  # Pillow scales the pixels and leaves this
         picture.info["transparency"] *= _LEVEL[layout]
+    if layout == "1" and picture.info.get("transparency") == 1:  # so before Pillow 12.1, where a white pixel is 255
+        picture.info["transparency"] = 255
     if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)

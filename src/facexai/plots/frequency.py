@@ -207,7 +207,7 @@ def strip(
         face, unit: as for :func:`discs`.
         limit, keep_dc: of the bands, see :func:`facexai.functional.bands`.
     """
-    pixels = image.detach().cpu().double()
+    pixels = image.detach().cpu().double().contiguous()
     size = (image.shape[-2], image.shape[-1])
     layout = functional.bands(size, float(edges[1] - edges[0]), limit, keep_dc=keep_dc)
     octave = torch.tensor([0 if edge < 1 else int(math.log2(edge)) + 1 for edge in edges[:-1].tolist()])
