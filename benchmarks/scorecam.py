@@ -11,9 +11,9 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-import types
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from class_maps import Whole, extra_memory
@@ -54,11 +54,10 @@ def grad_cam(people, layer, prepared):
     """A task that gives pytorch-grad-cam's map of class 0, or None where it is not installed."""
     if find_spec("pytorch_grad_cam") is None:
         return None
-    if "torchvision" not in sys.modules and find_spec("torchvision") is None:
-        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-            stand_in = types.ModuleType(name)  # it imports names of torchvision that Score-CAM does not use
-            stand_in.__dict__.update(dict.fromkeys(("Compose", "Normalize", "ToTensor", "resize", "transforms")))
-            sys.modules[name] = stand_in
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    import torchvision_ops
+
+    torchvision_ops.declare()
     from pytorch_grad_cam import ScoreCAM as TheirScoreCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 

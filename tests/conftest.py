@@ -40,6 +40,17 @@ def zoo_installed() -> None:
 
 
 @pytest.fixture(scope="session")
+def networks() -> None:
+    """The libraries of the extra ``networks``, importable beside any build of torch."""
+    import torchvision_ops
+
+    for package in ("torchvision", "timm", "transformers", "peft", "open_clip", "pytorch_grad_cam"):
+        if importlib.util.find_spec(package) is None:
+            missing("networks", f"{package} is not installed; pip install -e .[networks]")
+    torchvision_ops.declare()
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     if not (SHARED / "data" / "lfw42").is_dir():
         missing("shared", "the folder with shared faces is not here")

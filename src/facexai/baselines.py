@@ -112,7 +112,7 @@ class Captum:
             )
         kind, options = getattr(attr, self.method), dict(self.options)
         if self.method == "GuidedGradCam":
-            layer = whole.net.get_submodule(whole.classifier.model.layer(self.layer or "auto"))
+            layer = whole.net.get_submodule(_channels_first(whole.classifier.model, self.layer or "auto"))
             guided: Tensor = kind(whole, layer).attribute(images, targets, interpolate_mode="bilinear", **options)
             return guided
         if self.method == "Occlusion":
@@ -130,6 +130,18 @@ class Captum:
             return torch.cat(rows)
         attributed: Tensor = kind(whole).attribute(images, target=targets, **options)
         return attributed
+
+
+def _channels_first(model: FaceModel, layer: str) -> str:
+    """Returns the layer's name; refuses a map that captum, which knows channels first only, would read wrongly."""
+    name = model.layer(layer)
+    if (layout := model.structure.layout(name)).order != "chw":
+        first = [n for n, other in model.structure.layers.items() if other.order == "chw"]
+        raise ValueError(
+            f"captum's GuidedGradCam takes the axis behind the images' for channels; layer {name!r} gives {layout}; "
+            f"name a layer of channels first, which end in {first[-3:]}, or use HiResCAM or GradCAM"
+        )
+    return name
 
 
 def _patches(images: Tensor, count: int = 8) -> Tensor:

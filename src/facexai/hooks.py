@@ -130,6 +130,7 @@ def capture(
     *,
     side: Literal["output", "input"] = "output",
     graph: Literal["none", "start", "keep"] = "none",
+    batch: int = 0,
 ) -> Iterator[Seen]:
     """Keep what a layer gives (or takes) during the forward passes inside the ``with`` block.
 
@@ -143,6 +144,7 @@ def capture(
         graph: ``"start"`` makes the captured tensor a leaf that requires gradients and records the graph from here
             on, even inside ``no_grad`` and with frozen weights; what ran before the layer is not recorded.
             ``"keep"`` leaves the captured tensor in the graph that is being recorded. ``"none"`` detaches it.
+        batch: the axis of the images in the layer's tensor; what is captured has it first.
 
     Yields:
         A :class:`Seen`; its ``.tensor`` is set by the forward pass.
@@ -161,12 +163,14 @@ def capture(
                 f"layer {layer!r} gives a {type(value).__name__}, expected one tensor; name a layer inside or after it"
             )
         seen.calls += 1
+        value = value.movedim(batch, 0) if batch else value
         if graph == "start":
             torch.set_grad_enabled(True)  # undone by the grad mode context around the forward pass
             seen.value = value.detach().requires_grad_(True)
         else:
             seen.value = value if graph == "keep" else value.detach()
-        return seen.value.clone()
+        copy = seen.value.clone()
+        return copy.movedim(0, batch) if batch else copy
 
     def after(_: nn.Module, __: Any, output: Any) -> Tensor | None:
         return keep(output) if ear.hears() else None

@@ -1,7 +1,8 @@
 """What a newcomer does: every block of Python and every command of every page runs as it is written.
 
 Each page runs in a folder of its own that has the files the pages speak of: portraits in the public domain and drawn
-people. Pages about other code bases run in ``test_code_base_pages.py``, with stand-ins for those code bases.
+people. Pages about other code bases run in ``test_code_base_pages.py``, with stand-ins for those code bases, and pages
+about networks of libraries in ``test_networks.py``, with these libraries.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import pages
 import pytest
 import torch
 from codebases import CODE_BASES
+from networks import NETWORKS
 from pages import ROOT
 
 from facexai import CorrRISE, images
 from facexai.cli import main
 
-ELSEWHERE = {f"docs/code_bases/{case.page[0]}.md" for case in CODE_BASES.values()}
+OF_CODE_BASES = {f"docs/code_bases/{case.page[0]}.md" for case in CODE_BASES.values()}
+OF_LIBRARIES = {f"docs/networks/{case.page}.md" for case in NETWORKS.values() if case.page}
+ELSEWHERE = OF_CODE_BASES | OF_LIBRARIES
 RUNNABLE = {page: [block for block in pages.blocks(page) if pages.runs(block)] for page in pages.pages()}
 HERE = sorted(page for page, blocks in RUNNABLE.items() if blocks and page not in ELSEWHERE)
 TOOLS = ("pip", "pytest", "ruff", "mypy", "sphinx-build")
@@ -207,7 +211,7 @@ def test_every_block_of_the_page_runs(page, tmp_path, request):
 
 def test_no_page_is_left_out():
     """Pages with code run here, or are a code base's, of which all have a test."""
-    assert {page for page in RUNNABLE if page.startswith("docs/code_bases/")} == ELSEWHERE
+    assert {page for page in RUNNABLE if page.startswith(("docs/code_bases/", "docs/networks/"))} == ELSEWHERE
     assert not [block for page in ELSEWHERE for block in RUNNABLE[page] if block.kind != "python"]
     assert {page for page, blocks in RUNNABLE.items() if blocks} == set(HERE) | ELSEWHERE
     assert {"README.md", "docs/index.md", "docs/methods/cam.md", "docs/how_to/run_on_ray.md"} <= set(HERE)

@@ -202,7 +202,7 @@ def test_a_source_may_hold_keyword_arguments(dlib_model):
     assert again.fingerprint == plain.fingerprint != dlib_model.fingerprint
 
 
-OPTIONS = ("net", "spec", "take", "output", "flip", "center", "names", "forward_kwargs")
+OPTIONS = ("net", "spec", "take", "output", "flip", "center", "names", "forward_kwargs", "layouts")
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, "source"])

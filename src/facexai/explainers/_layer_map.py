@@ -27,10 +27,7 @@ def layer_with_map(model: FaceModel, layer: str) -> str:
         ValueError: no such layer, or it gives no map of the images.
     """
     name = model.layer(layer)
-    if name not in model.structure.layers:
-        raise ValueError(
-            f"layer {name!r} gives no map of the images; layers with maps end in {list(model.layers)[-3:]}"
-        )
+    model.structure.layout(name)
     return name
 
 
@@ -38,7 +35,8 @@ def observe(self: LayerMaps, images: Tensor) -> Evidence:
     """One forward pass; keeps the layer's map (B*N, C, h, w) as plain tensors."""
     model = self.classifier.model
     name = layer_with_map(model, self.layer)
-    with quiet_grad(), capture(model.net, name) as seen:
+    layout = model.structure.layout(name)
+    with quiet_grad(), capture(model.net, name, batch=layout.batch) as seen:
         outputs = model.outputs(images)
-    activations = model.structure.layers[name].map(seen.tensor)
+    activations = layout.map(seen.tensor)
     return Evidence(activations, outputs, None, name, model.fingerprint, "map")

@@ -37,17 +37,18 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
     """One forward pass; keeps the layer's map and the graph from there to the output."""
     model = self.classifier.model
     name, last = model.layer(self.layer), _unit_head(self)
+    layout = model.structure.layers.get(name)
     with (
         quiet_grad(),
-        capture(model.net, name, graph="start") as seen,
+        capture(model.net, name, graph="start", batch=layout.batch if layout else 0) as seen,
         capture(model.net, last, graph="keep") if last else nullcontext() as end,
     ):
         outputs = model.outputs(images)
     shape, rows = tuple(seen.tensor.shape), len(outputs)
-    if name not in model.structure.layers or len(seen.tensor) != rows:
+    if layout is None or len(seen.tensor) != rows:
         raise ValueError(
-            f"layer {name!r} gives shape {shape}, expected a map of the images that the score depends on; layers with "
-            f"maps end in {list(model.layers)[-3:]}"
+            f"layer {name!r} gives shape {shape}, expected a map of the images that the score depends on"
+            f"{model.structure.why_not(name)}"
         )
     head = None if end is None else end.last.flatten(1)
     evidence = Evidence(seen.tensor, outputs, head, name, model.fingerprint, "graph")

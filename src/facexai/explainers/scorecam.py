@@ -165,7 +165,7 @@ class ScoreCAM:
         model, how = self.classifier.model, self.how
         layout, importance = model.structure.layers[name], None
         if self.keep is None:
-            with quiet_grad(), capture(model.net, name) as seen:
+            with quiet_grad(), capture(model.net, name, batch=layout.batch) as seen:
                 outputs = model.outputs(images, index)
             raw = seen.tensor
         else:

@@ -311,13 +311,15 @@ def _layers(model: FaceModel) -> tuple[Finding, dict[str, tuple[int, int, int]]]
     sizes: dict[str, str] = {}
     for name, (_, h, w) in layers.items():
         sizes[f"{h}x{w}"] = name
+    advice = ""
     try:
-        auto = f"layer='auto' is {model.layer('auto')!r}"
+        auto = f"layer='auto' is {model.structure.default!r}"
+        advice = model.structure.missing or ""
     except ValueError as refusal:
         auto = str(refusal)
     deepest = ", ".join(f"{size} until {name!r}" for size, name in sizes.items())
-    verdict: Verdict = "good" if layers else "note"
-    return Finding("layers", verdict, f"{len(layers)} with maps: {deepest or 'none'}; {auto}"), layers
+    verdict: Verdict = "good" if layers and not advice else "note"
+    return Finding("layers", verdict, f"{len(layers)} with maps: {deepest or 'none'}; {auto}", advice), layers
 
 
 def _input(model: FaceModel, variants: tuple[Variant, ...], people: int) -> Finding:

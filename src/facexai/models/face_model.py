@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, final
@@ -12,18 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._messages import near_matches, short
+from facexai._messages import short
 from facexai._notebook import words
 from facexai.hooks import evaluating, quiet_grad, unwrapped
 from facexai.input_spec import InputSpec
+from facexai.models._given_layouts import Layouts, check_layouts
 from facexai.models.blackbox import BlackBox, Space, seen_by
-from facexai.models.fingerprint import fingerprint
+from facexai.models.fingerprint import fingerprint, recipe_hash
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
-from facexai.models.options import ForwardKwargs, Output, bound, check_device, check_options, digest
+from facexai.models.options import ForwardKwargs, Output, bound, check_classes, check_device, check_options, digest
 from facexai.models.outputs import Take, forward, named
 from facexai.models.source import call_factory
-from facexai.models.structure import Structure, look, same_objects
+from facexai.models.structure import Structure, layer_named, look, same_objects
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +50,11 @@ class FaceModel:
         names: class names of a network that gives logits.
         forward_kwargs: other arguments of the network's forward, by name, such as keypoints: tensors hold one row for
             all images, or one for each of the images that are explained, which masked copies then share.
+        layouts: {layer: function}, for layers whose tensors are not recognised: a function takes the tensor and returns
+            its map (N, C, h, w), as ``reshape_transform`` does elsewhere; it may only select and re-arrange values.
 
     Raises:
-        TypeError, ValueError: ``net`` is no module; unknown preset or option.
+        TypeError, ValueError: ``net`` is no module; unknown preset, option or layer.
 
     Images given to it are RGB in [0, 1] at the spec's size, (N, 3, H, W), on the network's device. Every call runs
     in eval mode and restores the mode of each submodule.
@@ -71,6 +73,7 @@ class FaceModel:
     center: Final[Tensor | None]
     names: Final[tuple[str, ...] | None]
     forward_kwargs: Final[ForwardKwargs]
+    layouts: Final[Layouts]
 
     def __init__(
         self,
@@ -83,13 +86,15 @@ class FaceModel:
         center: Tensor | None = None,
         names: Sequence[str] | None = None,
         forward_kwargs: ForwardKwargs = None,
+        layouts: Layouts = None,
         source: str | None = None,
     ) -> None:
         check_options(net, output, flip, center, names, forward_kwargs)
+        check_layouts(layouts, dict(net.named_modules()))
         self.net, self.spec = net, InputSpec.of(spec)
         self.take, self.output, self.flip, self.center = take, output, flip, center
         self.names, self.forward_kwargs = None if names is None else tuple(names), forward_kwargs
-        self._source = source
+        self.layouts, self._source = None if layouts is None else dict(layouts), source
         self._took: Take | None = None
         self._looked: tuple[tuple[nn.Module, ...], torch.device, Structure] | None = None
 
@@ -210,10 +215,10 @@ class FaceModel:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits: weights, input specification, flip and centre."""
-        center = b"" if self.center is None else self.center.detach().cpu().float().numpy().tobytes()
+        """Sixteen hexadecimal digits: weights, input specification, flip, centre and layouts."""
         recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{named(self.take)}|".encode()
-        return hashlib.sha256(recipe + center + digest(self.forward_kwargs)).hexdigest()[:16]
+        given = {name: self.structure.layers[name].places for name in self.layouts or ()}
+        return recipe_hash(recipe, self.center, digest(self.forward_kwargs) + digest(given or None))
 
     @property
     def gives_logits(self) -> bool:
@@ -296,13 +301,7 @@ class FaceModel:
 
     def score(self, features: Tensor, targets: Tensor | None = None, detach_norm: bool = True) -> Tensor:
         """Logits as they are, (N, C), or those of targets (N, K); see :class:`~facexai.models.WhiteBox`."""
-        if not self.gives_logits:
-            raise ValueError(
-                "this network gives embeddings, which have no classes: enrol people with "
-                "model.gallery({name: images}), or say FaceModel(net, spec, output='logits') if they are logits"
-            )
-        if self.names is not None and len(self.names) != features.shape[1]:
-            raise ValueError(f"{len(self.names)} names for {features.shape[1]} classes; give one name per class")
+        check_classes(features.shape[1], self.names, logits=self.gives_logits)
         return features if targets is None else features.gather(1, targets)
 
     def directions(self, features: Tensor, targets: Tensor) -> Tensor:
@@ -317,7 +316,8 @@ class FaceModel:
         modules, device = tuple(self.net.modules()), self.device
         known = self._looked
         if known is None or known[1] != device or not same_objects(known[0], modules):
-            known = self._looked = modules, device, look(self.net, self.core, WeakMethod(self._tried), self.noise())
+            looked = look(self.net, self.core, WeakMethod(self._tried), self.noise(), self.layouts)
+            known = self._looked = modules, device, looked
         return known[2]
 
     def _tried(self, images: Tensor) -> Tensor:
@@ -349,16 +349,12 @@ class FaceModel:
     def layer(self, name: str) -> str:
         """The layer of that name; ``"auto"``: the deepest of 14x14 cells, else 7x7, that nothing gets past.
 
+        Warns where ``"auto"`` is a layer before the network mixes its cells, since no later one could be read.
+
         Raises:
             ValueError: no such layer, or no map of that size.
         """
-        if name == "auto":
-            return self.structure.default
-        if not isinstance(name, str):
-            raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
-        if name not in (known := dict(self.net.named_modules())) or not name:
-            raise ValueError(f"the network has no layer {name!r}; {near_matches(name, self.layers or known)}")
-        return name
+        return self.structure.auto() if name == "auto" else layer_named(self.net, name, self.layers)
 
     # ---- people -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,12 @@ def _stamp(net: nn.Module) -> tuple[object, ...]:
     return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in held)
 
 
+def recipe_hash(recipe: bytes, center: Tensor | None, options: bytes) -> str:
+    """Returns sixteen hexadecimal digits for a network with the choices around it."""
+    mean = b"" if center is None else center.detach().cpu().float().numpy().tobytes()
+    return hashlib.sha256(recipe + mean + options).hexdigest()[:16]
+
+
 def fingerprint(net: nn.Module) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of class name and state dict.
 

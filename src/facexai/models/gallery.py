@@ -141,5 +141,6 @@ def around(classifier: Gallery | FaceModel, net: nn.Module) -> Gallery | FaceMod
         center=model.center,
         names=model.names,
         forward_kwargs=model.forward_kwargs,
+        layouts=model.layouts,
     )
     return twin if isinstance(classifier, FaceModel) else replace(classifier, model=twin)

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from facexai.functional import at_least_float32
 from facexai.hooks import Call
-from facexai.models.layout import Grids, Layout, layout_of
+from facexai.models.layout import Layout
 
 _PASSIVE = (
     nn.Identity,
@@ -211,14 +211,13 @@ def _where(call: Call) -> str:
     return f"{call.name!r} ({type(call.module).__name__})"
 
 
-def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int], grids: Grids = ()) -> Head:
+def find_head(calls: Sequence[Call], output: Tensor, read: Callable[[str, Tensor], Layout | None]) -> Head:
     """The affine head of a network, from the record of one forward pass of noise.
 
     Args:
         calls: every module call in the order in which it ended.
         output: (N, D), what the network returned.
-        image: (H, W) of its input.
-        grids: (h, w) of maps that are known to be in the network.
+        read: gives the layout of a module's tensor, or None where it is no map of the images.
 
     Raises:
         HeadDoesNotFold: with the place where the network stops to be affine.
@@ -245,7 +244,7 @@ def find_head(calls: Sequence[Call], output: Tensor, image: tuple[int, int], gri
         wanted = call.input
     if not steps:
         raise HeadDoesNotFold(_refusal(_why(leaves[-1])))
-    return _with_map(calls, leaves, steps, wanted, unit, lambda value: _cells(value, image, grids))
+    return _with_map(calls, leaves, steps, wanted, unit, read)
 
 
 def _with_map(
@@ -254,7 +253,7 @@ def _with_map(
     steps: list[Step],
     first: Tensor | None,
     unit: bool,
-    cells: Callable[[Tensor], Layout | None],
+    read: Callable[[str, Tensor], Layout | None],
 ) -> Head:
     """The head, once the module that holds its spatial map is known: one that gives it, else the one that takes it."""
     last, earliest = leaves[-1].name, steps[-1].name
@@ -265,11 +264,11 @@ def _with_map(
         latest = call.name not in seen  # of a module that runs several times only the last output is captured
         seen.add(call.name)
         link = _link(call.output, first) if latest and call.name not in own else None
-        layout = None if link is None or call.output is None else cells(call.output)
+        layout = None if link is None or call.output is None else _cells(read(call.name, call.output), call.output)
         if link is not None and layout is not None and call.output is not None:
             bridge = Step(call.name, link, tuple(call.output.shape[1:]))
             return Head(call.name, "output", last, unit, layout, (bridge, *moves), own)
-    layout = None if first is None else cells(first)
+    layout = None if first is None else _cells(read("", first), first)
     if layout is not None:
         return Head(earliest, "input", last, unit, layout, moves, own)
     token = next((call.name for call in reversed(calls) if _is_token(call.output, first)), None)
@@ -283,10 +282,11 @@ def _with_map(
     raise HeadDoesNotFold(_refusal(why))
 
 
-def _cells(value: Tensor, image: tuple[int, int], grids: Grids) -> Layout | None:
-    """The layout of a tensor that is a map of more than one cell, and nothing but cells."""
-    layout = layout_of(tuple(value.shape[1:]), image, grids)
-    return None if layout is None or layout.grid == (1, 1) or any(layout.extra) else layout
+def _cells(layout: Layout | None, value: Tensor) -> Layout | None:
+    """The layout, if it is that of a map of more than one cell and leaves nothing of the tensor out."""
+    if layout is None or layout.batch != 0 or layout.grid == (1, 1):
+        return None
+    return layout if math.prod(layout.shape) == value[0].numel() else None
 
 
 def _equal(value: Tensor, output: Tensor) -> bool:
@@ -297,7 +297,8 @@ def _is_token(output: Tensor | None, first: Tensor | None) -> bool:
     """Whether ``first`` is one of the tokens of ``output``, such as the class token."""
     if output is None or first is None or output.ndim != 3 or first.ndim != 2 or output.shape[2] != first.shape[1]:
         return False
-    return any(torch.equal(output[:, k], first) for k in (0, -1))
+    ways = (output, output.transpose(0, 1))  # images along the first axis, or the second
+    return any(torch.equal(row, first) for tokens in ways for row in tokens.unbind(1))
 
 
 def _ends_in(last: Call, output: Tensor) -> bool:

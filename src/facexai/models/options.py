@@ -43,6 +43,17 @@ def check_options(
         raise ValueError("flip mirrors the images and cannot mirror forward_kwargs; leave one of them out")
 
 
+def check_classes(count: int, names: Sequence[str] | None, *, logits: bool) -> None:
+    """Refuse embeddings where logits are wanted, and names that are not as many as the classes."""
+    if not logits:
+        raise ValueError(
+            "this network gives embeddings, which have no classes: enrol people with "
+            "model.gallery({name: images}), or say FaceModel(net, spec, output='logits') if they are logits"
+        )
+    if names is not None and len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} classes; give one name per class")
+
+
 def check_device(images: object, device: torch.device) -> None:
     """Refuse images on another device than the network."""
     if isinstance(images, Tensor) and images.device != device:

@@ -1,43 +1,60 @@
-"""What a network looks like from outside: its layers with maps, and its head, from one forward pass of noise."""
+"""What a network looks like from outside: its layers with maps, and its head, from a few forward passes of noise."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
+from facexai._messages import FaceXAIWarning, near_matches
 from facexai.hooks import Call, alone, capture, quiet_grad, recording, replacing, trace
+from facexai.models._given_layouts import Layouts
+from facexai.models._map_layers import find_maps, swapped
+from facexai.models._token_order import PART, corner_changed
 from facexai.models.blackbox import BlackBox
 from facexai.models.heads import Head, HeadDoesNotFold, find_head
-from facexai.models.layout import Layout, layout_of
+from facexai.models.layout import Layout
 from facexai.models.memory import peak_bytes
 
 _CELLS = (14, 7)
+_TOKENS = ("tokens", "given")
 _SCRATCH = 8  # tensors of the largest size that convolutions need besides, as measured on a CPU
+GIVE = "FaceModel(..., layouts={layer: function})"
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What one forward pass shows.
+    """What a few forward passes show.
 
     Attributes:
         head: the affine head, or why it does not fold.
-        layers: those that run once and give a map, by name, in the order in which they run.
+        readings: of layers that run once, in the order in which they run: how they give a map, or why not, where their
+            tensor might be one.
+        idle: those of them whose map decides nothing, since only a class token is read.
         decides: whether nothing gets past a layer: with another image's map in it the other image's output comes out.
+        reach: what share of the cells of each of these layers a change of one cell of the picture moves; the first of
+            them has the cells.
         memory: bytes that one image needs on its way through the network, roughly.
     """
 
     head: Head | HeadDoesNotFold
-    layers: dict[str, Layout]
+    readings: dict[str, Layout | str]
+    idle: frozenset[str]
     decides: Callable[[str], bool]
+    reach: Callable[[Sequence[str]], dict[str, float]]
     memory: int
+
+    @cached_property
+    def layers(self) -> dict[str, Layout]:
+        """Those that give a map, by name."""
+        return {name: layout for name, layout in self.readings.items() if isinstance(layout, Layout)}
 
     @cached_property
     def default(self) -> str:
@@ -45,7 +62,7 @@ class Structure:
 
         A layer decides alone if nothing gets past it: with another image's map in it the network gives the other
         image's output. That leaves out the inside of residual and parallel branches; where no layer decides alone,
-        every layer counts.
+        every layer counts. A layer before tokens are mixed, such as a patch embedding, gives way to those behind it.
 
         Raises:
             ValueError: there is none of 7x7.
@@ -54,21 +71,94 @@ class Structure:
         deeper maps find much less in deletion, and finer ones mark speckle that harms any image; under blur no
         resolution wins everywhere.
         """
+        name = self._deepest(self.layers)
+        if name is None:
+            unread = [f"; {name!r} is none: {why}" for name, why in self.readings.items() if isinstance(why, str)]
+            raise ValueError(
+                f"no layer gives a map of at least {_CELLS[-1]}x{_CELLS[-1]} cells; name one of {list(self.layers)}"
+                + "".join(unread[-1:])
+            )
+        tokens = [n for n in self._mixed(name) or () if self.layers[n].order in _TOKENS]
+        return self._deepest(tokens, alone=True) or name
+
+    def _deepest(self, names: Collection[str], *, alone: bool = False) -> str | None:
+        """The deepest of these layers by the rule of :attr:`default`; with ``alone`` only one that decides alone."""
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
-        large = {
-            cells: [n for n, layout in self.layers.items() if max(layout.grid) >= cells and n not in skip]
-            for cells in _CELLS
-        }
-        for names in large.values():
-            for name in reversed(names):
-                if self.decides(name):
-                    return name
-        for names in large.values():
-            if names:
-                return names[-1]
-        raise ValueError(
-            f"no layer gives a map of at least {_CELLS[-1]}x{_CELLS[-1]} cells; name one of {list(self.layers)}"
-        )
+        large = [[n for n in names if max(self.layers[n].grid) >= cells and n not in skip] for cells in _CELLS]
+        deciding = (name for some in large for name in reversed(some) if self.decides(name))
+        rest = (some[-1] for some in large if some and not alone)
+        return next(deciding, None) or next(rest, None)
+
+    def _mixed(self, name: str) -> list[str] | None:
+        """Returns the maps behind a layer whose cells have seen most of the picture.
+
+        None where the layer's own cells have seen more than a part of it, or where everything behind it is the map of a
+        convolution: those mix their cells step by step, so that no layer is before all mixing.
+        """
+        names = list(self.readings)
+        later = [n for n in names[names.index(name) + 1 :] if n not in self.idle]
+        maps = [n for n in later if n in self.layers]
+        if len(maps) == len(later) and all(self.layers[n].order not in _TOKENS for n in maps):
+            return None
+        reach = self.reach([name, *maps])
+        return None if reach[name] > PART else [n for n in maps if reach[n] > 1 - PART]
+
+    @cached_property
+    def missing(self) -> str | None:
+        """Why :attr:`default` is a layer before the network mixes its cells, such as a patch embedding; else None."""
+        mixed, names = self._mixed(self.default), list(self.readings)
+        if mixed is None or self._deepest(mixed, alone=True) is not None:
+            return None
+        for name in names[names.index(self.default) + 1 :]:
+            if name not in self.layers and name not in self.idle:
+                return f"{name!r} could not be read as a map: {self.readings[name]}"
+        tokens = [name for name in mixed if self.layers[name].order in _TOKENS]
+        if not tokens:
+            return None
+        h, w = self.layers[tokens[-1]].grid
+        why = "is not all that the output depends on" if max(h, w) >= _CELLS[-1] else f"has {h}x{w} cells only"
+        return f"the map of {tokens[-1]!r} {why}"
+
+    def auto(self) -> str:
+        """Returns :attr:`default`, with a warning where something is :attr:`missing`."""
+        if self.missing is not None:
+            warnings.warn(
+                f"layer='auto' took {self.default!r}, where no cell has seen more than a part of the picture: the "
+                f"network mixes them later, but {self.missing}; name a layer, or describe its tensor with {GIVE}",
+                FaceXAIWarning,
+                stacklevel=4,
+            )
+        return self.default
+
+    def layout(self, name: str) -> Layout:
+        """The layout of a layer's map.
+
+        Raises:
+            ValueError: the layer gives no map of the images, with the reason.
+        """
+        if name not in self.layers:
+            raise ValueError(f"layer {name!r} gives no map of the images{self.why_not(name)}")
+        return self.layers[name]
+
+    def why_not(self, name: str) -> str:
+        """The end of a refusal of a layer: why it is no map, and which are."""
+        way = "" if name in self.idle else f"; {GIVE} describes it"
+        why = f" ({self.readings[name]}{way})" if name in self.readings else ""
+        return f"{why}; layers with maps end in {list(self.layers)[-3:]}"
+
+
+def layer_named(net: nn.Module, name: str, layers: Collection[str]) -> str:
+    """Returns the name, if the network has a layer of that name; ``layers`` are those to propose where it has not.
+
+    Raises:
+        TypeError, ValueError: no name, or no such layer.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
+    modules = dict(net.named_modules())
+    if name not in modules or not name:
+        raise ValueError(f"the network has no layer {name!r}; {near_matches(name, layers or modules)}")
+    return name
 
 
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
@@ -77,7 +167,11 @@ def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
 
 
 def look(
-    net: nn.Module, core: nn.Module, tried: Callable[[], Callable[[Tensor], Tensor] | None], images: Tensor
+    net: nn.Module,
+    core: nn.Module,
+    tried: Callable[[], Callable[[Tensor], Tensor] | None],
+    images: Tensor,
+    given: Layouts = None,
 ) -> Structure:
     """Watch every module during one forward pass.
 
@@ -86,9 +180,10 @@ def look(
         core: the network inside a wrapper such as DataParallel.
         tried: a weak reference to what gives the network's output for images: its owner keeps the structure.
         images: (2, 3, H, W).
+        given: layouts that the user gives.
 
     Raises:
-        ValueError: a ScriptModule or a function, whose modules cannot be watched.
+        ValueError: a ScriptModule or a function, whose modules cannot be watched; a given layout that is none.
     """
     if isinstance(core, torch.jit.ScriptModule):
         raise ValueError(
@@ -105,23 +200,28 @@ def look(
         assert function is not None
         return function(images)
 
+    def again(images: Tensor, names: Collection[str]) -> list[Call]:
+        return trace(lambda: run(images), {name: modules[name] for name in names})[0]
+
     with alone(net), quiet_grad():
         calls, outputs = trace(lambda: run(images), modules)
+        maps = find_maps(calls, len(outputs), images, again, given)
         peak, largest = peak_bytes(lambda: run(images))
-    image = (int(images.shape[2]), int(images.shape[3]))
-    grids = frozenset(_grids(calls))
-    layers = _placed(net, run, images, _maps(calls, len(outputs), image, grids))
-    unread = _unread(net, run, images, {name: layout for name, layout in layers.items() if any(layout.extra)})
-    layers = {name: layout for name, layout in layers.items() if name not in unread}
+    layouts = {name: layout for name, layout in maps.readings.items() if isinstance(layout, Layout)}
+    idle = _idle(net, run, images, {name: layout for name, layout in layouts.items() if layout.extra})
+    readings = maps.readings | dict.fromkeys(idle, "its cells do not reach the output")
 
     def decides(layer: str) -> bool:
-        return _decides(net, run, images, layer)
+        return _decides(net, run, images, layer, layouts[layer])
 
-    memory = (peak + _SCRATCH * largest) // len(images)
+    def reach(names: Sequence[str]) -> dict[str, float]:
+        return _reach(net, run, images, {name: layouts[name] for name in names})
+
     try:
-        return Structure(find_head(calls, outputs, image, grids), layers, decides, memory)
+        head: Head | HeadDoesNotFold = find_head(calls, outputs, maps.of)
     except HeadDoesNotFold as refusal:
-        return Structure(refusal.with_traceback(None), layers, decides, memory)
+        head = refusal.with_traceback(None)
+    return Structure(head, readings, idle, decides, reach, (peak + _SCRATCH * largest) // len(images))
 
 
 def _uneven(images: Tensor) -> Tensor:
@@ -130,82 +230,39 @@ def _uneven(images: Tensor) -> Tensor:
     return (rows[:, None] * columns)[None, None]
 
 
-def _grids(calls: Sequence[Call]) -> Iterator[tuple[int, int]]:
-    """(h, w) of the maps of convolutions, which are channels first beyond doubt."""
-    for call in calls:
-        if isinstance(call.module, nn.Conv2d) and call.output is not None and call.output.ndim == 4:
-            yield int(call.output.shape[2]), int(call.output.shape[3])
-
-
-def _maps(
-    calls: Sequence[Call], rows: int, image: tuple[int, int], grids: Collection[tuple[int, int]]
-) -> dict[str, Layout]:
-    """Layers that run once for all rows of the batch and give a map, in the order in which they run."""
-    runs, layers = Counter(call.name for call in calls), {}
-    tokens: set[int] = set()
-    for call in calls:
-        y = call.output
-        if y is None or not y.is_floating_point() or y.ndim not in (3, 4) or len(y) != rows:
-            continue
-        tokens |= {int(y.shape[1])} if y.ndim == 3 else set()
-        layout = layout_of(tuple(y.shape[1:]), image, grids)
-        if layout is not None and runs[call.name] == 1:
-            layers[call.name] = layout
-    # attention of tokens to tokens, (heads, n, n), looks like a map and is none
-    return {name: layout for name, layout in layers.items() if layout.grid in grids or not set(layout.grid) <= tokens}
-
-
-def _placed(
-    net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]
-) -> dict[str, Layout]:
-    """Layers with an extra token, once it is known whether it stands before the cells or behind; else without them.
-
-    The first cell of the image is changed: where tokens have not been mixed yet, the first token of the cells changes.
-    """
-    doubtful = {name: layout for name, layout in layers.items() if any(layout.extra)}
-    extra = None
-    if doubtful:
-        grid = next(iter(doubtful.values())).grid
-        pair = images[:1].repeat(2, 1, 1, 1)
-        corner = pair[1, :, : images.shape[2] // grid[0], : images.shape[3] // grid[1]]
-        corner.copy_(1 - corner)
-        with quiet_grad(), ExitStack() as stack:
-            seen = [stack.enter_context(capture(net, name)) for name in doubtful]
-            run(pair)
-        for one in seen:
-            changed = (one.last[0] != one.last[1]).any(1)
-            if bool(changed[0] != changed[-1]) or bool(changed[1] and not changed[0]):
-                extra = (0, 1) if bool(changed[0]) else (1, 0)
-                break
-    kept = {name: replace(layout, extra=extra) for name, layout in doubtful.items()} if extra else {}
-    return {name: kept.get(name, layout) for name, layout in layers.items() if name not in doubtful or name in kept}
-
-
-def _unread(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]) -> set[str]:
-    """Those of the layers with an extra token of which only that token is read: their cells decide nothing."""
+def _idle(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]) -> frozenset[str]:
+    """Those of the layers with extra tokens of which only these are read: their cells decide nothing."""
     if not layers:
-        return set()
+        return frozenset()
     with ExitStack() as stack:
         stack.enter_context(recording(net))
-        seen = {name: stack.enter_context(capture(net, name, graph="keep")) for name in layers}
+        seen = {n: stack.enter_context(capture(net, n, graph="keep", batch=x.batch)) for n, x in layers.items()}
         outputs = run(images.clone().requires_grad_())
-        known = {name: one.last for name, one in seen.items() if one.last.requires_grad}
-        if not outputs.requires_grad or not known:  # a frozen part of the network: nothing can be told
-            return set()
-        gradients = torch.autograd.grad(outputs.square().sum(), list(known.values()), allow_unused=True)
-    found = zip(known, gradients, strict=True)
-    return {name for name, g in found if g is None or not bool(layers[name].map(g).any())}
+        tensors = {name: record.last for name, record in seen.items() if record.last.requires_grad}
+        if not outputs.requires_grad or not tensors:  # a frozen part of the network: nothing can be told
+            return frozenset()
+        gradients = torch.autograd.grad(outputs.square().sum(), list(tensors.values()), allow_unused=True)
+    pairs = zip(tensors, gradients, strict=True)
+    return frozenset(name for name, g in pairs if g is None or not bool(layers[name].map(g).any()))
 
 
-def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer: str) -> bool:
+def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer: str, layout: Layout) -> bool:
     """Whether two images swap their outputs when they swap this layer's maps."""
-
-    def swapped(rows: Tensor) -> Tensor:
-        return rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)  # type: ignore[no-untyped-call, no-any-return]
-
     with quiet_grad():
         expected = swapped(run(images))
-        with replacing(net, layer, swapped):
-            found = run(images)
-    apart = (found - expected).norm(dim=1) / (expected - swapped(expected)).norm(dim=1).clamp(min=1e-12)
+        with replacing(net, layer, lambda tensor: swapped(tensor, layout.batch)):
+            outputs = run(images)
+    apart = (outputs - expected).norm(dim=1) / (expected - swapped(expected)).norm(dim=1).clamp(min=1e-12)
     return bool(apart.max() < 1e-2)
+
+
+def _reach(
+    net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]
+) -> dict[str, float]:
+    """What share of the cells of each layer a change of the picture moves in the first cell of the first layer."""
+    grid = next(iter(layers.values())).grid
+    with quiet_grad(), ExitStack() as stack:
+        seen = {n: stack.enter_context(capture(net, n, batch=layout.batch)) for n, layout in layers.items()}
+        run(corner_changed(images, grid))
+    maps = {name: layout.map(seen[name].last) for name, layout in layers.items()}
+    return {name: float((a[0] != a[1]).any(0).float().mean()) for name, a in maps.items()}
