@@ -115,7 +115,7 @@ def test_a_second_pass_that_fails_is_a_finding():
 
     def tired(*_):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:  # two passes look whether images mix
             raise RuntimeError("only twice")
 
     net.register_forward_pre_hook(tired)
@@ -130,9 +130,18 @@ def test_batch_statistics_are_found():
             super().__init__()
             self.features = nn.BatchNorm1d(32, track_running_stats=False)
 
-    found = doctor(healthy(Head()))
-    assert "batch" in bad(found)
-    assert "statistics of the batch" in found["head"].found
+    class Map(FlatNet):
+        def __init__(self):
+            super().__init__()
+            self.layer4.bn1 = nn.BatchNorm2d(16, track_running_stats=False)
+
+    found = doctor(healthy(Map()))
+    assert bad(found) == ["batch"]
+    assert "one at a time" in found["batch"].advice
+    assert "images one at a time" in found.model
+    found = doctor(healthy(Head()))  # one image alone has no statistics
+    assert bad(found) == ["runs"]
+    assert "depends on the others in its batch" in found["runs"].found
 
 
 def test_a_quantised_network_has_no_gradient():

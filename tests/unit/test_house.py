@@ -35,6 +35,7 @@ FLOORS = [
     "plots",
     "kernels",
     "turns",
+    "_row_passes",
     "hooks",
     "results",
     "models",

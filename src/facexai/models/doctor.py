@@ -13,10 +13,12 @@ from torch import Tensor
 from facexai._notebook import words
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, in_training, quiet_grad, recording, seeded
+from facexai.models._row_mixing import known_to_mix
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 from facexai.models.heads import HeadDoesNotFold, completeness_limit
+from facexai.models.outputs import ALONE
 from facexai.models.preprocessing import FEWEST, Pairs, Variant, clearly_better, compare, describe, labelled
 
 if TYPE_CHECKING:
@@ -238,6 +240,10 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]
         tolerance,
         "something random runs in eval mode (F.dropout without training=self.training?): no map can be trusted",
     )
+    if known_to_mix(model.core):
+        found = "another image beside an image changes its output, or its place in a layer"
+        yield Finding("batch", "bad", found, ALONE)
+        return
     branches = rows.view(-1, len(images), rows.shape[1])
     lone = [_run(model, image[None]) for image in images]
     if any(isinstance(row, Finding) for row in lone):

@@ -16,6 +16,7 @@ from facexai._messages import near_matches, short
 from facexai._notebook import words
 from facexai.hooks import evaluating, quiet_grad, unwrapped
 from facexai.input_spec import InputSpec
+from facexai.models._model_words import in_words
 from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint
 from facexai.models.flip import Flip, both, joined, merged, split
@@ -162,11 +163,7 @@ class FaceModel:
         return cls(BlackBox(function, space, batch_size, name), seen_by(space, InputSpec.of(spec)), **options)
 
     def __repr__(self) -> str:
-        said = (("flip", self.flip), ("take", named(self.took)))
-        extra = "".join(f", {name}={value!r}" for name, value in said if value is not None)
-        centred = ", centred" if self.center is not None else ""
-        what = repr(self.core) if isinstance(self.core, BlackBox) else type(self.core).__name__
-        return f"FaceModel({what}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
+        return in_words(self)
 
     _repr_html_ = words
 
@@ -240,7 +237,8 @@ class FaceModel:
             self.core.check(x)
         kwargs = bound(self.forward_kwargs, len(x), index, x.device)
         with evaluating(self.net):
-            rows, took = forward(self.core, both(x, self.flip), self.took, self.spec, kwargs, len(images))
+            x, other = both(x, self.flip), lambda: self.spec.prepare(self.noise(1, seed=2)).to(self.dtype)
+            rows, took = forward(self.core, x, self.took, self.spec, kwargs, len(images), other)
         if took is not self._took:
             self._took = took
         return rows

@@ -11,16 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, clipped, near_matches, short
+from facexai._row_passes import one_by_one
+from facexai.models._row_mixing import mixes, row_arguments
 
 Take = int | str | Callable[[Any], Tensor]
 
+ALONE = (
+    "what the network gives for an image depends on the others in its batch (a norm or an attention over the batch, or "
+    "rows that change places), so images run one at a time"
+)
 _WELL_KNOWN = ("embedding", "embeddings", "features", "feature", "logits")
 
 
 def forward(
-    net: nn.Module, x: Tensor, take: Take | None, spec: object, kwargs: Mapping[str, Any], images: int
+    net: nn.Module,
+    x: Tensor,
+    take: Take | None,
+    spec: object,
+    kwargs: Mapping[str, Any],
+    images: int,
+    other: Callable[[], Tensor],
 ) -> tuple[Tensor, Take | None]:
     """The (N, D) tensor that a network gives for its input, and what was taken of its output.
+
+    A network that mixes the images of a batch runs on one at a time; see :mod:`facexai.models._row_mixing`.
 
     Args:
         net: the network, in eval mode.
@@ -29,30 +43,54 @@ def forward(
         spec: how the input was made, for the note that is added to the network's own errors.
         kwargs: the network's other arguments.
         images: N, of which x may hold mirrored copies, too.
+        other: gives (1, 3, H, W), another input, which takes the place of other images where mixing is looked for.
 
     Raises:
-        ValueError: NaN or infinity in the output, or no (N, D) tensor.
+        ValueError: NaN or infinity in the output, or no (N, D) tensor; the network mixes images and runs on batches
+            only.
     """
+
+    def run(batch: Tensor, kwargs: Mapping[str, Any], quiet: bool = False) -> tuple[Tensor, Take | None]:
+        raw = _called(net, batch, spec, kwargs)
+        chosen = take
+        if take is None and (chosen := default_take(raw)) is not None and not quiet:
+            warn_of_choice(raw, chosen)
+        return select(raw, chosen, len(batch)), chosen
+
+    if len(x) > 1 and mixes(net, lambda batch, kwargs: run(batch, kwargs, True)[0], x, other, kwargs):
+        try:
+            parts = one_by_one(lambda i: run(x[i : i + 1], row_arguments(kwargs, slice(i, i + 1)), i > 0), len(x))
+        except Exception as error:
+            error.add_note(ALONE)
+            raise
+        rows, took = torch.cat([row for row, _ in parts]), parts[0][1]
+    else:
+        rows, took = run(x, kwargs)
+    if not (finite := torch.isfinite(rows.detach()).all(1)).all():
+        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
+        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
+    return rows, took
+
+
+def _called(net: nn.Module, x: Tensor, spec: object, kwargs: Mapping[str, Any]) -> Any:
     try:
-        raw = net(x, **kwargs)
+        return net(x, **kwargs)
     except Exception as error:
         error.add_note(
             f"while {type(net).__name__} ran on its input {tuple(x.shape)} ({x.dtype}, by {spec}); "
             "does the spec fit the network?"
         )
         raise
-    if take is None and (take := default_take(raw)) is not None:
-        what = "element" if isinstance(take, int) else "key"
-        warnings.warn(
-            f"the network returns {describe(raw)}; took {what} {take!r}. Say take={take!r} to agree",
-            FaceXAIWarning,
-            stacklevel=4,
-        )
-    rows = select(raw, take, len(x))
-    if not (finite := torch.isfinite(rows.detach()).all(1)).all():
-        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
-        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
-    return rows, take
+
+
+def warn_of_choice(output: Any, take: int | str) -> None:
+    """Say which element of an output was taken."""
+    what = "element" if isinstance(take, int) else "key"
+    warnings.warn(
+        f"the network returns {describe(output)}; took {what} {take!r}. Say take={take!r} to agree",
+        FaceXAIWarning,
+        stacklevel=6,
+    )
 
 
 def default_take(output: Any) -> int | str | None:
