@@ -330,3 +330,82 @@ def test_real_networks_are_healthy(request, lfw, crops, network):
     found = doctor(model, faces)
     assert found.ok, str(found)
     assert found["input"].verdict == "good"
+
+
+# ---- does it recognise anybody? -------------------------------------------------------------------------------------
+
+
+class Blurred(Reds):
+    """A conversion that broke: nearly the same vector whatever the face shows."""
+
+    def forward(self, x):
+        return 100 + 1e-3 * x.flatten(1)[:, :4]
+
+
+class Padded(Reds):
+    """A port with an error: half of what the original sees comes from another place."""
+
+    def forward(self, x):
+        red = super().forward(x)
+        return torch.cat([red[:, :1], x[:, 1, :3, 0]], 1)
+
+
+def test_a_network_that_recognises_nobody_is_not_ok():
+    found = doctor(FaceModel(Blurred(), RIGHT), people())
+    assert bad(found)[-1] == "recognition"
+    assert "weights not loaded, wrongly converted, or crops are not faces" in found["recognition"].advice
+    assert max(v.auc for v in found.variants) < 0.8
+    assert found["varies"].verdict == "note"
+    assert "hardly tells faces apart" in found["varies"].found
+    assert not found.ok
+
+
+def test_a_network_that_recognises_people_reaches_the_floor():
+    found = doctor(FaceModel(Reds(), RIGHT), faces := people())
+    assert found["recognition"].verdict == "good"
+    best = found.variants[0]
+    assert best.interval[0] < best.separation < best.interval[1]
+    unit = FaceModel(Reds(), RIGHT).embed(torch.cat(list(faces.values())))
+    smallest = float((unit @ unit.T).min())
+    assert found["varies"].found == f"the smallest cosine between two of the faces is {smallest:.4f}"
+    assert found["varies"].verdict == "good"
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_few_people_are_not_judged_by_the_floor(count):
+    names = [finding.name for finding in doctor(FaceModel(Blurred(), RIGHT), people(count)).findings]
+    assert "recognition" not in names
+
+
+def test_a_port_with_an_error_is_behind_its_reference():
+    known, faces = FaceModel(Reds(), RIGHT), people()
+    found = doctor(FaceModel(Padded(), RIGHT), faces, reference=known)
+    own = next(v for v in found.variants if v.spec == RIGHT)
+    original = next(v for v in doctor(known, faces).variants if v.spec == RIGHT)
+    assert f"AUC {own.auc:.4f}, separation {own.separation:.2f}" in found["reference"].found
+    assert f"reference {original.auc:.4f}, {original.separation:.2f}" in found["reference"].found
+    assert found["reference"].verdict == "bad"
+    assert "padding" in found["reference"].advice
+    same = doctor(known, faces, reference=known.gallery(faces))
+    assert same["reference"].verdict == "good"
+    assert "+0.00 to +0.00" in same["reference"].found
+    assert doctor(known, people(5), reference=known)["reference"].verdict == "note"
+
+
+def test_a_reference_of_another_size_sees_resized_faces():
+    large = replace(RIGHT, size=(32, 32))
+
+    class Half(Reds):
+        def forward(self, x):
+            return super().forward(nn.functional.avg_pool2d(x, 2))
+
+    found = doctor(FaceModel(Reds(), RIGHT), people(), reference=FaceModel(Half(), large))
+    assert found["reference"].verdict == "good"
+
+
+def test_a_reference_needs_faces_and_is_a_model():
+    model = FaceModel(Reds(), RIGHT)
+    with pytest.raises(ValueError, match="labelled faces; pass them"):
+        doctor(model, reference=model)
+    with pytest.raises(TypeError, match="expected reference as a FaceModel"):
+        doctor(model, people(), reference=model.net)

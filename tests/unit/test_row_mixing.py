@@ -144,3 +144,24 @@ def test_a_gradient_at_the_image_is_that_of_the_image_alone():
     for i, face in enumerate(FACES):
         y = face[None].clone().requires_grad_()
         assert torch.allclose(torch.autograd.grad(net(y)[:, 0].sum(), y)[0][0], together[i], atol=1e-7)
+
+
+def test_a_network_of_fixed_batches_is_asked_with_its_batch():
+    net, sizes = seeded(lambda: Net(behind=lambda e: e.view(3, 16))), []
+    net.first.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    FaceModel(net, SPEC).outputs(FACES)
+    assert sizes == [2, 3, 3, 2, 3]
+    assert known_to_mix(net) is False
+
+
+def test_an_error_that_comes_once_is_not_swallowed():
+    net, calls = seeded(Net), []
+
+    def once(*_):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("the first time")
+
+    net.first.register_forward_hook(once)
+    with pytest.raises(RuntimeError, match="the first time"):
+        FaceModel(net, SPEC).outputs(FACES)

@@ -9,6 +9,7 @@ the rows of an ordinary network are equal to the last bit; what is allowed besid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -53,25 +54,33 @@ def mixes(
         other: gives (1, C, H, W), the input that takes the place of the others.
         kwargs: the network's other arguments; tensors have N rows.
 
-    A network that does not run on two images is tried on all N; where that fails too, nothing is known and the pass
-    that follows says why.
+    Raises:
+        Exception: what the network raises. One that does not run on two images is tried on all N.
 
     Cost: two forward passes of two images, once per network; a third where the rows differ.
     """
     known = known_to_mix(core)
     if known is not None:
         return known
-    for rows in dict.fromkeys((2, len(x))):
+
+    def depends(rows: int) -> bool:
         a = x[:rows].detach()
         c = torch.cat([a[:1], other().to(a).expand(rows - 1, *a.shape[1:])])
-        some = row_arguments(kwargs, slice(0, rows))
-        try:
-            verdict = _depends(core, partial(run, kwargs=some), a, c)
-        except Exception:  # whatever the network raises: the pass that follows raises it again, with notes
-            continue
-        _known[core] = tuple(ref(module) for module in core.modules()), verdict
-        return verdict
-    return False
+        return _depends(core, partial(run, kwargs=row_arguments(kwargs, slice(0, rows))), a, c)
+
+    try:
+        verdict = depends(2)
+    except Exception:
+        if len(x) == 2:
+            raise
+        verdict = depends(len(x))
+        with suppress(Exception):
+            depends(2)
+            known = True
+        if known:  # two images run: what was raised has another cause
+            raise
+    _known[core] = tuple(ref(module) for module in core.modules()), verdict
+    return verdict
 
 
 def row_arguments(kwargs: Mapping[str, Any], rows: slice) -> dict[str, Any]:
