@@ -13,6 +13,7 @@ from torch import Tensor
 from facexai._notebook import words
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, in_training, quiet_grad, recording, seeded
+from facexai.models._choice import choice
 from facexai.models._finding import Finding, Verdict
 from facexai.models._recognition import ALIKE, compared, of_input, of_reference, reference_of
 from facexai.models._row_mixing import known_to_mix
@@ -113,7 +114,8 @@ def doctor(
             much better it separates the same faces. Photos of a folder are read at its own size, tensors are resized.
 
     Returns:
-        A :class:`Diagnosis`, which prints itself. It looks at: what the output is and how long; whether the output is
+        A :class:`Diagnosis`, which prints itself. It looks at: what the output is and how long, and, where it
+        holds several tensors (N, D) and ``take`` was not given, what each gives on the faces; whether the output is
         finite, depends on the image, is the same twice and in any batch; whether a gradient reaches the image;
         whether the head folds, with the completeness error; which layers have maps; and with pairs, which of the
         channel orders, means and standard deviations separates people best (one channel has no order), and, with ten
@@ -145,6 +147,8 @@ def doctor(
     if isinstance(rows := _run(model, images), Finding):
         return Diagnosis(repr(model), (rows,), {})
     layers: dict[str, tuple[int, int, int]] = {}
+    open_choice = choice(model, images, faces)
+    findings += [open_choice] if open_choice is not None else []
     findings += [_output(model, rows), _length(model, rows), _mode(model), *_values(model, images, rows, faces)]
     findings += [_gradient(model, images), _head(model, rows.shape[1])]
     found, layers = _layers(model)
