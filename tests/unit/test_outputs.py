@@ -35,7 +35,6 @@ def test_the_warning_lists_every_tensor_with_its_shape_and_the_argument():
     assert "a tuple of 3 with 0: (2, 100), 1: (2, 4), 2.0: (2,)" in words
     assert "took element 0. Say take=0 to agree" in words
     assert "FaceModel(net, spec, take=...)" in words
-    assert caught[0].filename == __file__
 
 
 @pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _MARKS = {"good": "ok ", "note": "-  ", "bad": "BAD"}
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # of an embedding's length
 _SAME_HALF = 3e-2
+_SIZES = (1, 2, 3, 4, 5, 8, 16, 32)  # of batches, tried where a network does not run
 
 
 @final
@@ -146,6 +147,8 @@ def doctor(
     findings: list[Finding] = []
     if isinstance(rows := _run(model, images), Finding):
         return Diagnosis(repr(model), (rows,), {})
+    if isinstance(alone := _alone(model, images), Finding):
+        return Diagnosis(repr(model), (alone,), {})
     layers: dict[str, tuple[int, int, int]] = {}
     open_choice = choice(model, images, faces)
     findings += [open_choice] if open_choice is not None else []
@@ -191,7 +194,34 @@ def _run(model: FaceModel, images: Tensor) -> Tensor | Finding:
             return model.outputs(images)
     except Exception as error:  # whatever the network raises
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]).replace("\n", " ")
-        return Finding("runs", "bad", told, "the spec's size and channels must fit the network; see the error")
+        return Finding("runs", "bad", told, _batch_advice(model))
+
+
+def _alone(model: FaceModel, images: Tensor) -> Tensor | Finding | None:
+    """A function that runs on several images and not on one has a fixed batch; of torch modules "batch" says so."""
+    return _run(model, images[:1]) if isinstance(model.core, BlackBox) else None
+
+
+def _batch_advice(model: FaceModel) -> str:
+    """What to do about a network that does not run, by the sizes of batches on which it does."""
+    advice = "the spec's size and channels must fit the network; see the error"
+    sizes = [size for size in _SIZES if _runs(model, size)]
+    if not sizes:
+        return advice
+    words = f"it runs on {' and '.join(map(str, sizes))} images at a time, of {_SIZES} that were tried"
+    if not isinstance(model.core, BlackBox):
+        return words
+    fixed = "" if sizes[0] == 1 else ", fixed=True"
+    return f"{words}: FaceModel.from_callable(function, batch_size={sizes[0]}{fixed})"
+
+
+def _runs(model: FaceModel, size: int) -> bool:
+    try:
+        with quiet_grad():
+            model.outputs(model.noise(size))
+    except Exception:  # whatever the network raises
+        return False
+    return True
 
 
 def _output(model: FaceModel, rows: Tensor) -> Finding:

@@ -134,6 +134,7 @@ class FaceModel:
         *,
         space: Space = "input",
         batch_size: int | None = None,
+        fixed: bool = False,
         name: str | None = None,
         **options: Any,
     ) -> FaceModel:
@@ -149,6 +150,7 @@ class FaceModel:
                 ``"rgb01"``, ``"bgr01"``, ``"grey01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H, W,
                 3) rounded to 0..255, as OpenCV has photos; ``"grey_uint8"``: (N, H, W).
             batch_size: most images in one call of the function; None: as they come.
+            fixed: the function takes exactly ``batch_size`` images: the last batch is filled up, those rows dropped.
             name: of the model and its version, for results: its weights cannot be hashed. Default: the function's.
             options: ``take``, ``output``, ``flip``, ``center``, ``names`` and ``source`` of FaceModel.
 
@@ -160,7 +162,7 @@ class FaceModel:
         >>> model.embed(torch.rand(2, 3, 8, 8)).shape
         torch.Size([2, 3])
         """
-        return cls(BlackBox(function, space, batch_size, name), seen_by(space, InputSpec.of(spec)), **options)
+        return cls(BlackBox(function, space, batch_size, name, fixed), seen_by(space, InputSpec.of(spec)), **options)
 
     def __repr__(self) -> str:
         return in_words(self)
