@@ -104,7 +104,11 @@ def hidden() -> Iterator[None]:
     try:
         yield
     finally:
-        _state.hidden, _state.rows = before
+        try:
+            _state.hidden, _state.rows = before
+        except KeyboardInterrupt:
+            _state.hidden, _state.rows = before
+            raise
 
 
 def one_by_one(run: Callable[[int], Result], count: int) -> list[Result]:
@@ -126,4 +130,8 @@ def one_by_one(run: Callable[[int], Result], count: int) -> list[Result]:
                 return results
             rows.layers[rows.pending].finish()
     finally:
-        _state.rows = outer
+        try:
+            _state.rows = outer
+        except KeyboardInterrupt:
+            _state.rows = outer
+            raise
