@@ -6,7 +6,7 @@ changed. Modes, random state and whose turn it is: :mod:`facexai.turns`, whose n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from facexai import _row_passes
 from facexai._locks import Renewed
 from facexai.turns import alone, eval_mode, evaluating, in_training, quiet_grad, recording, seeded, unwrapped
 
@@ -46,7 +47,7 @@ class _Ear:
         self.hooks: list[RemovableHandle] = []
 
     def hears(self) -> bool:
-        return get_ident() == self.thread
+        return get_ident() == self.thread and not _row_passes.is_hidden()
 
     def end(self) -> None:
         self.thread = None  # a copy that the user made of the network meanwhile has the hooks for ever
@@ -92,6 +93,7 @@ class Seen:
     layer: str
     calls: int = 0
     value: Tensor | None = field(default=None, repr=False)
+    parts: list[Tensor] = field(default_factory=list, repr=False)  # where the network runs on one image at a time
 
     @property
     def last(self) -> Tensor:
@@ -100,6 +102,8 @@ class Seen:
         Raises:
             ValueError: the layer did not run in this forward pass.
         """
+        if self.value is None and self.parts:
+            self.value = torch.cat(self.parts)
         if self.value is None:
             raise ValueError(
                 f"layer {self.layer!r} did not run in the forward pass, or in another thread; name one that runs, and "
@@ -157,19 +161,30 @@ def capture(
     """
     seen, module = Seen(layer), net.get_submodule(layer)
 
+    def store(value: Tensor) -> Tensor:
+        if graph == "start":
+            seen.value = value.detach().requires_grad_(True)
+        else:
+            seen.value = value if graph == "keep" else value.detach()
+        return seen.value
+
     def keep(value: Any) -> Tensor:
         if not isinstance(value, Tensor):
             raise ValueError(
                 f"layer {layer!r} gives a {type(value).__name__}, expected one tensor; name a layer inside or after it"
             )
-        seen.calls += 1
+        rows = _row_passes.current()
+        seen.calls += rows is None or rows.first
         value = value.movedim(batch, 0) if batch else value
         if graph == "start":
             torch.set_grad_enabled(True)  # undone by the grad mode context around the forward pass
-            seen.value = value.detach().requires_grad_(True)
+        if rows is None:
+            copy = store(value).clone()
+        elif graph == "none":
+            seen.value, seen.parts[rows.row :] = None, [value.detach()]
+            copy = seen.parts[-1].clone()
         else:
-            seen.value = value if graph == "keep" else value.detach()
-        copy = seen.value.clone()
+            copy = rows.through(seen, value, store)
         return copy.movedim(0, batch) if batch else copy
 
     def after(_: nn.Module, __: Any, output: Any) -> Tensor | None:
@@ -203,7 +218,10 @@ def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Itera
     """
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
-        return change(output) if ear.hears() else None
+        if not ear.hears():
+            return None
+        rows = _row_passes.current()
+        return change(output) if rows is None else rows.through(ear, output, change)
 
     with alone(net), _hearing() as ear:
         ear.hooks.append(net.get_submodule(layer).register_forward_hook(after))
@@ -229,7 +247,7 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
 
     Meant for one or two images: it copies every tensor.
     """
-    calls: list[Call] = []
+    rows: dict[int, list[Call]] = {}  # by image, where the network runs on one at a time; else all under 0
     inputs: dict[int, Tensor | None] = {}
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
@@ -243,12 +261,32 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
             def after(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
                 if ear.hears():
                     kept = output.detach().clone() if isinstance(output, Tensor) else None
+                    passes = _row_passes.current()
+                    calls = rows.setdefault(0 if passes is None else passes.row, [])
                     calls.append(Call(name, module, inputs.pop(id(module), None), kept))
 
             ear.hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
             ear.hooks.append(module.register_forward_hook(after))
         result = run()
-    return calls, result
+    return _joined(list(rows.values())), result
+
+
+def _joined(rows: list[list[Call]]) -> list[Call]:
+    """Calls that a network runs once for each image, as calls for all of them."""
+    if len(rows) < 2:
+        return rows[0] if rows else []
+    if len({tuple(call.name for call in calls) for calls in rows}) > 1:
+        raise ValueError("the network runs other modules for another image, so its layers cannot be joined")
+
+    def whole(parts: Sequence[Tensor | None]) -> Tensor | None:
+        tensors = [part for part in parts if part is not None and part.ndim > 0]
+        alike = len(tensors) == len(parts) and len({part.shape[1:] for part in tensors}) == 1
+        return torch.cat(tensors) if alike else None
+
+    return [
+        Call(same[0].name, same[0].module, whole([call.input for call in same]), whole([call.output for call in same]))
+        for same in zip(*rows, strict=True)
+    ]
 
 
 def as_weights(x: Tensor, net: nn.Module) -> Tensor:

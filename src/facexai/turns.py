@@ -26,9 +26,10 @@ from facexai._locks import Renewed
 
 @dataclass(eq=False)
 class _Held:
-    """A module kept in eval mode: the mode it goes back to, and who still needs it."""
+    """A module kept in eval mode, uncompiled: what it goes back to, and who still needs it."""
 
     mode: bool
+    compiled: Any = None
     users: set[object] = field(default_factory=set)
 
 
@@ -43,7 +44,7 @@ class _Turn:
 def _forked() -> None:
     """Other threads are not there any more, nor what they were doing."""
     for module, held in _held.items():
-        module.training = held.mode
+        _put_back(module, held)
     for table in (_held, _turns, _wanted, _seeder, _times):
         table.clear()
     _seeding.lock, _seeding.owner = RLock(), None
@@ -116,9 +117,23 @@ def _check_for_a_circle(me: int) -> None:
             )
 
 
+def _compiled_in_place(module: nn.Module) -> Any:
+    """What ``module.compile()`` calls instead of the module, whose hooks it would ignore; None where it is not."""
+    compiled = module.__dict__.get("_compiled_call_impl")
+    return compiled if hasattr(compiled, "_torchdynamo_orig_callable") else None
+
+
+def _put_back(module: nn.Module, held: _Held) -> None:
+    module.training = held.mode
+    if held.compiled is not None:
+        module._compiled_call_impl = held.compiled
+
+
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
     """Eval mode inside; the mode of every submodule comes back when the last one who needs eval mode is done.
+
+    What ``module.compile()`` compiled in place runs uncompiled inside, like a network of ``torch.compile(net)``.
 
     For long work: other threads may have their turn with the network meanwhile. Flags are set, ``train()`` is not
     called: where a class does more there, such as merging weights, it could not be undone.
@@ -132,7 +147,7 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
                 if held is None or token not in held.users:
                     continue
                 if len(held.users) == 1:  # the mode first: whoever interrupts this finds the token and does it again
-                    module.training = held.mode
+                    _put_back(module, held)
                     del _held[module]
                 else:
                     held.users.discard(token)
@@ -140,13 +155,15 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
     try:
         with _guard.lock:
             modules = list(net.modules())
-            training = [module for module in modules if module.training]
+            training = [module for module in modules if module.training or _compiled_in_place(module)]
             if training or _held:
                 kept += modules if training else [module for module in modules if module in _held]
             for module in kept:
-                _held.setdefault(module, _Held(module.training)).users.add(token)
+                _held.setdefault(module, _Held(module.training, _compiled_in_place(module))).users.add(token)
             for module in training:
                 module.training = False
+                if _compiled_in_place(module):
+                    module._compiled_call_impl = None
         yield
     finally:
         if kept:

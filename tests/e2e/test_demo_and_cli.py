@@ -422,6 +422,10 @@ def test_doctor_says_what_it_found(enrolled, tmp_path, capsys):
     assert code == (0 if found["ok"] else 1)
     assert len(found["variants"]) == 14
     assert next(v for v in found["variants"] if v["input"] == "RGB, (255 x - dlib mean) / 256")["AUC"] > 0.9
+    main(["doctor", "--faces", str(tmp_path / "two"), "--reference", "dlib-resnet29", "--json"])
+    findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["reference"]["verdict"] == "note"  # two people
+    assert "not judged: 2 people" in findings["reference"]["found"]
 
 
 def test_doctor_exits_with_one_where_something_is_bad(capsys):
@@ -429,6 +433,8 @@ def test_doctor_exits_with_one_where_something_is_bad(capsys):
     assert "BAD repeatable" in capsys.readouterr().out
     assert main(["doctor", "--photos", "0"]) == 2
     assert main(["doctor", "--faces", "nowhere"]) == 2
+    assert main(["doctor", "--reference", "dlib-resnet29"]) == 2
+    assert "pass --faces DIR" in capsys.readouterr().err
 
 
 def test_usage_errors_exit_with_two(capsys):

@@ -198,7 +198,7 @@ def test_the_batch_that_is_timed_is_the_users(small):
         return net.end(net.norm(net.conv(x)))
 
     acceleration(FaceModel(Net(forward), SPEC), small, batch_size=4)
-    assert max(sizes, key=sizes.count) == 4
+    assert sizes.count(4) > sizes.count(1)  # two images are what the look for mixing takes
     assert set(sizes) >= {1, 2, 4}  # alone, noise of another size
     sizes.clear()
     acceleration(FaceModel(Net(forward), SPEC), batch_size=2)

@@ -11,7 +11,7 @@ import torch
 from nets import FlatNet, GapNet, UnitNet, shaken
 from torch import nn
 
-from facexai import CAM, SDD, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, baselines, metrics, models
+from facexai import CAM, SDD, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, baselines, doctor, metrics, models
 
 SPEC = InputSpec(64, channels="BGR", mean=0.5, std=0.5)
 
@@ -58,6 +58,7 @@ def test_every_space(faces, space):
 
     FaceModel.from_callable(function, SPEC, space=space).embed(faces)
     expected = faces if space.startswith("rgb") else faces.flip(1)
+    seen = seen[-1:]  # the calls before look whether images mix
     if space.endswith("uint8"):
         assert (seen[0].dtype, seen[0].shape, seen[0].flags.c_contiguous) == (np.uint8, (4, 64, 64, 3), True)
         assert np.array_equal(seen[0], (255 * expected).round().byte().permute(0, 2, 3, 1).numpy())
@@ -86,7 +87,10 @@ def test_calls_are_no_larger_than_the_function_takes(faces):
     model = FaceModel.from_callable(function, InputSpec(64), batch_size=3, take="feature")
     whole = FaceModel.from_callable(lambda x: x.mean((2, 3)), InputSpec(64))
     torch.testing.assert_close(model.embed(faces), whole.embed(faces))
-    assert sizes == [3, 1]
+    assert sizes[-2:] == [3, 1]
+    assert sizes[:-2] == [2, 2]  # once: do two images mix?
+    model.embed(faces)
+    assert sizes[4:] == [3, 1]
 
 
 def test_a_function_of_one_photo_may_return_one_row(faces):
@@ -238,3 +242,57 @@ def test_tuples_of_a_function_are_said(faces):
     with pytest.warns(FaceXAIWarning, match="took element 0"):
         rows = model.embed(images)
     torch.testing.assert_close(rows, FaceModel(net, "adaface", take=0).embed(images))
+
+
+# ---- fixed batches --------------------------------------------------------------------------------------------------
+
+
+def takes(count, seen=None):
+    """What a network that was exported with a fixed batch is: another number of images is an error."""
+
+    def session(x):
+        if len(x) != count:
+            raise RuntimeError(f"Got invalid dimensions for input: index: 0 Got: {len(x)} Expected: {count}")
+        if seen is not None:
+            seen.append(x.copy())
+        return [x.mean((2, 3)), {"norm": x.mean((1, 2, 3)), "version": np.arange(5)}]
+
+    return session
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("images", [1, 2, 3, 4])
+def test_a_fixed_batch_is_filled_up_and_the_filling_dropped(faces, count, images):
+    seen = []
+    model = FaceModel.from_callable(takes(count, seen), InputSpec(64), batch_size=count, fixed=True, take=0)
+    expected = torch.nn.functional.normalize(faces[:images].mean((2, 3)))
+    torch.testing.assert_close(model.embed(faces[:images]), expected)
+    calls = -(-images // count)
+    given = np.concatenate(seen[-calls:])
+    assert np.array_equal(given[:images], faces[:images].numpy())
+    assert all(np.array_equal(image, faces[images - 1].numpy()) for image in given[images:])
+    normed = FaceModel.from_callable(
+        takes(count), InputSpec(64), batch_size=count, fixed=True, take=lambda out: out[1]["norm"].reshape(-1, 1)
+    )
+    assert normed.outputs(faces[:images]).shape == (images, 1)
+    assert "version" in copy.deepcopy(normed.core)(faces[:images])[1]
+
+
+def test_fixed_needs_the_size():
+    with pytest.raises(ValueError, match="expected batch_size with fixed=True"):
+        FaceModel.from_callable(takes(2), InputSpec(64), fixed=True)
+
+
+@pytest.mark.parametrize(("count", "given"), [(2, None), (2, 2), (8, None), (5, 5)])
+def test_the_doctor_names_a_fixed_batch(count, given):
+    found = doctor(FaceModel.from_callable(takes(count), InputSpec(64), batch_size=given, take=0))
+    assert not found.ok
+    assert "invalid dimensions" in found["runs"].found
+    assert f"batch_size={count}, fixed=True" in found["runs"].advice
+    assert doctor(FaceModel.from_callable(takes(count), InputSpec(64), batch_size=count, fixed=True, take=0)).ok
+
+
+def test_the_doctor_names_a_network_of_one_image():
+    found = doctor(FaceModel.from_callable(takes(1), InputSpec(64), take=0))
+    assert "FaceModel.from_callable(function, batch_size=1)" in found["runs"].advice
+    assert doctor(FaceModel.from_callable(takes(1), InputSpec(64), batch_size=1, take=0)).ok

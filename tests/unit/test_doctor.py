@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nets import DepthwiseHead, FlatNet, GapNet, NormHead, TokenNet, UnitNet, shaken
+from red_faces import RIGHT, Reds, people
 from torch import nn
 
 from facexai import FaceModel, InputSpec, doctor
@@ -115,7 +116,7 @@ def test_a_second_pass_that_fails_is_a_finding():
 
     def tired(*_):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:  # two passes look whether images mix
             raise RuntimeError("only twice")
 
     net.register_forward_pre_hook(tired)
@@ -130,9 +131,18 @@ def test_batch_statistics_are_found():
             super().__init__()
             self.features = nn.BatchNorm1d(32, track_running_stats=False)
 
-    found = doctor(healthy(Head()))
-    assert "batch" in bad(found)
-    assert "statistics of the batch" in found["head"].found
+    class Map(FlatNet):
+        def __init__(self):
+            super().__init__()
+            self.layer4.bn1 = nn.BatchNorm2d(16, track_running_stats=False)
+
+    found = doctor(healthy(Map()))
+    assert bad(found) == ["batch"]
+    assert "one at a time" in found["batch"].advice
+    assert "images one at a time" in found.model
+    found = doctor(healthy(Head()))  # one image alone has no statistics
+    assert bad(found) == ["runs"]
+    assert "depends on the others in its batch" in found["runs"].found
 
 
 def test_a_quantised_network_has_no_gradient():
@@ -164,29 +174,6 @@ def test_functions_and_script_modules_are_described_not_blamed():
     assert found.ok, str(found)
     assert "ScriptModule" in found["layers"].found
     assert found["gradient"].verdict == "good"
-
-
-class Reds(nn.Module):
-    """Knows people by the red of three places, where values leave 0 to 1 it sees nothing; RGB, (x - .5) / .5."""
-
-    def forward(self, x):
-        red = x[:, 0].unflatten(2, (4, 4)).mean(3).mean(1)
-        return torch.where(red.abs() <= 1, red, 1.0)
-
-
-def people(count=12, photos=4):
-    """Each person has four shades of red; green and blue are anything."""
-    drawn = torch.Generator().manual_seed(0)
-    faces = {}
-    for k in range(count):
-        images = torch.rand(photos, 3, 16, 16, generator=drawn)
-        shade = torch.rand(4, generator=drawn).repeat_interleave(4)
-        images[:, 0] = (shade + 0.05 * torch.randn(photos, 16, 16, generator=drawn)).clamp(0, 1)
-        faces[f"p{k}"] = images
-    return faces
-
-
-RIGHT = InputSpec(16, mean=0.5, std=0.5)
 
 
 def test_the_right_input_is_confirmed():
@@ -321,3 +308,82 @@ def test_real_networks_are_healthy(request, lfw, crops, network):
     found = doctor(model, faces)
     assert found.ok, str(found)
     assert found["input"].verdict == "good"
+
+
+# ---- does it recognise anybody? -------------------------------------------------------------------------------------
+
+
+class Blurred(Reds):
+    """A conversion that broke: nearly the same vector whatever the face shows."""
+
+    def forward(self, x):
+        return 100 + 1e-3 * x.flatten(1)[:, :4]
+
+
+class Padded(Reds):
+    """A port with an error: half of what the original sees comes from another place."""
+
+    def forward(self, x):
+        red = super().forward(x)
+        return torch.cat([red[:, :1], x[:, 1, :3, 0]], 1)
+
+
+def test_a_network_that_recognises_nobody_is_not_ok():
+    found = doctor(FaceModel(Blurred(), RIGHT), people())
+    assert bad(found)[-1] == "recognition"
+    assert "weights not loaded, wrongly converted, or crops are not faces" in found["recognition"].advice
+    assert max(v.auc for v in found.variants) < 0.8
+    assert found["varies"].verdict == "note"
+    assert "hardly tells faces apart" in found["varies"].found
+    assert not found.ok
+
+
+def test_a_network_that_recognises_people_reaches_the_floor():
+    found = doctor(FaceModel(Reds(), RIGHT), faces := people())
+    assert found["recognition"].verdict == "good"
+    best = found.variants[0]
+    assert best.interval[0] < best.separation < best.interval[1]
+    unit = FaceModel(Reds(), RIGHT).embed(torch.cat(list(faces.values())))
+    smallest = float((unit @ unit.T).min())
+    assert found["varies"].found == f"the smallest cosine between two of the faces is {smallest:.4f}"
+    assert found["varies"].verdict == "good"
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_few_people_are_not_judged_by_the_floor(count):
+    names = [finding.name for finding in doctor(FaceModel(Blurred(), RIGHT), people(count)).findings]
+    assert "recognition" not in names
+
+
+def test_a_port_with_an_error_is_behind_its_reference():
+    known, faces = FaceModel(Reds(), RIGHT), people()
+    found = doctor(FaceModel(Padded(), RIGHT), faces, reference=known)
+    own = next(v for v in found.variants if v.spec == RIGHT)
+    original = next(v for v in doctor(known, faces).variants if v.spec == RIGHT)
+    assert f"AUC {own.auc:.4f}, separation {own.separation:.2f}" in found["reference"].found
+    assert f"reference {original.auc:.4f}, {original.separation:.2f}" in found["reference"].found
+    assert found["reference"].verdict == "bad"
+    assert "padding" in found["reference"].advice
+    same = doctor(known, faces, reference=known.gallery(faces))
+    assert same["reference"].verdict == "good"
+    assert "+0.00 to +0.00" in same["reference"].found
+    assert doctor(known, people(5), reference=known)["reference"].verdict == "note"
+
+
+def test_a_reference_of_another_size_sees_resized_faces():
+    large = replace(RIGHT, size=(32, 32))
+
+    class Half(Reds):
+        def forward(self, x):
+            return super().forward(nn.functional.avg_pool2d(x, 2))
+
+    found = doctor(FaceModel(Reds(), RIGHT), people(), reference=FaceModel(Half(), large))
+    assert found["reference"].verdict == "good"
+
+
+def test_a_reference_needs_faces_and_is_a_model():
+    model = FaceModel(Reds(), RIGHT)
+    with pytest.raises(ValueError, match="labelled faces; pass them"):
+        doctor(model, reference=model)
+    with pytest.raises(TypeError, match="expected reference as a FaceModel"):
+        doctor(model, people(), reference=model.net)

@@ -141,13 +141,19 @@ class BatchStatistics(nn.Module):
         return self.bn(self.fc(self.conv(x).flatten(1)))
 
 
+def test_statistics_of_the_batch_do_not_exist_for_one_image():
+    model = FaceModel(BatchStatistics().eval(), InputSpec(112), output="logits")
+    with pytest.raises(ValueError, match="more than 1 value per channel") as refusal:
+        CAM(model)(torch.rand(1, 3, 112, 112), 0)
+    assert "depends on the others in its batch" in "".join(refusal.value.__notes__)
+
+
 @pytest.mark.parametrize(
     ("net", "reason"),
     [
         (NormHead(), r"'norm' \(LayerNorm\)"),
         (Functional(), r"not the output of its last module 'fc' \(Linear\)"),
         (Between(), "neither the flattened nor the averaged map"),
-        (BatchStatistics(), "statistics of the batch"),
         (nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.Flatten(), nn.Linear(196, 6), nn.Sigmoid()), "Sigmoid"),
         (nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.Flatten(), nn.ReLU(), nn.Linear(196, 6)), "ReLU"),
     ],

@@ -36,6 +36,7 @@ FLOORS = [
     "plots",
     "kernels",
     "turns",
+    "_row_passes",
     "hooks",
     "results",
     "models",

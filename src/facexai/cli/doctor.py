@@ -17,6 +17,10 @@ def add(commands: Any) -> None:
     doctor.add_argument(
         "--faces", type=Path, help="folder with one sub-folder of photos per person: checks how the input is prepared"
     )
+    doctor.add_argument(
+        "--reference",
+        help="with --faces: a network that is known to recognise people, to compare with; as for --model",
+    )
     doctor.add_argument("--photos", type=int, default=4, help="photos of each person that are used; default: 4")
     align_argument(doctor)
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -28,6 +32,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.photos < 1:
         raise ValueError(f"expected --photos of at least 1, got {options.photos}")
-    found = doctor(model(options.model), options.faces, align=options.align, most=options.photos)
+    if options.reference is not None and options.faces is None:
+        raise ValueError("--reference is compared on labelled faces; pass --faces DIR, too")
+    known = None if options.reference is None else model(options.reference)
+    found = doctor(model(options.model), options.faces, align=options.align, most=options.photos, reference=known)
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
     return 0 if found.ok else 1

@@ -92,7 +92,8 @@ def from_diffusers(unet: Any, scheduler: Any = None) -> DiffusersDenoiser:
         ImportError: diffusers is not installed (extra ``diffusion``).
         TypeError: something else than a network or folder.
         FileNotFoundError: no such folder, or a file is not in it.
-        ValueError: no scheduler, or one without ``alphas_cumprod`` or with another prediction; a network with classes
+        ValueError: no scheduler, or one without ``alphas_cumprod`` or with another prediction or
+            ``rescale_betas_zero_snr`` (zero terminal SNR); a network with classes
             or other channels; a folder with a pickle instead of ``.safetensors``, or with files that cannot be read.
 
     Source: Salimans and Ho 2022, arXiv:2202.00512, app. D, for velocities; Nichol and Dhariwal 2021, arXiv:2102.09672,
@@ -148,6 +149,12 @@ def _levels(scheduler: Any) -> Tensor:
     if not isinstance(left, Tensor):
         raise ValueError(
             f"{type(scheduler).__name__} has no alphas_cumprod; expected a scheduler such as DDPMScheduler"
+        )
+    if _setting(scheduler, "rescale_betas_zero_snr") and bool(left[-1] <= 0):
+        raise ValueError(
+            f"{type(scheduler).__name__} has rescale_betas_zero_snr=True: at its last step nothing is left of the "
+            "picture (zero terminal SNR), and noise cannot be turned into a picture there; expected a network trained "
+            "with rescale_betas_zero_snr=False, or from_callable with the levels before that step"
         )
     return levels(left)
 

@@ -17,6 +17,10 @@ from facexai.hooks import capture, quiet_grad, recording
 from facexai.models import HeadDoesNotFold, WhiteBox
 
 
+class NoGradient(ValueError):
+    """No gradient of the score reaches the layer."""
+
+
 class GradientMaps(Protocol):
     """The fields that the functions below read."""
 
@@ -114,12 +118,12 @@ def class_maps(
         classes = classes.clone()  # autograd keeps it, so it must not be an inference-mode tensor
         scores = classifier.score(features, classes, detach_norm=dot)
         if not scores.requires_grad:
-            raise ValueError(_unreached(evidence.layer))
+            raise NoGradient(_unreached(evidence.layer))
         maps = []
         for column in scores.unbind(1):
             gradients = _gradients(column, activations, evidence.layer)
             if gradients is None:
-                raise ValueError(_unreached(evidence.layer))
+                raise NoGradient(_unreached(evidence.layer))
             maps.append(model.merge(formula(layout.map(activations.detach()), layout.map(gradients))))
     return zeroed(torch.stack(maps, 1), vanishing(explainer, evidence, classes))
 
@@ -130,7 +134,7 @@ def _gradients(column: Tensor, activations: Tensor, layer: str) -> Tensor | None
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
-        raise ValueError(
+        raise NoGradient(
             f"no gradient reaches layer {layer!r} through torch.utils.checkpoint with use_reentrant=True; set "
             "use_reentrant=False in the network, or name a layer behind its last checkpoint"
         ) from None

@@ -170,9 +170,14 @@ class ScoreCAM:
             raw = seen.tensor
         else:
             hires = HiResCAM(self.classifier, layer=name)
-            evidence = hires.observe(images)
-            raw, outputs = evidence.activations.detach(), evidence.outputs.detach()
-            importance = self._importance(hires, evidence)
+            try:
+                evidence = hires.observe(images)
+                raw, outputs = evidence.activations.detach(), evidence.outputs.detach()
+                importance = self._importance(hires, evidence)
+            except gradients.NoGradient as refusal:
+                raise gradients.NoGradient(
+                    f"{refusal}; ScoreCAM(keep=) picks channels by gradients: leave keep out"
+                ) from None
         activations = at_least_float32(model.merge(layout.map(raw)))
         wanted = torch.ones(activations.shape[:2], dtype=torch.bool, device=activations.device)
         if how.skip_constant:

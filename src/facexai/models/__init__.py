@@ -1,9 +1,10 @@
 """Face models as their users have them: any torch module, what it wants to see, and people enrolled with it."""
 
 from facexai.input_spec import PRESETS, InputSpec
+from facexai.models._finding import Finding
 from facexai.models.accelerate import Acceleration, accelerate, acceleration
 from facexai.models.checkpoints import Loaded, load_weights
-from facexai.models.doctor import Diagnosis, Finding, completeness, doctor
+from facexai.models.doctor import Diagnosis, completeness, doctor
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 from facexai.models.heads import Head, HeadDoesNotFold, completeness_limit

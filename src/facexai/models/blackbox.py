@@ -44,7 +44,12 @@ class BlackBox(nn.Module):
     """A function on NumPy arrays in the place of a network; see :meth:`facexai.FaceModel.from_callable`."""
 
     def __init__(
-        self, function: Callable[[np.ndarray], Any], space: Space, batch_size: int | None, name: str | None
+        self,
+        function: Callable[[np.ndarray], Any],
+        space: Space,
+        batch_size: int | None,
+        name: str | None,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
         if not callable(function) or isinstance(function, nn.Module):
@@ -52,8 +57,11 @@ class BlackBox(nn.Module):
             raise TypeError(f"expected a function of NumPy arrays, got {kind}; a torch module goes into FaceModel(net)")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+        if fixed and batch_size is None:
+            raise ValueError("expected batch_size with fixed=True: how many images the function takes")
         kind = getattr(function, "__qualname__", type(function).__qualname__)
         self.function, self.space, self.batch_size, self.name = function, space, batch_size, name or kind
+        self.fixed = fixed
         # a buffer, so that the fingerprint knows the name: the function's weights are out of reach
         told = f"{self.name}|{space}".encode()
         self.register_buffer("identity", torch.tensor(list(told), dtype=torch.uint8))
@@ -62,7 +70,7 @@ class BlackBox(nn.Module):
         return f"BlackBox({self.name!r}, space={self.space!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
-        return BlackBox(self.function, self.space, self.batch_size, self.name)  # sessions cannot be copied
+        return BlackBox(self.function, self.space, self.batch_size, self.name, self.fixed)  # sessions cannot be copied
 
     @property
     def refusal(self) -> str:
@@ -85,8 +93,24 @@ class BlackBox(nn.Module):
             array = array[..., 0] if self.space == "grey_uint8" else array
         step = self.batch_size or len(array)
         parts = [array[i : i + step] for i in range(0, len(array), step)]
-        answers = [_tensors(self.function(part), len(part)) for part in parts]
+        answers = [self._answer(part, step) for part in parts]
         return answers[0] if len(answers) == 1 else _joined(answers)
+
+    def _answer(self, part: np.ndarray, step: int) -> Any:
+        """The function's answer for one batch, filled up where its size is fixed."""
+        if not self.fixed or len(part) == step:
+            return _tensors(self.function(part), len(part))
+        filled = np.concatenate([part, np.repeat(part[-1:], step - len(part), axis=0)])
+        return _first(_tensors(self.function(filled), step), len(part), step)
+
+
+def _first(answer: Any, images: int, step: int) -> Any:
+    """The rows of the first images, where an answer has a row for each image of a filled batch."""
+    if isinstance(answer, Mapping):
+        return {key: _first(value, images, step) for key, value in answer.items()}
+    if isinstance(answer, tuple):
+        return tuple(_first(part, images, step) for part in answer)
+    return answer[:images] if isinstance(answer, Tensor) and answer.ndim > 0 and len(answer) == step else answer
 
 
 def _tensors(answer: Any, images: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 import torch.nn.functional as F
@@ -13,30 +13,32 @@ from torch import Tensor
 from facexai._notebook import words
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, in_training, quiet_grad, recording, seeded
+from facexai.models._choice import choice
+from facexai.models._finding import Finding, Verdict
+from facexai.models._recognition import ALIKE, compared, of_input, of_reference, reference_of
+from facexai.models._row_mixing import known_to_mix
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 from facexai.models.heads import HeadDoesNotFold, completeness_limit
-from facexai.models.preprocessing import FEWEST, Pairs, Variant, clearly_better, compare, describe, labelled
+from facexai.models.outputs import ALONE
+from facexai.models.preprocessing import (
+    Labelled,
+    Pairs,
+    Variant,
+    compare,
+    cosines,
+    describe,
+    labelled,
+)
 
 if TYPE_CHECKING:
     from facexai.images import When
 
-Verdict = Literal["good", "note", "bad"]
 _MARKS = {"good": "ok ", "note": "-  ", "bad": "BAD"}
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # of an embedding's length
 _SAME_HALF = 3e-2
-
-
-@final
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: its name, the verdict, what was found and, unless all is well, what to do."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    advice: str = ""
+_SIZES = (1, 2, 3, 4, 5, 8, 16, 32)  # of batches, tried where a network does not run
 
 
 @final
@@ -97,6 +99,7 @@ def doctor(
     align: When = "never",
     most: int | None = 10,
     batch_size: int = 32,
+    reference: FaceModel | Gallery | None = None,
 ) -> Diagnosis:
     """Look a wrapped network over before anything is explained with it.
 
@@ -108,19 +111,25 @@ def doctor(
         align: detect and align the faces of a folder, as in :meth:`FaceModel.gallery`.
         most: photos of each person that are used, the first ones; None: all. Time grows with the square of the photos.
         batch_size: images per forward pass.
+        reference: a network that is known to recognise people, such as one of the zoo, or the original of a port: how
+            much better it separates the same faces. Photos of a folder are read at its own size, tensors are resized.
 
     Returns:
-        A :class:`Diagnosis`, which prints itself. It looks at: what the output is and how long; whether the output is
+        A :class:`Diagnosis`, which prints itself. It looks at: what the output is and how long, and, where it
+        holds several tensors (N, D) and ``take`` was not given, what each gives on the faces; whether the output is
         finite, depends on the image, is the same twice and in any batch; whether a gradient reaches the image;
         whether the head folds, with the completeness error; which layers have maps; and with pairs, which of the
-        channel orders, means and standard deviations separates people best (one channel has no order).
+        channel orders, means and standard deviations separates people best (one channel has no order), and, with ten
+        people or more, whether the best of them recognises people at all: an AUC below .8 or a separation below 1 is
+        bad.
 
     Raises:
         TypeError: no FaceModel.
-        ValueError: pairs of another form, labels of other values. What the network does wrong is a finding.
+        ValueError: pairs of another form, labels of other values; a reference without pairs. What the network does
+            wrong is a finding.
 
-    Cost: some twenty forward passes of a few images and one backward pass; with faces 14 times those, 4 times where the
-    network takes one channel; one more each if its own input is another.
+    Cost: some twenty forward passes of a few images and one backward pass; with faces 15 times those, 5 times where the
+    network takes one channel; one more each if its own input is another, and two with a reference, one of them its own.
 
     Source: ours.
 
@@ -132,13 +141,18 @@ def doctor(
     model = model.model if isinstance(model, Gallery) else model
     if not isinstance(model, FaceModel):
         raise TypeError(f"expected a FaceModel or a gallery, got {type(model).__name__}; FaceModel(net, spec)")
+    known = reference_of(reference, pairs)
     faces = None if pairs is None else labelled(model, pairs, align=align, most=most)
     images = model.noise(4) if faces is None else faces.images[:4]
     findings: list[Finding] = []
     if isinstance(rows := _run(model, images), Finding):
         return Diagnosis(repr(model), (rows,), {})
+    if isinstance(alone := _alone(model, images), Finding):
+        return Diagnosis(repr(model), (alone,), {})
     layers: dict[str, tuple[int, int, int]] = {}
-    findings += [_output(model, rows), _length(model, rows), _mode(model), *_values(model, images, rows)]
+    open_choice = choice(model, images, faces)
+    findings += [open_choice] if open_choice is not None else []
+    findings += [_output(model, rows), _length(model, rows), _mode(model), *_values(model, images, rows, faces)]
     findings += [_gradient(model, images), _head(model, rows.shape[1])]
     found, layers = _layers(model)
     findings.append(found)
@@ -148,7 +162,10 @@ def doctor(
         findings.append(Finding("input", "note", f"not checked: {model.spec}", advice))
     else:
         variants = compare(model, faces, batch_size)
-        findings.append(_input(model, variants, int(faces.owner.max()) + 1))
+        findings += of_input(model, variants, int(faces.owner.max()) + 1)
+    if known is not None and faces is not None and pairs is not None:
+        comparison = compared(model, known, faces, pairs, align=align, most=most, batch_size=batch_size)
+        findings.append(of_reference(comparison))
     return Diagnosis(repr(model), tuple(findings), layers, variants)
 
 
@@ -177,7 +194,34 @@ def _run(model: FaceModel, images: Tensor) -> Tensor | Finding:
             return model.outputs(images)
     except Exception as error:  # whatever the network raises
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]).replace("\n", " ")
-        return Finding("runs", "bad", told, "the spec's size and channels must fit the network; see the error")
+        return Finding("runs", "bad", told, _batch_advice(model))
+
+
+def _alone(model: FaceModel, images: Tensor) -> Tensor | Finding | None:
+    """A function that runs on several images and not on one has a fixed batch; of torch modules "batch" says so."""
+    return _run(model, images[:1]) if isinstance(model.core, BlackBox) else None
+
+
+def _batch_advice(model: FaceModel) -> str:
+    """What to do about a network that does not run, by the sizes of batches on which it does."""
+    advice = "the spec's size and channels must fit the network; see the error"
+    sizes = [size for size in _SIZES if _runs(model, size)]
+    if not sizes:
+        return advice
+    words = f"it runs on {' and '.join(map(str, sizes))} images at a time, of {_SIZES} that were tried"
+    if not isinstance(model.core, BlackBox):
+        return words
+    fixed = "" if sizes[0] == 1 else ", fixed=True"
+    return f"{words}: FaceModel.from_callable(function, batch_size={sizes[0]}{fixed})"
+
+
+def _runs(model: FaceModel, size: int) -> bool:
+    try:
+        with quiet_grad():
+            model.outputs(model.noise(size))
+    except Exception:  # whatever the network raises
+        return False
+    return True
 
 
 def _output(model: FaceModel, rows: Tensor) -> Finding:
@@ -209,7 +253,7 @@ def _mode(model: FaceModel) -> Finding:
     return Finding("mode", "good", "eval mode")
 
 
-def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]:
+def _values(model: FaceModel, images: Tensor, rows: Tensor, faces: Labelled | None) -> Iterator[Finding]:
     """Finite on extreme images, different for different images, the same twice, the same in any batch."""
     tolerance = _SAME.get(model.dtype, _SAME_HALF)
     flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, *images.shape[1:]).to(images)
@@ -218,12 +262,7 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]
         yield Finding("finite", "bad", f"black, grey and white images: {answer.found}", "check weights and precision")
     else:
         yield Finding("finite", "good", "finite on black, grey and white images")
-    apart = _apart(F.normalize(rows[:1].float()), F.normalize(rows[1:].float()))
-    varies = Finding("varies", "good", "different images give different outputs")
-    if apart < 8 * torch.finfo(rows.dtype).eps:
-        advice = "the weights are not loaded, or the input's range is far off"
-        varies = Finding("varies", "bad", f"different images give the same output within {apart:.1e}", advice)
-    yield varies
+    yield _varies(model, rows, faces)
     # calls restore the random state, so equal seeds would hide dropout
     with seeded(1, model.net), quiet_grad():
         again = _run(model, images)
@@ -238,6 +277,10 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]
         tolerance,
         "something random runs in eval mode (F.dropout without training=self.training?): no map can be trusted",
     )
+    if known_to_mix(model.core):
+        found = "another image beside an image changes its output, or its place in a layer"
+        yield Finding("batch", "bad", found, ALONE)
+        return
     branches = rows.view(-1, len(images), rows.shape[1])
     lone = [_run(model, image[None]) for image in images]
     if any(isinstance(row, Finding) for row in lone):
@@ -253,6 +296,21 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor) -> Iterator[Finding]
         tolerance,
         "an image's output depends on the others (batch statistics, pooling over the batch); explain one at a time",
     )
+
+
+def _varies(model: FaceModel, rows: Tensor, faces: Labelled | None) -> Finding:
+    apart = _apart(F.normalize(rows[:1].float()), F.normalize(rows[1:].float()))
+    advice = "the weights are not loaded, or the input's range is far off"
+    if apart < 8 * torch.finfo(rows.dtype).eps:
+        return Finding("varies", "bad", f"different images give the same output within {apart:.1e}", advice)
+    scores = None if faces is None else cosines(model, model.spec, faces, len(rows))
+    if scores is None:
+        return Finding("varies", "good", "different images give different outputs")
+    smallest = float(scores.min())
+    found = f"the smallest cosine between two of the faces is {smallest:.4f}"
+    if smallest > ALIKE:
+        return Finding("varies", "note", f"{found}: the network hardly tells faces apart", advice)
+    return Finding("varies", "good", found)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
@@ -320,19 +378,3 @@ def _layers(model: FaceModel) -> tuple[Finding, dict[str, tuple[int, int, int]]]
     deepest = ", ".join(f"{size} until {name!r}" for size, name in sizes.items())
     verdict: Verdict = "good" if layers and not advice else "note"
     return Finding("layers", verdict, f"{len(layers)} with maps: {deepest or 'none'}; {auto}", advice), layers
-
-
-def _input(model: FaceModel, variants: tuple[Variant, ...], people: int) -> Finding:
-    if people < FEWEST:
-        found = f"not judged: {people} people or pairs, at least {FEWEST} are needed"
-        return Finding("input", "note", found, "give faces of more people")
-    own = next((v for v in variants if v.spec == model.spec), None)
-    if own is None:
-        return Finding("input", "bad", f"the network fails on {model.spec}")
-    best = variants[0]
-    found = f"{own.name}: separation {own.separation:.2f}, AUC {own.auc:.4f}"
-    if own is not best and clearly_better(best, own):
-        advice = f"say FaceModel(net, {best.spec!r})"
-        found += f"; {best.name} separates better: {best.separation:.2f}, {best.auc:.4f}"
-        return Finding("input", "bad", found, advice)
-    return Finding("input", "good", f"{found}; no other way separates clearly better")

@@ -16,6 +16,7 @@ from facexai._notebook import words
 from facexai.hooks import evaluating, quiet_grad, unwrapped
 from facexai.input_spec import InputSpec
 from facexai.models._given_layouts import Layouts, check_layouts
+from facexai.models._model_words import in_words
 from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint, recipe_hash
 from facexai.models.flip import Flip, both, joined, merged, split
@@ -138,6 +139,7 @@ class FaceModel:
         *,
         space: Space = "input",
         batch_size: int | None = None,
+        fixed: bool = False,
         name: str | None = None,
         **options: Any,
     ) -> FaceModel:
@@ -153,6 +155,7 @@ class FaceModel:
                 ``"rgb01"``, ``"bgr01"``, ``"grey01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H, W,
                 3) rounded to 0..255, as OpenCV has photos; ``"grey_uint8"``: (N, H, W).
             batch_size: most images in one call of the function; None: as they come.
+            fixed: the function takes exactly ``batch_size`` images: the last batch is filled up, those rows dropped.
             name: of the model and its version, for results: its weights cannot be hashed. Default: the function's.
             options: ``take``, ``output``, ``flip``, ``center``, ``names`` and ``source`` of FaceModel.
 
@@ -164,14 +167,10 @@ class FaceModel:
         >>> model.embed(torch.rand(2, 3, 8, 8)).shape
         torch.Size([2, 3])
         """
-        return cls(BlackBox(function, space, batch_size, name), seen_by(space, InputSpec.of(spec)), **options)
+        return cls(BlackBox(function, space, batch_size, name, fixed), seen_by(space, InputSpec.of(spec)), **options)
 
     def __repr__(self) -> str:
-        said = (("flip", self.flip), ("take", named(self.took)))
-        extra = "".join(f", {name}={value!r}" for name, value in said if value is not None)
-        centred = ", centred" if self.center is not None else ""
-        what = repr(self.core) if isinstance(self.core, BlackBox) else type(self.core).__name__
-        return f"FaceModel({what}, {self.spec!r}{extra}{centred}, fingerprint={self.fingerprint!r})"
+        return in_words(self)
 
     _repr_html_ = words
 
@@ -245,7 +244,8 @@ class FaceModel:
             self.core.check(x)
         kwargs = bound(self.forward_kwargs, len(x), index, x.device)
         with evaluating(self.net):
-            rows, took = forward(self.core, both(x, self.flip), self.took, self.spec, kwargs, len(images))
+            x, other = both(x, self.flip), lambda: self.spec.prepare(self.noise(1, seed=2)).to(self.dtype)
+            rows, took = forward(self.core, x, self.took, self.spec, kwargs, len(images), other)
         if took is not self._took:
             self._took = took
         return rows

@@ -34,6 +34,7 @@ _PASSIVE = (
     nn.AvgPool1d,
     nn.AvgPool2d,
 )
+_ADAPTERS = ("lora_A", "base_layer", "adapter_layer_names")  # attributes of layers that PEFT has wrapped
 _ORDERS = {  # axes, without the batch's, in the orders in which networks read them; how many of the last are averaged
     1: (((0,), 0),),
     2: (((0, 1), 0), ((1, 0), 0), ((0, 1), 1), ((1, 0), 1)),
@@ -212,6 +213,20 @@ def _where(call: Call) -> str:
 
 
 def find_head(calls: Sequence[Call], output: Tensor, read: Callable[[str, Tensor], Layout | None]) -> Head:
+    """The affine head as :func:`_find_head` has it; where it does not fold and adapters are there, they are named."""
+    try:
+        return _find_head(calls, output, read)
+    except HeadDoesNotFold as refusal:
+        adapted = [call.name for call in calls if any(hasattr(call.module, name) for name in _ADAPTERS)]
+        if not adapted:
+            raise
+        raise HeadDoesNotFold(
+            f"{refusal}. The network has LoRA or other PEFT adapters, the last in {adapted[-1]!r}: "
+            "net = net.merge_and_unload() merges them into plain layers"
+        ) from None
+
+
+def _find_head(calls: Sequence[Call], output: Tensor, read: Callable[[str, Tensor], Layout | None]) -> Head:
     """The affine head of a network, from the record of one forward pass of noise.
 
     Args:

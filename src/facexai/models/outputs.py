@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from facexai._messages import FaceXAIWarning, clipped, near_matches, short
+from facexai._row_passes import one_by_one
+from facexai.models._row_mixing import mixes, row_arguments
 
 Take = int | str | Callable[[Any], Tensor]
 
+ALONE = (
+    "what the network gives for an image depends on the others in its batch (a norm or an attention over the batch, or "
+    "rows that change places), so images run one at a time"
+)
+_DEEPEST = 3  # levels of tuples and dicts that are looked through
 _WELL_KNOWN = ("embedding", "embeddings", "features", "feature", "logits")
 
 
 def forward(
-    net: nn.Module, x: Tensor, take: Take | None, spec: object, kwargs: Mapping[str, Any], images: int
+    net: nn.Module,
+    x: Tensor,
+    take: Take | None,
+    spec: object,
+    kwargs: Mapping[str, Any],
+    images: int,
+    other: Callable[[], Tensor],
 ) -> tuple[Tensor, Take | None]:
     """The (N, D) tensor that a network gives for its input, and what was taken of its output.
+
+    A network that mixes the images of a batch runs on one at a time; see :mod:`facexai.models._row_mixing`.
 
     Args:
         net: the network, in eval mode.
@@ -29,30 +44,55 @@ def forward(
         spec: how the input was made, for the note that is added to the network's own errors.
         kwargs: the network's other arguments.
         images: N, of which x may hold mirrored copies, too.
+        other: gives (1, 3, H, W), another input, which takes the place of other images where mixing is looked for.
 
     Raises:
-        ValueError: NaN or infinity in the output, or no (N, D) tensor.
+        ValueError: NaN or infinity in the output, or no (N, D) tensor; the network mixes images and runs on batches
+            only.
     """
+
+    def run(batch: Tensor, kwargs: Mapping[str, Any], quiet: bool = False) -> tuple[Tensor, Take | None]:
+        raw = _called(net, batch, spec, kwargs)
+        chosen = take
+        if take is None and (chosen := default_take(raw)) is not None and not quiet:
+            warn_of_choice(raw, chosen)
+        return select(raw, chosen, len(batch)), chosen
+
+    if len(x) > 1 and mixes(net, lambda batch, kwargs: run(batch, kwargs, True)[0], x, other, kwargs):
+        try:
+            parts = one_by_one(lambda i: run(x[i : i + 1], row_arguments(kwargs, slice(i, i + 1)), i > 0), len(x))
+        except Exception as error:
+            error.add_note(ALONE)
+            raise
+        rows, took = torch.cat([row for row, _ in parts]), parts[0][1]
+    else:
+        rows, took = run(x, kwargs)
+    if not (finite := torch.isfinite(rows.detach()).all(1)).all():
+        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
+        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
+    return rows, took
+
+
+def _called(net: nn.Module, x: Tensor, spec: object, kwargs: Mapping[str, Any]) -> Any:
     try:
-        raw = net(x, **kwargs)
+        return net(x, **kwargs)
     except Exception as error:
         error.add_note(
             f"while {type(net).__name__} ran on its input {tuple(x.shape)} ({x.dtype}, by {spec}); "
             "does the spec fit the network?"
         )
         raise
-    if take is None and (take := default_take(raw)) is not None:
-        what = "element" if isinstance(take, int) else "key"
-        warnings.warn(
-            f"the network returns {describe(raw)}; took {what} {take!r}. Say take={take!r} to agree",
-            FaceXAIWarning,
-            stacklevel=4,
-        )
-    rows = select(raw, take, len(x))
-    if not (finite := torch.isfinite(rows.detach()).all(1)).all():
-        bad = sorted({i % images for i in (~finite).nonzero()[:, 0].tolist()})
-        raise ValueError(f"the network returned NaN or infinity for image {bad[:8]}; check weights, precision and spec")
-    return rows, take
+
+
+def warn_of_choice(output: Any, take: int | str) -> None:
+    """Say which element of an output was taken."""
+    what = "element" if isinstance(take, int) else "key"
+    warnings.warn(
+        f"the network returns {describe(output)} with {shapes(output)}; took {what} {take!r}. Say take={take!r} to "
+        "agree or take another, FaceModel(net, spec, take=...)",
+        FaceXAIWarning,
+        stacklevel=6,
+    )
 
 
 def default_take(output: Any) -> int | str | None:
@@ -96,17 +136,67 @@ def select(output: Any, take: Take | None, images: int) -> Tensor:
     if not isinstance(chosen, Tensor) or not chosen.is_floating_point():
         raise ValueError(
             f"expected a floating-point tensor (N, D) from the network, got {describe(chosen)}; set take= to an "
-            "index, a key or a function of the output"
+            f"index, a key or a function of the output{_advice(output, images)}"
         )
     if chosen.ndim == 4 and chosen.shape[-2:] == (1, 1):
         chosen = chosen.flatten(1)
     if chosen.ndim != 2:
         raise ValueError(
             f"expected (N, D) from the network, got shape {tuple(chosen.shape)}; set take= to its embedding or logits"
+            f"{_advice(output, images)}"
         )
     if len(chosen) != images:
-        raise ValueError(f"{images} images went in and {len(chosen)} rows came out; expected one row per image")
+        raise ValueError(
+            f"{images} images went in and {len(chosen)} rows came out; expected one row per image. A function "
+            "that gives one row for all of its images, as some of OpenCV do, is called with one at a time: "
+            f"FaceModel.from_callable(function, batch_size=1){_advice(output, images)}"
+        )
     return chosen
+
+
+def elements(output: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], Tensor]]:
+    """Yields the tensors in a network's output, three levels deep, with the indices and keys that lead to each.
+
+    >>> [(path, tuple(x.shape)) for path, x in elements((torch.zeros(2, 9), {"norm": torch.zeros(2, 1)}))]
+    [((0,), (2, 9)), ((1, 'norm'), (2, 1))]
+    """
+    if isinstance(output, Tensor):
+        yield path, output
+    elif len(path) < _DEEPEST and isinstance(output, Mapping | tuple | list):
+        for key, value in output.items() if isinstance(output, Mapping) else enumerate(output):
+            yield from elements(value, (*path, key))
+
+
+def candidates(output: Any, images: int) -> dict[tuple[int | str, ...], Tensor]:
+    """Returns the elements of an output that may be embeddings or logits: floating-point (N, D) with D > 1."""
+    return {
+        path: x
+        for path, x in elements(output)
+        if path and x.is_floating_point() and x.ndim == 2 and len(x) == images and x.shape[1] > 1
+    }
+
+
+def taking(path: Sequence[int | str]) -> str:
+    """Returns the argument that takes an element, as a user writes it.
+
+    >>> taking((1,)), taking((0, "id"))
+    ('take=1', "take=lambda output: output[0]['id']")
+    """
+    if len(path) == 1:
+        return f"take={path[0]!r}"
+    return "take=lambda output: output" + "".join(f"[{key!r}]" for key in path)
+
+
+def shapes(output: Any) -> str:
+    """Returns every tensor in an output with its shape, in words."""
+    some = itertools.islice(elements(output), 50)
+    return clipped(", ".join(f"{'.'.join(map(str, path))}: {tuple(x.shape)}" for path, x in some))
+
+
+def _advice(output: Any, images: int) -> str:
+    """The elements of an output that fit, as the end of a sentence; nothing where none does."""
+    fit = [f"{taking(path)} {tuple(x.shape)}" for path, x in candidates(output, images).items()]
+    return f"; what fits: {clipped(', '.join(fit))}" if fit else ""
 
 
 def describe(output: Any) -> str:

@@ -58,6 +58,7 @@ class Variant:
         auc: chance that a genuine pair scores above an impostor pair.
         behind: bounds of the best variant's separation minus this one's; each holds with 95 % for all variants
             together.
+        interval: bounds of the separation; both together hold with 95 %.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Variant:
     separation: float
     auc: float
     behind: tuple[float, float]
+    interval: tuple[float, float] = (float("nan"), float("nan"))
 
 
 @final
@@ -143,11 +145,11 @@ def compare(model: FaceModel, faces: Labelled, batch_size: int = 64) -> tuple[Va
     """
     moments, found = [], []
     for name, spec in _variants(model):
-        scores = _cosines(model, spec, faces, batch_size)
+        scores = cosines(model, spec, faces, batch_size)
         if scores is not None:
-            moments.append(_Moments(scores, faces))
+            moments.append(Moments(scores, faces))
             found.append((name, spec, scores))
-    weights = _draws(int(faces.owner.max()) + 1)
+    weights = draws(int(faces.owner.max()) + 1)
     separations = [m.separation() for m in moments]
     drawn = np.array([[m.separation(w) for w in weights] for m in moments])
     best = int(np.argmax(separations))
@@ -156,7 +158,8 @@ def compare(model: FaceModel, faces: Labelled, batch_size: int = 64) -> tuple[Va
         tail = 0.05 / len(found)  # the best of many was picked with the same faces
         low, high = np.nanquantile(drawn[best] - values, [tail, 1 - tail])
         chance = auc(scores, faces.same)
-        variants.append(Variant(name, spec, float(separation), chance, (float(low), float(high))))
+        behind, interval = (float(low), float(high)), _interval(values)
+        variants.append(Variant(name, spec, float(separation), chance, behind, interval))
     return tuple(sorted(variants, key=lambda v: -v.separation))
 
 
@@ -180,8 +183,13 @@ def _variants(model: FaceModel) -> list[tuple[str, InputSpec]]:
     return [(name, spec) for spec, name in named.items()]
 
 
-def _cosines(model: FaceModel, spec: InputSpec, faces: Labelled, batch_size: int) -> Array | None:
-    """Cosines of the pairs, or None where the network fails on this input."""
+def _interval(drawn: Array) -> tuple[float, float]:
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def cosines(model: FaceModel, spec: InputSpec, faces: Labelled, batch_size: int) -> Array | None:
+    """Returns the cosines of the pairs, or None where the network fails on this input."""
     twin = FaceModel(
         model.net, spec, take=model.took, flip=model.flip, center=model.center, forward_kwargs=model.forward_kwargs
     )
@@ -193,11 +201,11 @@ def _cosines(model: FaceModel, spec: InputSpec, faces: Labelled, batch_size: int
     unit = F.normalize(torch.cat(rows)).cpu().double().numpy()
     paired = len(faces.first) < len(unit)  # pairs of their own photos: no need for the table of all
     first, second = faces.first, faces.second
-    cosines: Array = (unit[first] * unit[second]).sum(1) if paired else (unit @ unit.T)[first, second]
-    return cosines
+    scores: Array = (unit[first] * unit[second]).sum(1) if paired else (unit @ unit.T)[first, second]
+    return scores
 
 
-class _Moments:
+class Moments:
     """Count, sum and sum of squares of the cosines, by the two people of a pair, so that people can be drawn."""
 
     def __init__(self, scores: Array, faces: Labelled) -> None:
@@ -231,7 +239,8 @@ class _Moments:
         return float(drawn @ table @ drawn - drawn**2 @ inside + drawn @ inside)
 
 
-def _draws(people: int) -> list[Array]:
+def draws(people: int) -> list[Array]:
+    """Returns how often each person is drawn, for every draw of the bootstrap; always the same."""
     rng = np.random.default_rng(0)
     return [np.bincount(rng.integers(0, people, people), minlength=people).astype(float) for _ in range(_DRAWS)]
 
