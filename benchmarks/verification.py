@@ -114,7 +114,7 @@ def prepared(model: FaceModel, paths: list, names: list[str], pairs: int, swaps:
     images = faces(paths, model)
     model = accelerate(model, images[:ALIKE])
     index, same = labelled(names, pairs)
-    units = model.embed(images)
+    units = model.embed(images).double()  # as decisions are made
     limit = metrics.threshold((units[index[:, 0]] * units[index[:, 1]]).sum(1), same, "eer")
     drawn = np.random.default_rng(1)
     swapped, firsts, seconds = {}, {}, {}
