@@ -12,9 +12,11 @@ import torch
 from facexai._messages import muted, near_matches
 from facexai.evaluate.config import Config
 from facexai.evaluate.methods import class_explainers, pair_explainers
+from facexai.evaluate.pairs import people
 from facexai.evaluate.work import PAIR_METRICS, Work
 from facexai.explainers import SDD
 from facexai.metrics.pair_protocol import resolve
+from facexai.metrics.pair_subject import check_labels
 from facexai.metrics.verification import threshold
 from facexai.models import FaceModel, Gallery
 from facexai.models.enrolment import FEWEST_FOR_CENTER
@@ -103,6 +105,8 @@ def _pairs(work: Work) -> None:
     _, how = resolve(config.protocol, config.part)  # type: ignore[arg-type]
     rule = how.threshold if config.threshold is None else config.threshold
     threshold([0.5 * float(label) for label in same], same, rule)  # refuses rules, and labels that do not suffice
+    who_is = people(work, range(len(same)))
+    check_labels(who_is["identities"], who_is["partners"], same)
     noise = network.noise(2)
     for explainer in pair_explainers(work.explainers, network, 0.0).values():
         explainer(noise[:1], noise[1:])

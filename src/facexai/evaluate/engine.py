@@ -97,7 +97,7 @@ def worked(
     for (shard, items), found in ahead(read, batches, readers):
         failed |= {photo: face for photo, face in found.items() if isinstance(face, str)}
         faces = {photo: face for photo, face in found.items() if not isinstance(face, str)}
-        _check_unchanged(work, shards.stage, faces)
+        _check_unchanged(work, shards.before, faces)
         parts.append(_stepped(shards.stage, items, faces, failed))
         tick(len(items))
         if items.stop == shards.items(shard).stop:
@@ -106,9 +106,9 @@ def worked(
             parts, failed, start = [], {}, time.perf_counter()
 
 
-def _check_unchanged(work: Work, stage: Stage, faces: Faces) -> None:
+def _check_unchanged(work: Work, before: Shards | None, faces: Faces) -> None:
     """Refuse a photo that is another picture than the one that an earlier stage read."""
-    for photo, digest in stage.digests(list(faces)).items():
+    for photo, digest in ({} if before is None else before.digests(faces)).items():
         if faces[photo].sha256 != digest:
             raise ValueError(
                 f"{work.data.names[photo]} is another picture than the one this run began with (SHA-256 "

@@ -20,7 +20,6 @@ from facexai.metrics.faithfulness import table_of
 from facexai.metrics.pair_subject import recipe_of
 from facexai.metrics.pair_table import pair_table
 from facexai.metrics.shape import Narrowness, Overlap
-from facexai.metrics.verification import Placed
 from facexai.models import Gallery
 
 _ONE_ITEM = "one item: the mean map is its own"
@@ -79,8 +78,8 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
     if len(items) == 0:
         raise ValueError(f"nothing could be measured: no photo could be read, such as {work.why(run.embedded)}")
     who: dict[str, Any] = {**pairs.people(work, items.tolist()), "decision": decided.decision(work, items)}
-    limit = Placed(decided.threshold, decided.moved)
-    recipe = recipe_of(config.protocol, decided.asked, limit, config.part, config.seed)
+    limit, moved = decided.limit
+    recipe = recipe_of(config.protocol, decided.asked, decided.limit, config.part, config.seed)
     measured: dict[str, dict[str, Any]] = {}
     for label in work.labels:
         measured[label] = {}
@@ -95,8 +94,8 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
         for side, one in enumerate(both)
     }
     readable = decided.scores[np.isfinite(decided.scores)]
-    about = {"threshold": decided.threshold, "accepted": float(accepted(readable, decided.threshold).mean())}
-    about |= {"decisions moved": decided.moved, "near the threshold": int(near(readable, decided.threshold).sum())}
+    about = {"threshold": limit, "accepted": float(accepted(readable, limit).mean())}
+    about |= {"decisions moved": moved, "near the threshold": int(near(readable, limit).sum())}
     counts = {"items": len(decided.scores), "readable": len(readable), "chosen": int(decided.chosen.sum())}
     counts["measured"] = len(items)
     failed = run.embedded.failed() | run.maps.failed() | run.numbers.failed()

@@ -28,8 +28,8 @@ from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Protocol, resolve
-from facexai.metrics.pair_subject import PairReference, PairSubject, check_labels, pair_subject, signs_of, wanted
-from facexai.metrics.verification import placed
+from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject, signs_of, wanted
+from facexai.metrics.verification import Placed, placed
 from facexai.results import PairSaliency
 from facexai.results.parts import common
 from facexai.store import Store
@@ -60,19 +60,11 @@ class Pairs:
     decided: Decided = field(init=False)
 
     def stages(self) -> Generator[Shards]:
-        """Each must be committed before the next is asked for.
-
-        Raises:
-            ValueError: labels that contradict each other, such as two photos of one person that a pair calls two.
-        """
-        same = self.work.data.same
-        assert same is not None
-        who_is = people(self.work, range(len(same)))
-        check_labels(who_is["identities"], who_is["partners"], same)
+        """Each must be committed before the next is asked for."""
         self.embedded = self.work.shards(_Embed(self.work))
         yield self.embedded
         self.decided = decided(self.work, self.embedded)
-        explainers = pair_explainers(self.work.explainers, self.work.network, self.decided.threshold)
+        explainers = pair_explainers(self.work.explainers, self.work.network, self.decided.limit.threshold)
         folder = self.work.store.folder.parent / f"evidence-{self.rank}"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
         try:
@@ -82,13 +74,13 @@ class Pairs:
                     (folder / str(k)).mkdir(parents=True)
                 bounds = {"memory": _MEMORY // len(explainers), "disk": _DISK // len(explainers)}
                 caches[name] = Kept(store=Store(folder / str(k)), advice=_ADVICE, **bounds)
-            self.maps = self.work.shards(_Maps(self.work, self.embedded, self.decided, explainers, caches))
+            self.maps = self.work.shards(_Maps(self.work, self.decided, explainers, caches), self.embedded)
             yield self.maps
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        measure = _Measure(self.work, self.embedded, self.decided, self.maps)
+        measure = _Measure(self.work, self.decided, self.maps)
         self.mean_maps = measure.mean_maps
-        self.numbers = self.work.shards(measure)
+        self.numbers = self.work.shards(measure, self.embedded)
         yield self.numbers
 
 
@@ -108,9 +100,6 @@ class _Embed:
     def photos(self, items: range) -> Sequence[int]:
         return items
 
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        return {}
-
     def step(self, items: range, faces: Faces) -> Part:
         kept = [item for item in items if item in faces]
         if not kept:
@@ -127,16 +116,14 @@ class Decided:
 
     Attributes:
         scores: (P,) cosines; NaN where a photo could not be read.
-        threshold: from which a pair is accepted.
-        moved: pairs that the score which the rule names decides otherwise.
+        limit: from which a pair is accepted.
         chosen: (P,) whether the protocol is about the pair.
         signs: (P,) 1 where the similar part of the map is judged, -1 where the dissimilar one is.
         asked: the protocol.
     """
 
     scores: NDArray[np.float64]
-    threshold: float
-    moved: int
+    limit: Placed
     chosen: NDArray[np.bool_]
     signs: NDArray[np.int64]
     asked: Protocol
@@ -152,7 +139,7 @@ class Decided:
     @property
     def protocol(self) -> Protocol:
         """The protocol of pairs that are chosen already, with the threshold that was found."""
-        return replace(self.asked, pairs="all", threshold=self.threshold)
+        return replace(self.asked, pairs="all", threshold=self.limit.threshold)
 
     @property
     def sides(self) -> int:
@@ -180,12 +167,12 @@ def decided(work: Work, embedded: Shards) -> Decided:
     scores = np.full(len(index), np.nan)
     scores[readable] = cosines_of_pairs(embedded.rows("units"), np.stack([first, second], 1)[readable])
     rule = how.threshold if config.threshold is None else config.threshold
-    limit, moved = placed(scores[readable], same[readable], rule)
-    chosen = readable & wanted(how, same, accepted(scores, limit))
+    limit = placed(scores[readable], same[readable], rule)
+    chosen = readable & wanted(how, same, accepted(scores, limit.threshold))
     if not chosen.any():
-        raise ValueError(f"the protocol is about {how.pairs} pairs and none is one (threshold {limit:.3f})")
+        raise ValueError(f"the protocol is about {how.pairs} pairs and none is one (threshold {limit.threshold:.3f})")
     signs = signs_of(config.part, same)  # type: ignore[arg-type]
-    return Decided(scores, limit, moved, chosen, signs, replace(how, threshold=rule))
+    return Decided(scores, limit, chosen, signs, replace(how, threshold=rule))
 
 
 @final
@@ -197,7 +184,6 @@ class _Maps:
     """
 
     work: Work
-    embedded: Shards
     decided: Decided
     explainers: Mapping[str, Pairwise[PairSaliency]]
     caches: Mapping[str, Kept]
@@ -210,9 +196,6 @@ class _Maps:
 
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
-
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        return self.embedded.digests({photo: photo for photo in photos})
 
     def step(self, items: range, faces: Faces) -> Part:
         kept = _kept(self.work, self.decided, items, faces)
@@ -249,7 +232,6 @@ class _Measure:
     """Curves over the chosen pairs, for every map and every control."""
 
     work: Work
-    embedded: Shards
     decided: Decided
     maps: Shards
     name: str = "measure"
@@ -287,9 +269,6 @@ class _Measure:
 
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
-
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        return self.embedded.digests({photo: photo for photo in photos})
 
     def step(self, items: range, faces: Faces) -> Part:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())

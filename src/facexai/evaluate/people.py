@@ -70,7 +70,7 @@ class People:
         yield self.maps
         measure = _Measure(self.work, self.classifier, self.maps)
         self.mean_maps = measure.mean_maps
-        self.numbers = self.work.shards(measure) if measure.asked else None
+        self.numbers = self.work.shards(measure, self.maps) if measure.asked else None
         if self.numbers is not None:
             yield self.numbers
 
@@ -90,9 +90,6 @@ class _Enrol:
 
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.enrolled[item] for item in items]
-
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        return {}
 
     def step(self, items: range, faces: Faces) -> Part:
         kept = [item for item in items if self.work.enrolled[item] in faces]
@@ -132,9 +129,6 @@ class _Maps:
 
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.probes[item] for item in items]
-
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        return {}
 
     def step(self, items: range, faces: Faces) -> Part:
         kept = [item for item in items if self.work.probes[item] in faces]
@@ -229,14 +223,6 @@ class _Measure:
 
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.probes[item] for item in items]
-
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        return self.maps.digests({photo: self._item[photo] for photo in photos})
-
-    @cached_property
-    def _item(self) -> dict[int, int]:
-        """By number of the photo."""
-        return {photo: item for item, photo in enumerate(self.work.probes)}
 
     def step(self, items: range, faces: Faces) -> Part:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())

@@ -8,7 +8,7 @@ how large shards are, changes no bit.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
@@ -94,10 +94,6 @@ class Stage(Protocol):
         """Numbers of the photos that these items need."""
         ...
 
-    def digests(self, photos: Sequence[int]) -> Mapping[int, bytes]:
-        """SHA-256 of those of the photos that an earlier stage of the run read."""
-        ...
-
     def step(self, items: range, faces: Faces) -> Part:
         """Work on a batch; ``faces`` lacks photos that could not be read."""
         ...
@@ -113,12 +109,14 @@ class Shards:
         stage: whose.
         batch: items that are worked on together.
         size: items of a shard, whole batches.
+        before: of an earlier stage that read the photos which this one reads again, one for each item in rising order.
     """
 
     store: Store
     stage: Stage
     batch: int
     size: int
+    before: Shards | None = None
 
     def __post_init__(self) -> None:
         self.__dict__["_held"] = OrderedDict()
@@ -206,16 +204,16 @@ class Shards:
             parts.append(held[name][row])
         return torch.stack(parts)
 
-    def digests(self, items: Mapping[int, int]) -> dict[int, bytes]:
-        """{photo: SHA-256} of those of the photos {photo: item} that were measured; {} of shards without such rows."""
-        if "_digests" not in self.__dict__:  # all at once: items may come in any order
-            self.__dict__["_digests"] = (self.measured(), self.rows("sha256").numpy()) if self.has("sha256") else None
-        if self.__dict__["_digests"] is None:
-            return {}
-        measured, digests = self.__dict__["_digests"]
-        place = {photo: int(np.searchsorted(measured, item)) for photo, item in items.items()}
-        known = {p: row for p, row in place.items() if row < len(measured) and measured[row] == items[p]}
-        return {photo: digests[row].tobytes() for photo, row in known.items()}
+    def digests(self, photos: Iterable[int]) -> dict[int, bytes]:
+        """{photo: SHA-256} of those of the photos that this stage read; {} of shards without such rows."""
+        if "_digests" not in self.__dict__:  # all at once: photos may come in any order
+            if not self.has("sha256"):
+                return {}
+            read = np.asarray(self.stage.photos(range(self.stage.count)))[self.measured()]
+            self.__dict__["_digests"] = read, self.rows("sha256").numpy()
+        read, digests = self.__dict__["_digests"]
+        rows = {photo: int(np.searchsorted(read, photo)) for photo in photos}
+        return {photo: digests[row].tobytes() for photo, row in rows.items() if photo in read[row : row + 1]}
 
     def items_of(self, shard: int) -> NDArray[np.int64]:
         """Those of a committed shard that could be worked on."""

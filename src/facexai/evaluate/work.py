@@ -81,9 +81,10 @@ class Work:
             return [self.person(photo) for photo in range(len(self.data.names))]
         return linked_people(self.data.names, self.data.index, self.data.same)
 
-    def shards(self, stage: Stage) -> Shards:
-        """Of a stage."""
-        return Shards(self.store, stage, self.config.micro_batch, self.config.micro_batch * self.config.shard)
+    def shards(self, stage: Stage, before: Shards | None = None) -> Shards:
+        """Of a stage, after an earlier one that read its photos."""
+        batch = self.config.micro_batch
+        return Shards(self.store, stage, batch, batch * self.config.shard, before)
 
     def face(self, photo: int) -> Face:
         """A photo as the network wants it.

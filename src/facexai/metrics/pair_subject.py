@@ -174,11 +174,12 @@ def pair_subject(
     scores = cosines(left, right).cpu().numpy()
     if not np.isfinite(scores).all():
         raise ValueError("the model gives NaN or infinite embeddings for these images")
-    limit, moved = placed(scores, labels, how.threshold)
-    chosen = np.flatnonzero(wanted(how, labels, accepted(scores, limit)))
+    limit = placed(scores, labels, how.threshold)
+    chosen = np.flatnonzero(wanted(how, labels, accepted(scores, limit.threshold)))
     if len(chosen) == 0:
         raise ValueError(
-            f"the protocol is about {how.pairs} pairs and none of the {len(labels)} is one (threshold {limit:.3f})"
+            f"the protocol is about {how.pairs} pairs and none of the {len(labels)} is one (threshold "
+            f"{limit.threshold:.3f})"
         )
     rows = torch.from_numpy(chosen).to(first.device)
     kept = [images[rows] for images in ((first, second) if how.perturb == "both" else (first,))]
@@ -195,7 +196,7 @@ def pair_subject(
         signs=signs_of(part, label),
         whole=scores[chosen],
         empty=cosines(emptied[0], emptied[1] if how.perturb == "both" else right[rows]).cpu().numpy(),
-        threshold=limit,
+        threshold=limit.threshold,
         chosen=chosen,
         given=len(labels),
         items=tuple(int(numbers[i]) for i in chosen.tolist()),
@@ -203,7 +204,7 @@ def pair_subject(
         partners=tuple(others[i] for i in chosen.tolist()),
         decision=PairDecision(scores, labels, Dyads.of(people, others), how.threshold, chosen),
         protocol=how,
-        recipe=recipe_of(name, how, Placed(limit, moved), part, seed),
+        recipe=recipe_of(name, how, limit, part, seed),
         seed=seed,
         batch_size=batch_size,
         reference=reference,
