@@ -9,14 +9,12 @@ person, which is wrong for pairs. The planted difference: the patterns of the se
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import torch
-from common import arguments, report
+from common import arguments, keep_rows, kept_rows, report
 from torch import nn
 
-from facexai import FaceModel, FrequencyHeatPlot, InputSpec, functional, io, metrics
+from facexai import FaceModel, FrequencyHeatPlot, InputSpec, functional, metrics
 
 SIZE, PEOPLE = 24, 20
 DESIGNS = (
@@ -143,10 +141,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=199, help="permutations of each test; default: 199")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    settings, rows = {"splits": options.splits, "draws": options.draws, "people": PEOPLE}, []
-    if options.json is not None and options.json.is_file():
-        content = json.loads(options.json.read_text())
-        rows = content["rows"] if content.get("settings") == settings else []
+    settings = {"splits": options.splits, "draws": options.draws, "people": PEOPLE}
+    rows = kept_rows(options.json, settings)
     for kind in DESIGNS[len(rows) :]:
         rows.append(
             {
@@ -157,8 +153,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-        if options.json is not None:
-            io.write_json(options.json, json.loads(json.dumps({"settings": settings, "rows": rows})))
+        keep_rows(options.json, settings, rows)
     report(options, rows, "scipy", columns=COLUMNS, sentences=sentences(rows), settings=settings)
 
 

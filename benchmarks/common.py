@@ -146,6 +146,20 @@ def report(
     io.write_json(options.json, json.loads(json.dumps(content)))
 
 
+def kept_rows(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an earlier run with the same settings, which goes on after them."""
+    if path is None or not path.is_file():
+        return []
+    content = json.loads(path.read_text())
+    return content["rows"] if content.get("settings") == settings else []
+
+
+def keep_rows(path: Path | None, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write what was measured so far, for :func:`kept_rows`."""
+    if path is not None:
+        io.write_json(path, json.loads(json.dumps({"settings": settings, "rows": rows})))
+
+
 def split(
     photos: dict[str, list[Path]], model: FaceModel, probes: int, enrolled: int = 8
 ) -> tuple[Gallery, Tensor, list[str]]:

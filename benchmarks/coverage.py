@@ -10,14 +10,12 @@ Error rates are those at a threshold at equal error rate, which each replicate e
 from __future__ import annotations
 
 import itertools
-import json
 from statistics import NormalDist
 
 import numpy as np
 import torch
-from common import arguments, report
+from common import arguments, keep_rows, kept_rows, report
 
-from facexai import io
 from facexai.metrics import Statistic, threshold
 from facexai.metrics._group_rates import share_interval
 
@@ -153,17 +151,8 @@ def main() -> None:
     for measure, *cell in cells[len(rows) :]:
         rows.append(judged(measure(*cell)))
         print({column: rows[-1][column] for column in COLUMNS}, flush=True)
-        if options.json is not None:
-            io.write_json(options.json, json.loads(json.dumps({"settings": settings, "rows": rows})))
+        keep_rows(options.json, settings, rows)
     report(options, rows, "scipy", columns=COLUMNS, sentences=sentences(rows), settings=settings)
-
-
-def kept_rows(path, settings: dict) -> list[dict]:
-    """Rows of an earlier run with the same settings, which goes on after them."""
-    if path is None or not path.is_file():
-        return []
-    content = json.loads(path.read_text())
-    return content["rows"] if content.get("settings") == settings else []
 
 
 if __name__ == "__main__":

@@ -61,18 +61,17 @@ def sentences(rows: list[dict[str, Any]], facts: dict[str, Any]) -> list[str]:
     for name, against in dict.fromkeys((row["map"], row["against"]) for row in rows):
         cells = [row for row in rows if (row["map"], row["against"]) == (name, against)]
         for scheme in SCHEMES:
-            counts = [
-                f"{verdict}: "
-                + ", ".join(
-                    f"{r['network']} {r['fill']} ({r['better by']:+.1f}, {r['95 %']})"
-                    for r in cells
-                    if (r["scheme"], r["verdict"]) == (scheme, verdict)
-                )
-                for verdict in ("better", "worse", "not decided")
-                if any((r["scheme"], r["verdict"]) == (scheme, verdict) for r in cells)
-            ]
+            counts = by_verdict([row for row in cells if row["scheme"] == scheme])
             texts.append(f"{name} against {against}, {scheme}, points: {'; '.join(counts)}.")
     return texts
+
+
+def by_verdict(cells: list[dict[str, Any]]) -> list[str]:
+    """The networks and fills of each verdict that was given, in words."""
+    found: dict[str, list[str]] = {"better": [], "worse": [], "not decided": []}
+    for row in cells:
+        found[row["verdict"]].append(f"{row['network']} {row['fill']} ({row['better by']:+.1f}, {row['95 %']})")
+    return [f"{verdict}: {', '.join(some)}" for verdict, some in found.items() if some]
 
 
 def main() -> None:

@@ -1,10 +1,16 @@
-"""Locks of a module that a forked process has anew: the thread that held them is not there to open them."""
+"""What a forked process has anew, such as locks: the thread that held them is not there to open them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from threading import RLock
+
+
+def in_children(action: Callable[[], object]) -> None:
+    """Has every process that is forked from now on begin with an action."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=action)
 
 
 class Renewed:
@@ -17,8 +23,7 @@ class Renewed:
     def __init__(self, forked: Callable[[], object] = lambda: None) -> None:
         self.lock = RLock()
         self._forked = forked
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        in_children(self._renew)
 
     def _renew(self) -> None:
         self.lock = RLock()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from facexai import _row_passes
-from facexai._locks import Renewed
+from facexai._locks import in_children
 from facexai.turns import alone, eval_mode, evaluating, in_training, quiet_grad, recording, seeded, unwrapped
 
 __all__ = [
@@ -69,7 +69,7 @@ def _forked() -> None:
         ear.end()
 
 
-_renewed = Renewed(_forked)
+in_children(_forked)
 
 
 @contextmanager

@@ -354,7 +354,7 @@ class FrequencyHeatPlot:
             influence=shaped(influence).to(kind),
             edges=layout.edges,
             energies=shaped(energy),
-            scores=scores if scores.dtype == torch.float64 else scores.to(kind),
+            scores=at_least_float32(scores),
             size=layout.size,
             face=face_width(model.spec),
             sides=None if sides is None else shaped(sides).to(kind),

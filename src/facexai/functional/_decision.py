@@ -23,24 +23,30 @@ _AT_ONCE = 1024  # pairs: a few MB of products, which stay in the cache of the p
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
     """Returns cosines (P,) of rows (P, D), from -1 to 1: divided by their length and multiplied in float64."""
-    rows = [F.normalize(side.detach().double(), dim=-1) for side in (first, second)]
-    return (rows[0] * rows[1]).sum(-1).clamp(-1, 1)
+    return _products(_units(first), _units(second))
 
 
 def cosines_of_pairs(rows: Tensor, index: Any) -> Array:
     """Returns the :func:`cosines` (P,) of pairs (P, 2) of rows (N, D), a part of the pairs at a time."""
-    units = F.normalize(rows.detach().cpu().double(), dim=-1)
+    units = _units(rows.cpu())
     found = np.empty(len(index))
     for start in range(0, len(index), _AT_ONCE):
         part = np.asarray(index[start : start + _AT_ONCE])
-        found[start : start + len(part)] = (units[part[:, 0]] * units[part[:, 1]]).sum(-1).clamp(-1, 1).numpy()
+        found[start : start + len(part)] = _products(units[part[:, 0]], units[part[:, 1]]).numpy()
     return found
 
 
 def cosines_to_all(rows: Tensor, others: Tensor) -> Tensor:
     """Returns the :func:`cosines` (N, C) of every row (N, D) with every other row (C, D), as one matrix product."""
-    first, second = (F.normalize(side.detach().double(), dim=-1) for side in (rows, others))
-    return (first @ second.T).clamp(-1, 1)
+    return (_units(rows) @ _units(others).T).clamp(-1, 1)
+
+
+def _units(rows: Tensor) -> Tensor:
+    return F.normalize(rows.detach().double(), dim=-1)
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    return (first * second).sum(-1).clamp(-1, 1)
 
 
 def accepted(scores: Any, threshold: float) -> NDArray[np.bool_]:

@@ -27,8 +27,6 @@ _INTERVALS = {
     False: "95 %, bootstrap of people within groups",
 }
 _AGAIN = ", threshold found again in draws of people"
-
-
 FEWEST_DIVISIONS = 40
 """Of fewer, none can give p <= .05 where groups have equal sizes: a division and its mirror image are alike."""
 UNNAMED = "identities name one person of each pair only, and a pair depends on both; pass partners=, the second person"
@@ -55,14 +53,14 @@ def people_of_rows(count: int, identities: Any, partners: Any, same: Any, pairs:
         own = people_of([None] * count if identities is None else identities, numbers, "rows")
         assert own is not None
         return (own, own), None
-    labels = np.zeros(count, dtype=bool) if same is None else labels_of(same, count, "same", "rows")
-    named = people_of(identities, numbers, "rows")
-    unnamed = partners is None and named is not None and not labels.all() and not all(map(is_unknown_name, named))
     if same is None and partners is not None:
         first, second = pairs_of(identities, partners, numbers, "rows")
         assert first is not None
         assert second is not None
         return (first, second), None
+    labels = np.zeros(count, dtype=bool) if same is None else labels_of(same, count, "same", "rows")
+    named = people_of(identities, numbers, "rows")
+    unnamed = partners is None and named is not None and not labels.all() and not all(map(is_unknown_name, named))
     if unnamed:
         partners = [None] * count
     return both_people(identities, partners, labels, numbers, "rows"), UNNAMED if unnamed else None

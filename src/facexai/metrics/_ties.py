@@ -101,7 +101,7 @@ class Ordered:
         if len(tied):
             second = torch.zeros(self.maps.shape, dtype=torch.float64)
             for row in tied:
-                second[row] = self._fields(tied[tied == row], 0)[0, 0]
+                second[row] = self._fields(np.array([row]), 0)[0, 0]
         first = np.stack([ask(self._regions(self.maps, area, second), slice(None)) for area in areas], 1)
         values, passes = first.copy(), np.ones(n)
         step = max(1, self.batch_size // GROUP)

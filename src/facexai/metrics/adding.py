@@ -23,6 +23,7 @@ class Measured(Protocol):
     def recipe(self) -> Mapping[str, Any]: ...
     @property
     def ties(self) -> Ties | None: ...
+    def p_value(self, control: str) -> float | None: ...
 
 
 Result = TypeVar("Result", bound=Measured)
@@ -48,22 +49,12 @@ def with_known(
     return {name: given[name] if name in given else measure(name) for name in names}
 
 
-def rows(
-    measured: Result,
-    row: Callable[[Result], dict[str, Any]],
-    main: Callable[[Result], Statistic],
-    p_value: Callable[[str], float | None] | None = None,
-) -> list[dict[str, Any]]:
-    """The result and its controls as rows of a table: ``row`` of each, and p of the paired test of the main number.
-
-    Args:
-        p_value: of a control by name; default: that of the main number's statistic.
-    """
+def rows(measured: Result, row: Callable[[Result], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows of a table: ``row`` of the result and of its controls, and p of the paired test against each."""
     found = [{"map": "own", **row(measured), "p": None}]
     for name, other in measured.controls.items():
         if other is not None:
-            p = main(measured).p_value(main(other)) if p_value is None else p_value(name)
-            found.append({"map": name, **row(other), "p": p})
+            found.append({"map": name, **row(other), "p": measured.p_value(name)})
     return found
 
 

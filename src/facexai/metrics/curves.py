@@ -90,7 +90,7 @@ class Curve:
         def row(one: Curve) -> dict[str, Any]:
             return {"area": one.auc, "interval": one.interval, **columns_of(one.ties)}
 
-        return adding.rows(self, row, lambda one: one.area)
+        return adding.rows(self, row)
 
     def __add__(self, other: Curve) -> Curve:
         rest = adding.joined(self, other)

@@ -155,7 +155,7 @@ class Drop:
 
     def rows(self) -> list[dict[str, Any]]:
         """The drop and its controls as rows of a table."""
-        return adding.rows(self, _row, lambda one: one.probability)
+        return adding.rows(self, _row)
 
     def plot(self) -> Figure:
         """Points lost with the map, and with the controls in grey.

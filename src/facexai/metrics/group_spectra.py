@@ -16,9 +16,6 @@ from facexai.functional._dyads import Dyads
 
 Array = NDArray[np.float64]
 
-FEWEST_DIVISIONS = (
-    40  # of fewer none can give p <= .05 where groups have equal sizes: a division and its mirror are alike
-)
 _AT_ONCE = 2**23  # weights held
 _LEAST = 1e-4  # amplitude of a band that is matched, of the largest: float32 rounds at a thousandth of that
 

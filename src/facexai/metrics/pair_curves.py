@@ -167,7 +167,7 @@ class PairCurve:
             made |= columns_of(one.ties)
             return made | {"accuracy": one.accuracy.tolist(), "cosine": one.cosine.tolist()}
 
-        return adding.rows(self, row, lambda one: one.area, lambda name: self.p_value(name))
+        return adding.rows(self, row)
 
     def __add__(self, other: PairCurve) -> PairCurve:
         rest = adding.joined(self, other)

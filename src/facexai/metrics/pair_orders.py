@@ -8,10 +8,10 @@ from torch import Tensor
 
 from facexai.metrics._ties import warn_of_constant
 from facexai.metrics.pair_subject import PairReference, PairSubject
-from facexai.metrics.subject import mean_map, next_others
+from facexai.metrics.subject import centre_order, mean_map, next_others
 from facexai.models import FaceModel
-from facexai.perturb import centre_prior, generator, moved, smoothed
-from facexai.perturb._ties import dense_ranks, untied
+from facexai.perturb import generator, moved, smoothed
+from facexai.perturb._ties import dense_ranks
 from facexai.results import PairSaliency
 
 CONTROLS = ("random", "random-region", "centre", "mean-map", "other-pair")
@@ -90,8 +90,7 @@ def control_order(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Ten
     if name == "random-region":
         return moved(own.flatten(0, 1), seed=who.seed, items=numbers).view_as(own)
     if name == "centre":
-        prior = centre_prior((own.shape[2], own.shape[3]))[None]
-        return untied(prior, [0], seed=who.seed).to(own).expand_as(own)
+        return centre_order((own.shape[2], own.shape[3]), who.seed).to(own).expand_as(own)
     if who.reference is not None:
         return _of_reference(who, who.reference, name)
     groups = [np.flatnonzero(who.signs == sign) for sign in np.unique(who.signs)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypedDict, final
 
 import torch
@@ -96,7 +97,7 @@ class Subject:
     explained: Mapping[str, Any] = field(default_factory=dict)
     signed: Tensor | None = None
 
-    @property
+    @cached_property
     def ordered(self) -> Tensor:
         """(N, H, W): values in the order in which pixels are taken, with the ties that random fields break."""
         return self.maps if self.signed is None else dense_ranks(self.maps, self.signed)
@@ -268,6 +269,11 @@ def next_others(n: int, people: Sequence[str] | None) -> list[int] | None:
     return found
 
 
+def centre_order(size: tuple[int, int], seed: int) -> Tensor:
+    """Returns the values (1, H, W) of pixels in the order of the control ``centre``, with ties broken by ``seed``."""
+    return untied(centre_prior(size)[None], [0], seed=seed)
+
+
 def control_maps(who: Subject, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Maps (N, H, W) of the controls but ``random``, and the reason for each that there is not.
 
@@ -281,7 +287,7 @@ def control_maps(who: Subject, seed: int) -> tuple[dict[str, Tensor], dict[str, 
         if given is not None and given.shape != shape:
             raise ValueError(f"expected reference.{name} of shape {tuple(shape)}, got {tuple(given.shape)}")
     n, size = len(who.maps), (int(who.maps.shape[1]), int(who.maps.shape[2]))
-    centre = untied(centre_prior(size)[None], [0], seed=seed).to(who.maps.device)
+    centre = centre_order(size, seed).to(who.maps.device)
     found, reasons = {"centre": centre.expand(n, -1, -1)}, {}
     if reference.mean_map is not None:
         found["mean-map"] = reference.mean_map.to(who.maps).expand(n, -1, -1)
