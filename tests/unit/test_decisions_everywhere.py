@@ -10,7 +10,7 @@ import pytest
 import torch
 from nets import FlatNet, shaken
 
-from facexai import FGGB, XSSAB, CorrRISE, FaceModel, PairCAM, decisions, images, metrics, report
+from facexai import FGGB, XSSAB, CorrRISE, FaceModel, PairCAM, decisions, evaluate, images, metrics, report
 from facexai.cli import main
 from facexai.explainers.pairs import FaceEvidence
 from facexai.functional._decision import NEAR, Verdict, accepted, cosines_of_pairs, cosines_to_all, is_threshold, near
@@ -57,8 +57,15 @@ def audited(folder, rule, name):
     return json.loads((folder / f"audited {rule}" / "audit.json").read_text())
 
 
+def evaluated(folder, rule, model):
+    """What a run over the same pairs says about its decisions."""
+    asked = {"explainers": ("xssab",), "metrics": ("deletion",), "protocol": "epfl-inferred", "align": "never"}
+    config = evaluate.Config(str(folder / "pairs.csv"), threshold=rule, **asked)
+    return evaluate.run(config, folder / f"evaluated {rule}", model=model).report["decision"]
+
+
 def every_place_agrees(folder, model, name, faces, who, groups):
-    """All pairs within groups, under all rules: verify, audit, explainers, reports, decisions and galleries."""
+    """All pairs within groups, under all rules: verify, audit, runs, explainers, reports, decisions and galleries."""
     for k, face in enumerate(faces):
         images.save(face, folder / f"{k}.png")
     faces = images.load([folder / f"{k}.png" for k in range(len(faces))])  # 8 bits, as the commands see them
@@ -77,6 +84,13 @@ def every_place_agrees(folder, model, name, faces, who, groups):
         wanted = accepted(scores, limit)
         assert (match == wanted)[settled].all()
         assert isinstance(rule, float) or (settled.all() and not close.any())
+
+        if rule in ("eer", 0.3):  # a run takes some seconds; all rules are decided by one function of it
+            run = evaluated(folder, rule, model)
+            assert run["threshold"] == pytest.approx(limit, abs=1e-7)
+            assert run["accepted"] == pytest.approx(match.mean())
+            assert run["decisions moved"] == told["decisions_moved"]
+            assert run["near the threshold"] == told["near_the_threshold"]
 
         found = audited(folder, rule, name)
         assert found["threshold"] == pytest.approx(limit, abs=1e-7)
