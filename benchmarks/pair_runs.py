@@ -1,4 +1,4 @@
-"""What the number of pairs costs a run: seconds and memory until all pairs are decided, and of the whole run."""
+"""What the number of pairs costs a run: seconds of the processor and memory until all pairs are decided, and of the whole run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ import pair_runs
 def peak():  # of Linux; ru_maxrss would begin with the peak of the process that started this one
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
 
-seen, decided, began = {}, pairs.decided, time.perf_counter()
+seen, decided, began = {}, pairs.decided, time.process_time()
 
 def watched(work, embedded):
-    seen["MiB, embedded"], seen["start"] = peak(), time.perf_counter()
+    seen["MiB, embedded"], seen["start"] = peak(), time.process_time()
     made = decided(work, embedded)
-    seen["s, decided"], seen["MiB, decided"] = time.perf_counter() - seen.pop("start"), peak()
+    seen["s, decided"], seen["MiB, decided"] = time.process_time() - seen.pop("start"), peak()
     return made
 
 pairs.decided = watched
@@ -45,7 +45,7 @@ config = evaluate.Config(sys.argv[1], images=sys.argv[2], explainers=("fggb",), 
                          protocol="epfl-inferred", micro_batch=64, shard=64)
 found = evaluate.run(config, sys.argv[3], model=pair_runs.tiny(), threads=1)
 assert found.report["counts"]["measured"] == pair_runs.CHOSEN
-print(json.dumps(seen | {"s, whole run": time.perf_counter() - began, "MiB, whole run": peak()}))
+print(json.dumps(seen | {"s, whole run": time.process_time() - began, "MiB, whole run": peak()}))
 """
 
 

@@ -244,6 +244,7 @@ def test_a_data_set_costs_images_times_bands_whatever_the_number_of_pairs():
     explainer = FrequencyHeatPlot(model, chunk=64)
     bands = functional.bands((20, 20)).count
     pairs = [(i, j) for i in range(5) for j in range(5)]
+    model.embed(images)  # the first batch asks whether images change each other
     net.images = 0
     heats = list(explain_pairs(explainer, images, pairs))
     assert net.images == 5 * (bands + 1)

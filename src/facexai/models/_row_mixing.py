@@ -64,7 +64,7 @@ def mixes(
         return known
 
     def depends(rows: int) -> bool:
-        a = x[:rows].detach()
+        a = x[:rows]  # with its graph: hooks such as captum's want gradients
         c = torch.cat([a[:1], other().to(a).expand(rows - 1, *a.shape[1:])])
         return _depends(core, partial(run, kwargs=row_arguments(kwargs, slice(0, rows))), a, c)
 
@@ -89,7 +89,7 @@ def row_arguments(kwargs: Mapping[str, Any], rows: slice) -> dict[str, Any]:
 
 
 def _depends(core: nn.Module, run: Callable[[Tensor], Tensor], a: Tensor, c: Tensor) -> bool:
-    with torch.no_grad(), _row_passes.hidden():
+    with _row_passes.hidden():
         before, after = (_first_rows(core, run, batch) for batch in (a, c))
         if not _differ(before, after):
             return False
