@@ -1,4 +1,4 @@
-"""What the number of pairs costs a run: seconds of the processor and memory until all pairs are decided, and of the whole run."""
+"""What the number of pairs costs: processor time and memory until all pairs are decided, and of the whole run."""
 
 from __future__ import annotations
 

@@ -625,7 +625,7 @@ def test_networks_and_schedulers_that_do_not_fit(unet, options, scheduler, told)
 def test_schedulers_without_levels(diffusers, unet):
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler has no alphas_cumprod"):
         from_diffusers(unet(), diffusers.FlowMatchEulerDiscreteScheduler())
-    with pytest.raises(ValueError, match="rescale_betas_zero_snr=True: .*zero terminal SNR"):
+    with pytest.raises(ValueError, match=r"rescale_betas_zero_snr=True: .*zero terminal SNR"):
         from_diffusers(unet(), diffusers.DDIMScheduler(rescale_betas_zero_snr=True))
 
 
