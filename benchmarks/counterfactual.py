@@ -9,7 +9,7 @@ import torch
 from common import arguments, interleaved, report
 
 from facexai import FastDiME, decisions
-from facexai.demo import drawn, drawn_networks
+from facexai.demo import synthetic, synthetic_networks
 
 PASSES = {"fastdime": 1, "fastdime-2": 2, "fastdime-2+": 2, "unmasked": 1, "dime": 1}
 STEPS = 60
@@ -37,8 +37,8 @@ def bare(edit: FastDiME, unet: torch.nn.Module, net: torch.nn.Module, images: to
 
 def measured(variant: str, batch: int, rounds: int) -> dict[str, Any]:
     """One scale on a batch of drawn faces with glasses: ours and the bare calls take turns."""
-    faces = drawn.faces(batch, seed=1, attributes={"glasses": torch.ones(batch, dtype=torch.bool)}).images
-    net, denoiser = drawn_networks.classifier("glasses"), drawn_networks.denoiser()
+    faces = synthetic.faces(batch, seed=1, attributes={"glasses": torch.ones(batch, dtype=torch.bool)}).images
+    net, denoiser = synthetic_networks.classifier("glasses"), synthetic_networks.denoiser()
     edit = FastDiME(decisions.binary(net), denoiser, variant=variant, scales=(8.0,), batch_size=batch)
     found = edit(faces)
     seconds = interleaved({"ours": lambda: edit(faces), "bare": bare(edit, denoiser.unet, net, faces)}, rounds=rounds)

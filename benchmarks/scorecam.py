@@ -21,7 +21,7 @@ from common import arguments, interleaved, networks, report
 from torchcam.methods import ScoreCAM as TorchScoreCAM
 
 from facexai import SDD, FaceXAIWarning, ScoreCAM
-from facexai.explainers.masked import chunk_size
+from facexai.explainers._masked_forward import chunk_size
 from facexai.functional import minmax, upsample
 from facexai.models import accelerate
 

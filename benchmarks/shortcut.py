@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from common import arguments, report
 
-from facexai.demo import drawn_networks
+from facexai.demo import synthetic_networks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "studies"))
 import shortcut_study
@@ -62,7 +62,7 @@ def main() -> None:
         for seed in range(options.seeds):
             out = (options.work or Path(temporary)) / str(seed)
             out.mkdir(parents=True, exist_ok=True)
-            rows += shortcut_study.study(out, drawn_networks.denoiser(), count=options.count, seed=seed)
+            rows += shortcut_study.study(out, synthetic_networks.denoiser(), count=options.count, seed=seed)
     settings = {"seeds": options.seeds, "faces_per_seed": options.count, "per_seed": rows}
     report(options, summary(rows), "diffusers", **settings)
 

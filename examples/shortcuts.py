@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from facexai import decisions, metrics, plots
-from facexai.demo import drawn_networks
+from facexai.demo import synthetic_networks
 from facexai.demo.edits import question
 
 parser = argparse.ArgumentParser(description="Does a classifier of smiles look at the glasses?")
@@ -36,7 +36,7 @@ print(found)
 # The audit of both classifiers: mean absolute difference of the probability, and what is beyond the control.
 audits = {}
 for strength in ("smile_50", "smile_100"):
-    task = decisions.binary(drawn_networks.classifier(strength))
+    task = decisions.binary(synthetic_networks.classifier(strength))
     audits[strength] = metrics.shortcut_audit(task, faces, found.counterfactuals, no_op=control)
     print(f"\n{strength}: {audits[strength]}")
 

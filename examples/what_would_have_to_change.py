@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from facexai import decisions, metrics, plots
-from facexai.demo import drawn_networks
+from facexai.demo import synthetic_networks
 from facexai.demo.edits import question
 
 parser = argparse.ArgumentParser(description="What would have to change for a classifier to see no glasses?")
@@ -39,7 +39,7 @@ print(found)
 # from faces in which all who smile wore glasses, and so learned to see glasses. An edit that only fools the network
 # that it was made for leaves ``held-out`` near 0. For a network of yours the witness is another network that was
 # trained for the same question.
-witness = decisions.binary(drawn_networks.classifier("smile_100"))
+witness = decisions.binary(synthetic_networks.classifier("smile_100"))
 worth = metrics.counterfactual(found, held_out=witness, decision=edit.decision)
 worth
 

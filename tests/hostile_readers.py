@@ -28,8 +28,9 @@ from PIL import Image
 from safetensors.torch import save as safetensors
 from torch import nn
 
-from facexai import FaceModel, InputSpec, configs, images, metrics, results
+from facexai import FaceModel, InputSpec, _toml, images, metrics, results
 from facexai import io as files
+from facexai._tensor_store import Store
 from facexai.cli import audit
 from facexai.denoisers import from_diffusers
 from facexai.evaluate.config import Config, read
@@ -37,7 +38,6 @@ from facexai.evaluate.data import opened
 from facexai.evaluate.manifest import claim
 from facexai.models.checkpoints import load_weights
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency
-from facexai.store import Store
 from facexai.zoo import by_name
 from facexai.zoo.frozen_graph import read_graph
 
@@ -510,7 +510,7 @@ def configurations(folder: Path) -> list[Reader]:
     names = [b"hostile_factory:make", b"hostile_factory:leave", b"package.module:factory", b"dlib-resnet", b"a.b.c:d.e"]
     name_words = words_of([b" a : b . c : d ", b".os:x", b"hostile_factory:x:y"], b" .:")
     audit_read = _of_file(
-        folder, "audit.toml", lambda p: configs.read(p, audit.Config, ("pairs", "groups"), "x"), _config
+        folder, "audit.toml", lambda p: _toml.read(p, audit.Config, ("pairs", "groups"), "x"), _config
     )
     return [
         Reader(

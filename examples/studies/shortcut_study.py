@@ -26,9 +26,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from facexai import FastDiME, decisions, denoisers, plots
-from facexai.demo import drawn, drawn_networks
-from facexai.demo.drawn import DrawnFaces
-from facexai.demo.drawn_networks import DrawnClassifier
+from facexai.demo import synthetic, synthetic_networks
+from facexai.demo.synthetic import DrawnFaces
+from facexai.demo.synthetic_networks import DrawnClassifier
 from facexai.io import output_folder, write_json, write_whole
 from facexai.metrics import counterfactual, mad, shortcut_audit
 from facexai.models import load_weights
@@ -51,7 +51,7 @@ def faces(count: int, seed: int, agreement: int = 50) -> DrawnFaces:
     smile = torch.arange(count) < half
     glasses = (torch.arange(count) % half < agreeing) == smile
     forced = {"smile": smile, "glasses": glasses, "mask": torch.zeros(count, dtype=torch.bool)}
-    return drawn.faces(count, seed=seed, attributes=forced)
+    return synthetic.faces(count, seed=seed, attributes=forced)
 
 
 def train_classifier(
@@ -102,7 +102,7 @@ def classifier(out: Path, name: str, attribute: str, count: int, seed: int, agre
 def other(some: DrawnFaces, seed: int, attribute: str) -> Tensor:
     """The same faces, drawn with the other answer to one attribute."""
     flipped = {**some.attributes, attribute: ~some.attributes[attribute]}
-    return drawn.faces(len(some.images), seed=seed, attributes=flipped).images
+    return synthetic.faces(len(some.images), seed=seed, attributes=flipped).images
 
 
 def accuracy(decision: decisions.Decision, some: DrawnFaces, attribute: str, which: Tensor | None = None) -> float:
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out = output_folder(options.out)
         out.mkdir(parents=True, exist_ok=True)
         given = options.denoiser
-        denoiser = drawn_networks.denoiser() if given is None else denoisers.from_diffusers(given)
+        denoiser = synthetic_networks.denoiser() if given is None else denoisers.from_diffusers(given)
         rows = study(out, denoiser, count=options.faces, train_on=options.train_on, seed=options.seed)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from None

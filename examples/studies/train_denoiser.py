@@ -2,8 +2,8 @@
 
 python examples/studies/train_denoiser.py --out denoiser                # pip install "facexai[diffusion]"
 
-Every step draws new faces (``facexai.demo.drawn``), adds noise to them and asks a ``diffusers.UNet2DModel`` which noise
-it was (Ho, Jain and Abbeel 2020, arXiv:2006.11239, eq. 14), more often for little noise, which is where edits happen.
+Every step draws new faces (``facexai.demo.synthetic``), adds noise to them and asks a ``diffusers.UNet2DModel`` which
+noise it was (Ho, Jain and Abbeel 2020, arXiv:2006.11239, eq. 14), more often for little noise, which is where edits happen.
 What is kept is a moving average of the weights. The same command goes on after the last checkpoint and ends with the
 same bits (with the same number of threads); with more ``--steps`` it goes on from where it ended.
 
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from facexai import images
-from facexai.demo import drawn
+from facexai.demo import synthetic
 from facexai.functional.diffusion import Schedule, linear_alphas, respaced
 from facexai.io import output_folder, write_json
 from facexai.perturb.draws import generator
@@ -83,7 +83,7 @@ def scheduler() -> Any:
 def batch(recipe: Recipe, step: int, left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Noisy faces in [-1, 1], their noise levels and the noise of one step; they depend on the step alone."""
     size, draws = recipe.batch_size, generator(recipe.seed, step, "noise to train on")
-    faces = drawn.faces(size, size=SIZE, seed=recipe.seed, first=step * size).images * 2 - 1
+    faces = synthetic.faces(size, size=SIZE, seed=recipe.seed, first=step * size).images * 2 - 1
     levels = (torch.rand(size, generator=draws).pow(1.5) * len(left)).long()
     noise, share = torch.randn(faces.shape, generator=draws), left[levels].float()[:, None, None, None]
     return share.sqrt() * faces + (1 - share).sqrt() * noise, levels, noise
@@ -151,7 +151,7 @@ def judge(net: nn.Module, out: Path, seed: int, count: int = 48) -> float:
     The faces are of a seed that was not trained on.
     """
     schedule, draws = respaced(linear_alphas(TRAINED_ON), TAKEN), torch.Generator().manual_seed(seed)
-    faces = drawn.faces(count, size=SIZE, seed=seed + 1).images
+    faces = synthetic.faces(count, size=SIZE, seed=seed + 1).images
     noise = torch.randn(faces.shape, generator=draws)
     back = denoised(net, schedule.noised(faces * 2 - 1, START, noise), schedule, START, seed)
     images.save(sheet(torch.stack([faces, back], 1).flatten(0, 1), 2), out / "edits.png")

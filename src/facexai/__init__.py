@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         results,
         zoo,
     )
+    from facexai._errors import FaceXAIWarning
     from facexai._explainers import *  # noqa: F403
-    from facexai._messages import FaceXAIWarning
     from facexai.explainers import explain_pairs
     from facexai.input_spec import InputSpec
     from facexai.models import FaceModel, Gallery, HeadDoesNotFold, doctor
@@ -53,7 +53,7 @@ _NAMES = {
     "PairSaliency": "facexai.results",
     "Saliency": "facexai.results",
     "load": "facexai.results",
-    "FaceXAIWarning": "facexai._messages",
+    "FaceXAIWarning": "facexai._errors",
 }
 _MODULES = (
     "baselines",

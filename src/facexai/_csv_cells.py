@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from facexai._messages import printable
+from facexai._errors import printable
 
 _MARK = "'"
 _FORMULA = "[\\s']*[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # also in full width, which spreadsheets in some languages take

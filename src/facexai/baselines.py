@@ -10,9 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, near_matches, require
+from facexai._errors import FaceXAIWarning, near_matches, require
+from facexai.explainers._class_maps import saliency
 from facexai.explainers._rounding import marked, score_vanishes, zeroed
-from facexai.explainers.classmaps import saliency
 from facexai.functional import at_least_float32
 from facexai.hooks import alone, evaluating, quiet_grad, seeded
 from facexai.models import FaceModel, Gallery

@@ -10,7 +10,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from facexai._messages import near_matches
+from facexai._errors import near_matches
 
 Channels = Literal["RGB", "BGR", "L"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facexai import _csv_cells
-from facexai._messages import clipped
+from facexai._errors import clipped
 
 _MANIFEST = "manifest"
 _MOST_NAME = 40  # characters of a file's name that are in the name of its temporary neighbour, too

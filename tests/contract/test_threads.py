@@ -21,7 +21,7 @@ from torch import nn
 from untouched import same, snapshot
 
 from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, turns
-from facexai._messages import muted
+from facexai._errors import muted
 from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad, trace
 from facexai.images import mtcnn
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facexai.demo import drawn_networks
+from facexai.demo import synthetic_networks
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +28,10 @@ def example():
 def studied(example, tmp_path_factory):
     """Rows of the study, and its folder."""
     out = tmp_path_factory.mktemp("study")
-    for name in drawn_networks.NAMES:
+    for name in synthetic_networks.NAMES:
         learned = (200, example.LEARN) if name.startswith("smile_") else (400, example.GUIDE)
-        shutil.copy(drawn_networks.WEIGHTS / f"{name}.safetensors", example.weights_file(out, name, *learned))
-    denoiser = drawn_networks.denoiser()
+        shutil.copy(synthetic_networks.WEIGHTS / f"{name}.safetensors", example.weights_file(out, name, *learned))
+    denoiser = synthetic_networks.denoiser()
     rows = example.study(out, denoiser, edits=("glasses", "mouth"), count=16, train_on=200, draw=2)
     return {(row["edited"], row["glasses with smiles"]): row for row in rows}, out
 

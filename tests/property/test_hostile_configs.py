@@ -11,7 +11,7 @@ from hostile_readers import configurations, put
 
 from facexai.cli import main
 from facexai.evaluate import read
-from facexai.models.source import call_factory
+from facexai.models._factory import call_factory
 from facexai.zoo import by_name
 
 

@@ -13,9 +13,9 @@ from hostile import count_of, tried
 from hostile_readers import answers, saved
 
 from facexai import io, results
+from facexai._tensor_store import Store
 from facexai.evaluate.manifest import claim
 from facexai.results import Saliency
-from facexai.store import Store
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -23,14 +23,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facexai import CAM, FGGB, SDD, GradCAM, HiResCAM, PairCAM, evaluate, functional, images, metrics
+from facexai._tensor_store import Store
 from facexai.evaluate import Config, engine
-from facexai.evaluate import stage as stages
-from facexai.evaluate.exact_sum import mean_of, summed
-from facexai.evaluate.examples import examples
-from facexai.evaluate.people import next_other
+from facexai.evaluate import shards as stages
+from facexai.evaluate._fixed_point import mean_of, summed
+from facexai.evaluate.context import Work
+from facexai.evaluate.identification import next_other
 from facexai.evaluate.prefetch import ahead
-from facexai.evaluate.work import Work
-from facexai.store import Store
+from facexai.evaluate.samples import examples
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:a map of pair .* has one sign"),
@@ -234,7 +234,7 @@ def test_a_worker_observes_every_face_once(root, model, tmp_path, monkeypatch):
         return observe(self, faces)
 
     monkeypatch.setattr(FGGB, "observe", counted)
-    monkeypatch.setattr("facexai.evaluate.pairs._MEMORY", 1)  # all but the latest go to disk
+    monkeypatch.setattr("facexai.evaluate.verification._MEMORY", 1)  # all but the latest go to disk
     config = Config("pairs.csv", explainers=("fggb",), metrics=("deletion",), micro_batch=4, shard=1)
     made = evaluate.run(config, tmp_path / "out", model=model, base=root)
     assert made.report["counts"]["measured"] == 32
@@ -464,7 +464,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(root, tm
 def test_a_finished_run_is_not_worked_on_again(root, model, tmp_path, monkeypatch):
     evaluate.run(PAIRS, tmp_path / "out", model=model, base=root)
     expected = files(tmp_path / "out")
-    monkeypatch.setattr("facexai.evaluate.work.Work.face", None)  # no photo is asked for
+    monkeypatch.setattr("facexai.evaluate.context.Work.face", None)  # no photo is asked for
     evaluate.run(PAIRS, tmp_path / "out", model=model, base=root)
     assert files(tmp_path / "out") == expected
 

@@ -11,7 +11,7 @@ from nets import shaken
 from pair_methods import METHODS, Small, faces
 
 from facexai import FGGB, CorrRISE, FaceModel, InputSpec, PairCAM, explain_pairs
-from facexai.explainers.kept import Kept
+from facexai.explainers._cache import Kept
 
 pytestmark = pytest.mark.filterwarnings("ignore:a map of pair .* has one sign")
 PAIRS = [(0, 1), (4, 2), (0, 2), (3, 3), (1, 4), (0, 1)]
@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(model, monkeypatch, t
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("facexai.store.write_whole", full)
+    monkeypatch.setattr("facexai._tensor_store.write_whole", full)
     with pytest.raises(OSError, match=r"No space left on device\); name a larger one with folder="):
         list(explain_pairs(FGGB(model, 0.2), faces(model, 5), PAIRS, memory=0, folder=tmp_path))
     assert not list(tmp_path.iterdir())
@@ -98,7 +98,7 @@ def test_pairs_may_be_rows_of_a_tensor_and_memory_that_suffices_needs_no_disk(mo
 
 
 def test_what_goes_to_disk_leaves_the_memory_and_what_does_not_fit_is_forgotten(model, tmp_path):
-    from facexai.store import Store
+    from facexai._tensor_store import Store
 
     explainer = CorrRISE(model, count=20)
     evidence = [explainer.observe(face[None]) for face in faces(model, 5)]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from nets import FlatNet, GapNet, shaken
 
 from facexai import CAM, SDD, FaceModel, FaceXAIWarning, GradCAM, HiResCAM, InputSpec, Saliency, metrics, perturb
+from facexai.metrics._batch import Reference, mean_map, others
 from facexai.metrics.drop import margin
 from facexai.metrics.sanity import rank_correlation
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.subject import Reference, mean_map, others
 from facexai.perturb._ties import tie_fields
 
 pytestmark = pytest.mark.filterwarnings("ignore:probabilities are saturated")

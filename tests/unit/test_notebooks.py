@@ -13,8 +13,8 @@ import torch
 import facexai
 from facexai import FaceModel, HiResCAM, InputSpec, evaluate, images, metrics, models, perturb
 from facexai import results as answers
-from facexai._notebook import table
-from facexai.demo import drawn
+from facexai._html import table
+from facexai.demo import synthetic
 
 EVIL = "<script>alert(1)</script>"
 """A name of a person, of a group, of a method."""
@@ -140,7 +140,7 @@ SHOWN = {
     "Pairs": lambda: metrics.Pairs((b"", b""), np.array([[0, 1]]), np.array([True])),
     "Swapped": lambda: perturb.patch_swap((torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))),
     "Aligned": lambda: images.Aligned(torch.rand(1, 3, 8, 8), np.eye(2, 3), (9, 9)),
-    "DrawnFaces": lambda: drawn.faces(2),
+    "DrawnFaces": lambda: synthetic.faces(2),
 }
 PICTURES = {
     "Saliency",

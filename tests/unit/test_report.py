@@ -840,7 +840,7 @@ def test_curves_that_explain_both_kinds_get_no_verdict(model, faces):
 
 
 def test_every_explainer_has_limits():
-    from facexai.report.limits import limits
+    from facexai.report.caveats import limits
 
     methods = "CAM HiResCAM GradCAM GradCAMPlusPlus LayerCAM ScoreCAM SDD(CAM) FGGB XSSAB CorrRISE PairCAM"
     for method in [*methods.split(), "FrequencyHeatPlot", "FastDiME (fastdime)", "captum Saliency"]:

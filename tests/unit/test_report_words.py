@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nets import FlatNet, shaken
 
 from facexai import CAM, SDD, FaceModel, PairCAM, metrics, report
-from facexai.report.words import apart, clean, inside, name_of, number, percent, rough
+from facexai.report.format import apart, clean, inside, name_of, number, percent, rough
 
 HEBREW = "\u05d0\u05d1\u05d9"
 TURNING = (

@@ -14,7 +14,7 @@ from nets import FlatNet, GapNet, TokenNet, UnitNet, shaken
 from torch import nn
 
 from facexai import SDD, FaceModel, HiResCAM, InputSpec, ScoreCAM, functional
-from facexai.explainers import masked
+from facexai.explainers import _masked_forward
 from facexai.models import HeadDoesNotFold
 
 
@@ -181,10 +181,10 @@ def test_the_memory_budget_changes_nothing(people, images, chunk):
 
 def test_the_chunk_follows_the_size_of_the_network():
     small, large = (FaceModel(shaken(FlatNet(c)), "arcface") for c in (16, 2048))
-    few, many = (masked.chunk_size(model, "auto") for model in (large, small))
+    few, many = (_masked_forward.chunk_size(model, "auto") for model in (large, small))
     assert 1 <= few < many / 2
     assert many <= 256
-    assert masked.chunk_size(large, 9) == 9
+    assert _masked_forward.chunk_size(large, 9) == 9
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from facexai.store import Store
+from facexai._tensor_store import Store
 
 TENSORS = {
     "a": torch.arange(6.0).view(2, 3),

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from facexai._messages import FaceXAIWarning, told
+from facexai._errors import FaceXAIWarning, told
 from facexai.cli import (
     audit,
     compare,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from facexai import _csv_cells
-from facexai._messages import clipped
+from facexai._errors import clipped
 from facexai._photo_names import folder_names, photo_names
 from facexai.cli.shared import model, out_arguments, show
 
@@ -68,12 +68,12 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from facexai import configs, io, metrics, plots
+    from facexai import _toml, io, metrics, plots
     from facexai.metrics.bias import check_groups
     from facexai.metrics.pair_bias import people_in_photos
 
     folder = io.output_folder(options.out)
-    config = configs.read(options.config, Config, ("pairs", "groups"), _EXAMPLE)
+    config = _toml.read(options.config, Config, ("pairs", "groups"), _EXAMPLE)
     base = options.config.parent
     root = base / config.images if config.images is not None else (base / config.pairs).parent
     explainer = _explainer(config)

@@ -95,7 +95,7 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
     import torch
 
     from facexai import InputSpec, decisions, denoisers, images
-    from facexai.models.source import call_factory
+    from facexai.models._factory import call_factory
 
     if options.denoiser is None:
         raise ValueError("photos need --denoiser, a diffusion model of such photos; no photos: drawn faces")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facexai._messages import told
+from facexai._errors import told
 from facexai._photo_names import photo_names
 from facexai._registry import about, class_methods
 from facexai.cli.shared import (
@@ -25,7 +25,7 @@ from facexai.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from facexai.explainers.classmaps import Explainer
+    from facexai.explainers._class_maps import Explainer
     from facexai.images import Aligned
     from facexai.models import Gallery
     from facexai.results import Saliency

@@ -52,9 +52,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from facexai import io, report
-    from facexai._messages import require
+    from facexai._errors import require
+    from facexai.report.from_folders import sections_of
     from facexai.report.page import free
-    from facexai.report.runs import sections_of
 
     require("jinja2", extra="report", purpose="writing a report")
     require("matplotlib", extra="report", purpose="writing a report")
@@ -94,7 +94,7 @@ def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     Raises:
         ValueError: neither, or an option that would be ignored.
     """
-    from facexai.report.runs import is_run
+    from facexai.report.from_folders import is_run
 
     if gone := next((path for path in options.inputs if not path.exists()), None):
         raise ValueError(f"no file or folder {gone}")
@@ -119,7 +119,7 @@ def _threshold(
     found: dict[Path, dict[str, Section]], networks: set[str | None], options: argparse.Namespace
 ) -> tuple[float | None, str | None]:
     """What was said, else what pairs of the folders were decided with, else what a folder found for these networks."""
-    from facexai.report.runs import decided_with, threshold_of
+    from facexai.report.from_folders import decided_with, threshold_of
 
     said = options.threshold_source
     if options.threshold is not None:
@@ -154,7 +154,7 @@ def _say(step: str) -> None:
 
 def _network(folders: list[Path], photos: list[Path], options: argparse.Namespace) -> FaceModel | None:
     """The network of the report; of folders the default one only where it alone made them."""
-    from facexai.report.runs import networks_of
+    from facexai.report.from_folders import networks_of
 
     if options.model is not None or photos:
         return model(options.model or DEFAULT_MODEL)
@@ -173,7 +173,7 @@ def _of_photos(
 ) -> tuple[Any, dict[str, Section]]:
     import torch
 
-    from facexai.report.photos import MOST_PHOTOS, enrolled_photo, of_pair, of_people
+    from facexai.report.from_images import MOST_PHOTOS, enrolled_photo, of_pair, of_people
 
     assert network is not None
     if len(photos) > MOST_PHOTOS:

@@ -10,7 +10,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from facexai._messages import printable
+from facexai._errors import printable
 
 if TYPE_CHECKING:
     from facexai._registry import Row

@@ -1,9 +1,9 @@
 """What a counterfactual tries to change: one logit for each image, positive means yes."""
 
-from facexai.decisions.asking import Decision, check_count, recipe_of, rows, score, scored, steady
-from facexai.decisions.classes import Binary, OfClass, binary, of_class
-from facexai.decisions.faces import Verification, verification
-from facexai.decisions.shared import Size, resized
+from facexai.decisions._common import Size, resized
+from facexai.decisions.base import Decision, check_count, recipe_of, rows, score, scored, steady
+from facexai.decisions.classification import Binary, OfClass, binary, of_class
+from facexai.decisions.verification import Verification, verification
 
 __all__ = [
     "Binary",

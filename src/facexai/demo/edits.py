@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from facexai import decisions
-from facexai.demo import drawn, drawn_networks
+from facexai.demo import synthetic, synthetic_networks
 from facexai.explainers import FastDiME
 
 
@@ -21,6 +21,6 @@ def question(count: int) -> tuple[torch.Tensor, FastDiME]:
     Needs the extra ``diffusion``.
     """
     bare = torch.zeros(count, dtype=torch.bool)
-    faces = drawn.faces(count, seed=3, attributes={"glasses": ~bare, "mask": bare})
-    decision = decisions.binary(drawn_networks.classifier("glasses"))
-    return faces.images, FastDiME(decision, drawn_networks.denoiser(), region=faces.regions["glasses"])
+    faces = synthetic.faces(count, seed=3, attributes={"glasses": ~bare, "mask": bare})
+    decision = decisions.binary(synthetic_networks.classifier("glasses"))
+    return faces.images, FastDiME(decision, synthetic_networks.denoiser(), region=faces.regions["glasses"])

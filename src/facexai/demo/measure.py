@@ -12,7 +12,7 @@ from facexai import zoo
 from facexai.demo.edits import question
 from facexai.demo.portraits import CHANGES, COLLINS, HOPPER, eye_region, jpeg, pasted, relit
 from facexai.explainers import SDD, CorrRISE, FrequencyHeatPlot, HiResCAM, ScoreCAM
-from facexai.explainers.classmaps import Explainer
+from facexai.explainers._class_maps import Explainer
 from facexai.images import Aligned, align
 from facexai.models import FaceModel, Gallery
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from facexai import images
-from facexai.demo import drawn
+from facexai.demo import synthetic
 from facexai.demo.portraits import COLLINS, HOPPER, jpeg, mirrored, relit
 from facexai.input_spec import InputSpec
 
@@ -44,7 +44,7 @@ def cartoons(
     height, width = spec.height_width
     side = min(max(height, width), 256)
     cut = round(_MARGIN * side)
-    faces = drawn.faces(len(who), size=side, seed=seed, people=who, attributes=forced).images
+    faces = synthetic.faces(len(who), size=side, seed=seed, people=who, attributes=forced).images
     faces = images.resize(faces[:, :, cut : side - cut, cut : side - cut], (height, width)).clamp(0, 1)
     return {f"cartoon {number}": part for number, part in enumerate(torch.split(faces, each))}
 

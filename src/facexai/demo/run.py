@@ -12,7 +12,7 @@ import torch
 
 import facexai
 from facexai import io
-from facexai._messages import require
+from facexai._errors import require
 from facexai.demo.measure import LIMIT, PEOPLE, measure
 
 _CAUTION = "Two people illustrate how the system works; they evaluate nothing."

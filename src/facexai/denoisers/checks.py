@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import short
+from facexai._errors import short
 from facexai.functional import at_least_float32
 from facexai.hooks import evaluating, quiet_grad
 from facexai.models.outputs import describe

@@ -11,7 +11,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import clipped, require, short
+from facexai._errors import clipped, require, short
 from facexai.denoisers.checks import Size, calm, check_images, levels, parts, sides
 from facexai.hooks import as_weights
 from facexai.models._weight_values import few

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from facexai._messages import clipped
-from facexai.explainers.masked import is_out_of_memory
+from facexai._errors import clipped
+from facexai.explainers._masked_forward import is_out_of_memory
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
-from facexai import configs
+from facexai import _toml
 from facexai.metrics._ties import BREAKS
 
 _EXAMPLE = 'data = "faces"\nexplainers = ["sdd", "hirescam"]'
@@ -38,7 +38,7 @@ class Config:
         steps: of curves over classes.
         protocol, part, threshold: of curves over pairs; threshold: instead of the protocol's rule.
         ties: ``"fields"`` or ``"signed"``, what decides among equal values of class maps; see
-            :class:`facexai.metrics.subject.Options`.
+            :class:`facexai.metrics._batch.Options`.
         seed: of everything random.
         micro_batch: photos or pairs that go through the network together; fixes the last bits of every number.
         shard: micro-batches that are committed together.
@@ -68,7 +68,7 @@ class Config:
     shard: int = 8
 
     def __post_init__(self) -> None:
-        configs.checked({field.name: getattr(self, field.name) for field in fields(self)}, Config, "Config")
+        _toml.checked({field.name: getattr(self, field.name) for field in fields(self)}, Config, "Config")
         for name in ("limit", "enrol", "steps", "micro_batch", "shard"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"expected {name} of at least 1, got {value}")
@@ -92,4 +92,4 @@ def read(path: str | Path, **instead: Any) -> Config:
         FileNotFoundError: no such file.
         ValueError: no TOML, an unknown key, no ``data``, or a value of another type.
     """
-    return configs.read(Path(path), Config, ("data",), _EXAMPLE, instead)
+    return _toml.read(Path(path), Config, ("data",), _EXAMPLE, instead)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells, images, io, metrics
-from facexai._messages import clipped, short
+from facexai._errors import clipped, short
 from facexai._photo_names import folder_names, photo_names
 from facexai.images.files import decode
 from facexai.images.pairs import text_of

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
 
-from facexai._messages import told
+from facexai._errors import told
 from facexai._progress import tqdm
+from facexai.evaluate.context import Work
 from facexai.evaluate.prefetch import ahead
-from facexai.evaluate.stage import Face, Faces, Part, Shards, Stage, joined
-from facexai.evaluate.work import Work
+from facexai.evaluate.shards import Face, Faces, Part, Shards, Stage, joined
 
 _POLL = 0.2
 

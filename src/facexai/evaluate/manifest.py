@@ -13,8 +13,8 @@ import torch
 
 import facexai
 from facexai import io
-from facexai._messages import clipped, short
-from facexai.evaluate.work import Work
+from facexai._errors import clipped, short
+from facexai.evaluate.context import Work
 
 FILE = "manifest.json"
 _FORMAT = 1

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from facexai import baselines
-from facexai._messages import clipped, near_matches, short
+from facexai._errors import clipped, near_matches, short
 from facexai._registry import Row, about, class_methods
 from facexai.explainers import SDD
 from facexai.models import FaceModel, WhiteBox

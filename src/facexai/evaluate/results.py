@@ -13,9 +13,9 @@ from torch import Tensor
 
 from facexai import io
 from facexai.evaluate._disk import READ_ONLY
-from facexai.evaluate.work import Work
+from facexai.evaluate.context import Work
 from facexai.metrics import Curve, Drop, PairCurve, Statistic, Table
-from facexai.metrics.shape import Narrowness, Overlap
+from facexai.metrics.concentration import Narrowness, Overlap
 from facexai.results.notebook import pictured
 
 if TYPE_CHECKING:

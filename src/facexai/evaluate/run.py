@@ -10,17 +10,17 @@ from typing import Any, Literal
 
 import torch
 
-from facexai.evaluate import found
+from facexai.evaluate import aggregate
 from facexai.evaluate._disk import memory_named, not_written
 from facexai.evaluate._lock import locked
-from facexai.evaluate.check import check
 from facexai.evaluate.config import Config
+from facexai.evaluate.context import Work, opened_work
 from facexai.evaluate.engine import Engine, Rank, ranks, run_number
+from facexai.evaluate.identification import People
 from facexai.evaluate.manifest import claim, manifest_of
-from facexai.evaluate.pairs import Pairs
-from facexai.evaluate.people import People
 from facexai.evaluate.results import Results
-from facexai.evaluate.work import Work, opened_work
+from facexai.evaluate.validate import check
+from facexai.evaluate.verification import Pairs
 from facexai.models import FaceModel
 
 EngineName = Literal["auto", "process", "torchrun", "ray"]
@@ -107,7 +107,7 @@ def run(
             if engine != "ray":
                 alone = Rank(work, rank, world, readers, patience, progress and rank == 0)
                 return completed(work, alone, rank, manifest)
-            from facexai.evaluate.on_ray import Actors
+            from facexai.evaluate.ray_engine import Actors
 
             with Actors(work, root, model, device, actors, readers, torch.get_num_threads(), progress) as crew:
                 return completed(work, crew, rank, manifest)
@@ -130,6 +130,6 @@ def completed(work: Work, engine: Engine, rank: int, manifest: Mapping[str, Any]
     for left in folder.glob("evidence-*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
-        return found.of_people(made, manifest) if isinstance(made, People) else found.of_pairs(made, manifest)
+        return aggregate.of_people(made, manifest) if isinstance(made, People) else aggregate.of_pairs(made, manifest)
     except OSError as error:
         raise not_written(error, f"the results into {folder}", folder) from error

@@ -2,10 +2,10 @@
 
 from facexai import _explainers
 from facexai._explainers import *  # noqa: F403
-from facexai.explainers.classmaps import ClassMaps, Evidence, answer, check_evidence, explain
+from facexai.explainers._class_maps import ClassMaps, Evidence, answer, check_evidence, explain
+from facexai.explainers._masked_forward import MaskedEvidence
+from facexai.explainers.batch import explain_pairs
 from facexai.explainers.frequency_modes import ModeAgreement
-from facexai.explainers.many_pairs import explain_pairs
-from facexai.explainers.masked import MaskedEvidence
 from facexai.explainers.pairs import FaceEvidence
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from facexai.explainers.classmaps import Evidence
+from facexai.explainers._class_maps import Evidence
 from facexai.hooks import capture, quiet_grad
 from facexai.models import FaceModel, WhiteBox
 

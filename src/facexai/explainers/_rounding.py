@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
 from facexai.functional import through_length
 from facexai.functional._rounding import vanishes
 from facexai.hooks import quiet_grad, recording

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
-from facexai._messages import near_matches
+from facexai._errors import near_matches
 
 Variant = Literal["fastdime", "fastdime-2", "fastdime-2+", "unmasked", "dime", "maskdime"]
 Mask = Literal["difference", "class-gradient", "fixed", "nested-gradient"]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, saliency
+from facexai._errors import FaceXAIWarning
+from facexai.explainers._class_maps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, quiet_grad
 from facexai.models import FaceModel, WhiteBox

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
-from facexai.explainers.classmaps import asked, saliency
+from facexai.explainers._class_maps import asked, saliency
+from facexai.explainers._masked_forward import check_chunk, chunk_size, features_of
 from facexai.explainers.either import check_either, explain_either, of_pairs, outputs_of
-from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import (
     Against,
     FaceEvidence,

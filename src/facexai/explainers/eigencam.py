@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from facexai.explainers._class_maps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.explainers._layer_map import observe
-from facexai.explainers.classmaps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.functional import at_least_float32
 from facexai.hooks import quiet_grad
 from facexai.models import WhiteBox

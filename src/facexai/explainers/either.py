@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from facexai.explainers.classmaps import check_explainable
+from facexai.explainers._class_maps import check_explainable
 from facexai.explainers.pairs import by_image, check_model, explain_pair
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel
-from facexai.models.options import bound, check_device
+from facexai.models._validation import bound, check_device
 from facexai.models.targets import Targets
 
 

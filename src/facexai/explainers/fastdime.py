@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from facexai import decisions
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._errors import FaceXAIWarning, near_matches
 from facexai._progress import tqdm
 from facexai.denoisers import Denoiser
+from facexai.explainers._guided_diffusion import Descent, Edited, Perceptual, descend
 from facexai.explainers._variants import OPTIONS, VARIANTS, GradientAt, Mask, Variant, VariantSpec, resolved
-from facexai.explainers.descent import Descent, Edited, Perceptual, descend
 from facexai.functional.diffusion import respaced, unchanged
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec

@@ -12,9 +12,9 @@ from torch import Tensor
 from facexai import functional
 from facexai._progress import tqdm
 from facexai.explainers import jacobian
+from facexai.explainers._masked_forward import check_chunk
 from facexai.explainers._rounding import condition, cosine_vanishes, marked, zeroed
 from facexai.explainers.jacobian import Differentiate
-from facexai.explainers.masked import check_chunk
 from facexai.explainers.pairs import (
     Against,
     FaceEvidence,
@@ -33,7 +33,7 @@ from facexai.functional._decision import cosines
 from facexai.functional._rounding import vanishes
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
-from facexai.models.options import bound, check_device
+from facexai.models._validation import bound, check_device
 from facexai.results import PairSaliency
 from facexai.results.pairs import warn_of_one_sign
 

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
+from facexai.explainers._class_maps import asked
+from facexai.explainers._masked_forward import check_chunk, chunk_size, features_of
 from facexai.explainers._rounding import marked, pair_vanishes, score_vanishes, zeroed
-from facexai.explainers.classmaps import asked
 from facexai.explainers.either import asks_pairs, check_either, explain_either, of_pairs, outputs_of
 from facexai.explainers.first_order import Graph, bands_of, first_order, graph_of
 from facexai.explainers.frequency_modes import MODES, Mode, ModeAgreement, compared
-from facexai.explainers.masked import check_chunk, chunk_size, features_of
 from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_same, one_of, record, sides, units_of
 from facexai.functional import Bands, at_least_float32
 from facexai.functional._decision import cosines

@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from facexai._notebook import words
+from facexai._html import words
 from facexai.functional import agreement
 
 Mode = Literal["exact", "hybrid", "preview"]

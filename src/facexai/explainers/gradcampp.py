@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facexai import functional
 from facexai.explainers import gradients
-from facexai.explainers.classmaps import Evidence, Similarity, answer, explain
+from facexai.explainers._class_maps import Evidence, Similarity, answer, explain
 from facexai.models import Gallery, WhiteBox
 
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
+from facexai.explainers._class_maps import Evidence, Similarity, check_explainable, check_kind
 from facexai.explainers._rounding import score_vanishes, zeroed
-from facexai.explainers.classmaps import Evidence, Similarity, check_explainable, check_kind
 from facexai.hooks import capture, quiet_grad, recording
 from facexai.models import HeadDoesNotFold, WhiteBox
 

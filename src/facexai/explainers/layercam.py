@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from facexai import functional
-from facexai.explainers.classmaps import Evidence, Similarity, answer, explain
+from facexai.explainers._class_maps import Evidence, Similarity, answer, explain
 from facexai.explainers.gradients import check_fields, class_maps, observe, recipe, vanishing
 from facexai.models import WhiteBox
 

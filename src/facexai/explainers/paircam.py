@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
+from facexai.explainers._class_maps import Evidence, check_evidence
 from facexai.explainers._rounding import marked
 from facexai.explainers.cam import CAM, observe_head, warn_of_few_cells
-from facexai.explainers.classmaps import Evidence, check_evidence
 from facexai.explainers.gradients import vanishing
 from facexai.explainers.hirescam import HiResCAM
 from facexai.explainers.pairs import (

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._messages import near_matches
+from facexai._errors import near_matches
+from facexai.explainers._class_maps import check_evidence
 from facexai.explainers._rounding import marked
-from facexai.explainers.classmaps import check_evidence
 from facexai.functional._decision import cosines_to_all, is_threshold
 from facexai.hooks import quiet_grad
 from facexai.models import FaceModel, Gallery
-from facexai.models.options import check_device
+from facexai.models._validation import check_device
 from facexai.results import FrequencyHeat, GallerySaliency, PairSaliency
 
 Answer = TypeVar("Answer", PairSaliency, FrequencyHeat)

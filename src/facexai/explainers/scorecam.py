@@ -11,16 +11,16 @@ from torch import Tensor
 
 from facexai import functional, kernels
 from facexai.explainers import gradients
+from facexai.explainers._class_maps import Evidence, answer, check_explainable, check_kind, explain, logits_of
 from facexai.explainers._layer_map import layer_with_map
-from facexai.explainers.classmaps import Evidence, answer, check_explainable, check_kind, explain, logits_of
+from facexai.explainers._masked_forward import MaskedEvidence, Precision, chunk_size, features_of
 from facexai.explainers.hirescam import HiResCAM
-from facexai.explainers.masked import MaskedEvidence, Precision, chunk_size, features_of
 from facexai.functional import at_least_float32
 from facexai.functional.scorecam import Weights
 from facexai.hooks import capture, quiet_grad
 from facexai.input_spec import mean_colour
 from facexai.models import FaceModel, Gallery, WhiteBox
-from facexai.models.options import check_device
+from facexai.models._validation import check_device
 from facexai.models.targets import Targets, indices
 from facexai.results import Saliency
 

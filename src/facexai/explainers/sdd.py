@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from facexai import functional
-from facexai._messages import FaceXAIWarning
-from facexai.explainers.classmaps import ClassMaps, asked, explain, rounding, saliency
+from facexai._errors import FaceXAIWarning
+from facexai.explainers._class_maps import ClassMaps, asked, explain, rounding, saliency
 from facexai.functional.sdd import Amplify, Divergence, Scale
 from facexai.models import WhiteBox
 from facexai.models.targets import Targets, index, ranking

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
+from facexai.explainers._class_maps import check_evidence
 from facexai.explainers._rounding import cosine_vanishes, marked, pair_vanishes, zeroed
-from facexai.explainers.classmaps import check_evidence
 from facexai.explainers.jacobian import INSTEAD, UNREACHED, gradient
 from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
 from facexai.functional import at_least_float32
 from facexai.functional._decision import cosines
 from facexai.hooks import recording
 from facexai.models import FaceModel, Gallery
-from facexai.models.options import check_device
+from facexai.models._validation import check_device
 from facexai.results import PairSaliency
 from facexai.results.pairs import warn_of_one_sign
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._messages import short
+from facexai._errors import short
 
 Labels = NDArray[np.bool_]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._notebook import picture
+from facexai._html import picture
 from facexai.images.files import resize
 from facexai.images.mtcnn import Face, detect
 from facexai.input_spec import InputSpec, check_pixels

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from facexai._messages import clipped
+from facexai._errors import clipped
 from facexai.images._pixels import Refused, rgb
 from facexai.input_spec import check_pixels
 from facexai.io import write_whole

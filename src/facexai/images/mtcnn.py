@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from facexai._errors import require
 from facexai._locks import Renewed
-from facexai._messages import require
 from facexai.input_spec import check_pixels
 from facexai.io import package_file
 

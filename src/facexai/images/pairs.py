@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells
-from facexai._messages import clipped, near_matches, short
-from facexai._notebook import words
+from facexai._errors import clipped, near_matches, short
+from facexai._html import words
 from facexai.images.files import decode, load
 from facexai.images.packed import read_packed
 

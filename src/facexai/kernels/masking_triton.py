@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facexai._messages import require
+from facexai._errors import require
 
 tl: Any = None
 """``triton.language``, once the kernel is asked for: triton looks for it among the names of this module."""

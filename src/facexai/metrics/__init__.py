@@ -1,13 +1,17 @@
 """Is the map true? What happens to the decision when the marked pixels go, and controls that can embarrass us."""
 
 from facexai.images.pairs import Pairs, read_pairs
+from facexai.metrics._batch import Options, Reference, mean_map, others
+from facexai.metrics._bias_result import Bias, Distance, Rates
+from facexai.metrics._shortcut_result import Auroc, Difference, ShortcutAudit
 from facexai.metrics._ties import Ties
 from facexai.metrics.bias import bias, pair_groups, rank_correlation
-from facexai.metrics.bias_answer import Bias, Distance, Rates
+from facexai.metrics.concentration import class_overlap, narrowness
 from facexai.metrics.counterfactual import CounterfactualQuality, counterfactual, cout
 from facexai.metrics.curves import Curve, deletion_curve, insertion
 from facexai.metrics.drop import Drop, deletion, prediction_change, retention
 from facexai.metrics.faithfulness import Table, faithfulness
+from facexai.metrics.kfold import TenFold, ten_fold
 from facexai.metrics.localisation import average_precision, localisation, pointing, top_share
 from facexai.metrics.pair_bias import pair_bias
 from facexai.metrics.pair_curves import PairCurve, verification_deletion, verification_insertion
@@ -15,12 +19,8 @@ from facexai.metrics.pair_protocol import PROTOCOLS, Protocol
 from facexai.metrics.pair_subject import PairReference
 from facexai.metrics.pair_table import pair_faithfulness
 from facexai.metrics.sanity import randomisation, stability
-from facexai.metrics.shape import class_overlap, narrowness
 from facexai.metrics.shortcut import mad, shortcut_audit
-from facexai.metrics.shortcut_answer import Auroc, Difference, ShortcutAudit
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.subject import Options, Reference, mean_map, others
-from facexai.metrics.ten_fold import TenFold, ten_fold
 from facexai.metrics.verification import Roc, auc, roc, threshold
 
 __all__ = [

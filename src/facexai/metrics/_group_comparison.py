@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai.functional._labels import labels_of
+from facexai.metrics._bias_result import Bias, Distance, Rates
 from facexai.metrics._identities import is_unknown_name, pairs_of, people_of
-from facexai.metrics.bias_answer import Bias, Distance, Rates
 from facexai.metrics.group_spectra import PersonSums, distances
 from facexai.metrics.pair_subject import both_people
 from facexai.metrics.statistic import INTERVALS

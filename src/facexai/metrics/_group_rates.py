@@ -12,9 +12,9 @@ from facexai.functional._decision import accepted, near
 from facexai.functional._dyads import Dyads
 from facexai.functional._labels import labels_of
 from facexai.functional.verification import labelled_scores
+from facexai.metrics._bias_result import Rates
 from facexai.metrics._group_comparison import BothPeople, GroupRates
 from facexai.metrics._pair_decision import PairDecision
-from facexai.metrics.bias_answer import Rates
 from facexai.metrics.statistic import Statistic
 from facexai.metrics.verification import Rule, placed
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
 from facexai.metrics.statistic import Statistic
 from facexai.perturb._ties import GROUP, tie_fields, tied_shares, top_pixels
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai.functional._labels import labels_of
+from facexai.metrics._bias_result import Bias
 from facexai.metrics._group_comparison import (
     FEWEST_DIVISIONS,
     UNNAMED,
@@ -21,7 +22,6 @@ from facexai.metrics._group_comparison import (
     summed,
 )
 from facexai.metrics._group_rates import rates_of
-from facexai.metrics.bias_answer import Bias
 from facexai.metrics.verification import Rule, threshold
 from facexai.results import FrequencyHeat
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._notebook import table
+from facexai._html import table
 from facexai.decisions import Decision, check_count, recipe_of, resized, rows, score, scored
 from facexai.hooks import quiet_grad
 from facexai.input_spec import InputSpec, check_pixels

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai._notebook import table
-from facexai.metrics import adding
+from facexai._html import table
+from facexai.metrics import _merge
+from facexai.metrics._batch import CONTROLS, Options, Subject, control_maps, subject
 from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
 from facexai.perturb import Fill, filling, generator
 from facexai.results import Saliency
@@ -81,7 +81,7 @@ class Curve:
         Raises:
             KeyError: no control has this name.
         """
-        other = adding.control(self, control)
+        other = _merge.control(self, control)
         return None if other is None else self.area.p_value(other.area)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -90,10 +90,10 @@ class Curve:
         def row(one: Curve) -> dict[str, Any]:
             return {"area": one.auc, "interval": one.interval, **columns_of(one.ties)}
 
-        return adding.rows(self, row)
+        return _merge.rows(self, row)
 
     def __add__(self, other: Curve) -> Curve:
-        rest = adding.joined(self, other)
+        rest = _merge.joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
         values = np.concatenate([self.values, other.values])[order]
         return Curve(self.shares, values, self.area + other.area, **rest)
@@ -142,7 +142,7 @@ def insertion(
         steps: number of equal steps.
         fill: what the image starts from.
         seed: of the random order and of noise.
-        options: see :class:`~facexai.metrics.subject.Options`: identities, items, reference, batch_size.
+        options: see :class:`~facexai.metrics._batch.Options`: identities, items, reference, batch_size.
 
     Raises:
         ValueError: as :func:`facexai.metrics.deletion`, or no step.
@@ -211,7 +211,7 @@ def measured(
 
     maps, reasons = control_maps(who, seed)
     maps["random"] = _noise(who, seed)
-    controls = adding.with_known(CONTROLS, known, lambda name: along(maps[name]) if name in maps else None)
+    controls = _merge.with_known(CONTROLS, known, lambda name: along(maps[name]) if name in maps else None)
     return replace(along(who.ordered), controls=controls, reasons=reasons, recipe={**recipe, **who.explained})
 
 

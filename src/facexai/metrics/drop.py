@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai._messages import FaceXAIWarning
-from facexai._notebook import table
-from facexai.metrics import adding
+from facexai._errors import FaceXAIWarning
+from facexai._html import table
+from facexai.metrics import _merge
+from facexai.metrics._batch import CONTROLS, Options, Subject, control_maps, subject
 from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.subject import CONTROLS, Options, Subject, control_maps, subject
 from facexai.models import Classifier
 from facexai.perturb import Fill, filling, moved
 from facexai.perturb.regions import check_area
@@ -123,7 +123,7 @@ class Drop:
         Raises:
             KeyError: no control has this name.
         """
-        other = adding.control(self, control)
+        other = _merge.control(self, control)
         return None if other is None else self.probability.p_value(other.probability)
 
     @classmethod
@@ -150,12 +150,12 @@ class Drop:
         return np.stack([getattr(self, name).values for name in STATISTICS], 1)
 
     def __add__(self, other: Drop) -> Drop:
-        rest = adding.joined(self, other)
+        rest = _merge.joined(self, other)
         return Drop(**{name: getattr(self, name) + getattr(other, name) for name in STATISTICS}, **rest)
 
     def rows(self) -> list[dict[str, Any]]:
         """The drop and its controls as rows of a table."""
-        return adding.rows(self, _row)
+        return _merge.rows(self, _row)
 
     def plot(self) -> Figure:
         """Points lost with the map, and with the controls in grey.
@@ -166,7 +166,7 @@ class Drop:
         from facexai import plots
 
         title = f"{self.recipe.get('scheme', 'drop')}: points lost"
-        return adding.plotted(self, lambda one: one.probability, title, plots.bars)
+        return _merge.plotted(self, lambda one: one.probability, title, plots.bars)
 
     def _repr_html_(self) -> str:
         return pictured(self.plot, repr(self), table(self.rows()))
@@ -209,7 +209,7 @@ def deletion(
             decides, see below.
         fill: what stands in their place; see :func:`facexai.perturb.filling`.
         seed: of the random control and of noise.
-        options: see :class:`~facexai.metrics.subject.Options`: identities, items, reference, batch_size.
+        options: see :class:`~facexai.metrics._batch.Options`: identities, items, reference, batch_size.
 
     Returns:
         :class:`Drop` with the controls: the same region at a random place, the centre of the picture, the mean map of
@@ -337,7 +337,7 @@ def measured(
     def control(name: str) -> Drop | None:
         return of(regions.controls[name]) if name in regions.controls else None
 
-    controls = adding.with_known(CONTROLS, known, control)
+    controls = _merge.with_known(CONTROLS, known, control)
     return replace(of(regions.own), controls=controls, reasons=regions.reasons, recipe={**recipe, **who.explained})
 
 

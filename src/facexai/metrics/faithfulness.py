@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai._notebook import cell, table, words
-from facexai._plain import plain
+from facexai._html import cell, table, words
+from facexai._json import plain
+from facexai.metrics._batch import CONTROLS, Options
 from facexai.metrics._identities import people_of
 from facexai.metrics._ties import columns_of
+from facexai.metrics.concentration import Narrowness, Overlap, narrowness
 from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
-from facexai.metrics.shape import Narrowness, Overlap, narrowness
-from facexai.metrics.subject import CONTROLS, Options
 from facexai.models import Classifier
 from facexai.perturb import Fill, numbered
 from facexai.results import Saliency
@@ -140,7 +140,7 @@ def faithfulness(
         images: (N, 3, H, W) RGB in [0, 1].
         area, fill, seed: as in :func:`deletion`.
         steps: of the insertion curve; 0 leaves it out.
-        options: see :class:`~facexai.metrics.subject.Options`.
+        options: see :class:`~facexai.metrics._batch.Options`.
 
     Returns:
         :class:`Table`: one row per method, then one for the centre prior, which is the same for all of them.

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from facexai.metrics._batch import mean_map, next_others
 from facexai.metrics._identities import pairs_of
 from facexai.metrics.faithfulness import Table
 from facexai.metrics.pair_subject import both_people
 from facexai.metrics.statistic import INTERVALS, Statistic
-from facexai.metrics.subject import mean_map, next_others
 from facexai.perturb import centre_prior, check_maps, moved, numbered
 from facexai.results import PairSaliency
 

@@ -14,12 +14,12 @@ from facexai.explainers.either import of_pairs
 from facexai.explainers.pairs import FaceEvidence, units_of
 from facexai.functional._labels import labels_of
 from facexai.hooks import quiet_grad
+from facexai.metrics._bias_result import Bias
 from facexai.metrics._face_bands import FaceBands, People
 from facexai.metrics._group_comparison import Rows, check_draws, compared, summed
 from facexai.metrics._group_rates import rates_of
 from facexai.metrics._identities import linked_people, people_of
 from facexai.metrics.bias import pair_groups
-from facexai.metrics.bias_answer import Bias
 from facexai.metrics.pair_subject import check_labels
 from facexai.metrics.verification import Rule
 from facexai.results import FrequencyHeat

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai._messages import near_matches
-from facexai._notebook import table
+from facexai._errors import near_matches
+from facexai._html import table
 from facexai.functional._decision import accepted
 from facexai.functional._dyads import Error
-from facexai.metrics import adding
+from facexai.metrics import _merge
+from facexai.metrics._batch import explained_by
 from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.pair_orders import CONTROLS, control_order, directed, numbers_of, ordered
 from facexai.metrics.pair_protocol import Part, Protocol
 from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
 from facexai.metrics.statistic import Statistic
-from facexai.metrics.subject import explained_by
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
 from facexai.results.notebook import pictured
@@ -112,7 +112,7 @@ class PairCurve:
         Raises:
             KeyError: no control has this name.
         """
-        other = adding.control(self, control)
+        other = _merge.control(self, control)
         return None if other is None else self.area.p_value(other.area, self._error(other))
 
     def _error(self, other: PairCurve | None) -> Error | None:
@@ -167,10 +167,10 @@ class PairCurve:
             made |= columns_of(one.ties)
             return made | {"accuracy": one.accuracy.tolist(), "cosine": one.cosine.tolist()}
 
-        return adding.rows(self, row)
+        return _merge.rows(self, row)
 
     def __add__(self, other: PairCurve) -> PairCurve:
-        rest = adding.joined(self, other)
+        rest = _merge.joined(self, other)
         order = np.argsort(np.concatenate([self.area.items, other.area.items]), kind="stable")
         correct, cosines = (
             np.concatenate([getattr(part, name) for part in (self, other)])[order] for name in ("correct", "cosines")

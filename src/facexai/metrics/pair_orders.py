@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facexai.metrics._batch import centre_order, mean_map, next_others
 from facexai.metrics._ties import warn_of_constant
 from facexai.metrics.pair_subject import PairReference, PairSubject
-from facexai.metrics.subject import centre_order, mean_map, next_others
 from facexai.models import FaceModel
 from facexai.perturb import generator, moved, smoothed
 from facexai.perturb._ties import dense_ranks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, final, get_args
 
-from facexai._messages import muted, near_matches
+from facexai._errors import muted, near_matches
 from facexai.functional._decision import is_threshold
 from facexai.metrics.verification import Rule, threshold
 

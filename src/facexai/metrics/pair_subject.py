@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
 from facexai._progress import tqdm
 from facexai.functional._decision import accepted, cosines
 from facexai.functional._dyads import Dyads

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facexai._notebook import table
+from facexai._html import table
 from facexai.hooks import alone, quiet_grad, trace
 from facexai.metrics._identities import people_of
 from facexai.metrics.statistic import Statistic

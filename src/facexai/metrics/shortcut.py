@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from facexai.decisions import Decision, scored
 from facexai.functional._labels import labels_of
 from facexai.input_spec import check_pixels
+from facexai.metrics._batch import logits_of
 from facexai.metrics._identities import people_of
-from facexai.metrics.shortcut_answer import Difference, ShortcutAudit, difference
+from facexai.metrics._shortcut_result import Difference, ShortcutAudit, difference
 from facexai.metrics.statistic import Array, Statistic
-from facexai.metrics.subject import logits_of
 from facexai.models import Classifier
 from facexai.perturb import numbered
 

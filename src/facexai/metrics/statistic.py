@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from facexai._notebook import facts
+from facexai._html import facts
 from facexai.functional._dyads import Dyads, Error
 from facexai.metrics._identities import pairs_of
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
 from facexai.functional import auc, equal_error, sweep
 from facexai.functional._decision import placements
 from facexai.functional.verification import finite_scores, labelled_scores

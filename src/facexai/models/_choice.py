@@ -11,8 +11,8 @@ from facexai.functional import auc
 from facexai.hooks import quiet_grad
 from facexai.models._finding import Finding
 from facexai.models.face_model import FaceModel
+from facexai.models.input_variants import Labelled, Moments, cosines
 from facexai.models.outputs import candidates, default_take, taking
-from facexai.models.preprocessing import Labelled, Moments, cosines
 
 
 def choice(model: FaceModel, images: Tensor, faces: Labelled | None) -> Finding | None:

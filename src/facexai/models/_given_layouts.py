@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from facexai._messages import near_matches
+from facexai._errors import near_matches
 from facexai.models.layout import Layout
 
 Layouts = Mapping[str, Callable[[Tensor], Tensor]] | None

@@ -14,7 +14,7 @@ from facexai.functional import auc
 from facexai.models._finding import Finding
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
-from facexai.models.preprocessing import (
+from facexai.models.input_variants import (
     FEWEST,
     Labelled,
     Moments,

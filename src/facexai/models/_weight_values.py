@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from facexai._messages import short
+from facexai._errors import short
 from facexai.hooks import quiet_grad
 from facexai.models._weight_fit import plain, same_values
 

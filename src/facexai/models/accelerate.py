@@ -12,7 +12,7 @@ from typing import Any, final, overload
 import torch
 from torch import Tensor, nn
 
-from facexai._notebook import words
+from facexai._html import words
 from facexai.functional import at_least_float32
 from facexai.hooks import alone, quiet_grad, seeded
 from facexai.models._row_mixing import known_to_mix

@@ -15,12 +15,12 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, clipped, near_matches
+from facexai._errors import FaceXAIWarning, clipped, near_matches
+from facexai.models._pickle_guard import TORCHSCRIPT, checked
 from facexai.models._weight_fit import Fit, weights_among
 from facexai.models._weight_fit import fit as fit_of
 from facexai.models._weight_values import beyond_range, check_initialised, few, tied_to, unfit, unwritable
 from facexai.models.outputs import describe
-from facexai.models.pickles import TORCHSCRIPT, checked
 
 PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "_orig_mod.")
 """What wrappers and training code write before the names of weights."""

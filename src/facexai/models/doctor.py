@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._notebook import words
+from facexai._html import words
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, in_training, quiet_grad, recording, seeded
 from facexai.models._choice import choice
@@ -21,8 +21,7 @@ from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 from facexai.models.heads import HeadDoesNotFold, completeness_limit
-from facexai.models.outputs import ALONE
-from facexai.models.preprocessing import (
+from facexai.models.input_variants import (
     Labelled,
     Pairs,
     Variant,
@@ -31,6 +30,7 @@ from facexai.models.preprocessing import (
     describe,
     labelled,
 )
+from facexai.models.outputs import ALONE
 
 if TYPE_CHECKING:
     from facexai.images import When

@@ -11,26 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._messages import short
-from facexai._notebook import words
+from facexai._errors import short
+from facexai._html import words
 from facexai.hooks import evaluating, quiet_grad, unwrapped
 from facexai.input_spec import InputSpec
+from facexai.models._factory import call_factory
 from facexai.models._given_layouts import Layouts, check_layouts
 from facexai.models._model_words import in_words
+from facexai.models._validation import ForwardKwargs, Output, bound, check_classes, check_device, check_options, digest
 from facexai.models.blackbox import BlackBox, Space, seen_by
 from facexai.models.fingerprint import fingerprint, recipe_hash
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
-from facexai.models.options import ForwardKwargs, Output, bound, check_classes, check_device, check_options, digest
 from facexai.models.outputs import Take, forward, named
-from facexai.models.source import call_factory
 from facexai.models.structure import Structure, layer_named, look, same_objects
 
 if TYPE_CHECKING:
     import numpy as np
 
     from facexai.images import When, Which
-    from facexai.models.enrolment import People
+    from facexai.models.enroll import People
     from facexai.models.gallery import Gallery
 
 
@@ -390,7 +390,7 @@ class FaceModel:
             ValueError, TypeError: nobody enrolled, empty person, zero or non-finite embedding, sizes that differ.
             FileNotFoundError: no such folder.
         """
-        from facexai.models.enrolment import Reading, enrol
+        from facexai.models.enroll import Reading, enrol
 
         how = Reading(align=align, face=face, batch_size=batch_size, progress=progress, names=names)
         return enrol(self, people, scale=scale, center=center, how=how)

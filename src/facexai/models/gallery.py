@@ -9,8 +9,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from facexai._messages import near_matches, short
-from facexai._notebook import facts
+from facexai._errors import near_matches, short
+from facexai._html import facts
 from facexai.hooks import quiet_grad
 from facexai.models.face_model import FaceModel
 

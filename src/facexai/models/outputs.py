@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, clipped, near_matches, short
+from facexai._errors import FaceXAIWarning, clipped, near_matches, short
 from facexai._row_passes import one_by_one
 from facexai.models._row_mixing import mixes, row_arguments
 

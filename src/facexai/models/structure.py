@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from facexai._messages import FaceXAIWarning, near_matches
+from facexai._errors import FaceXAIWarning, near_matches
 from facexai.hooks import Call, alone, capture, quiet_grad, recording, replacing, trace
 from facexai.models._given_layouts import Layouts
 from facexai.models._map_layers import find_maps, swapped

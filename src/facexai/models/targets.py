@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from facexai._messages import near_matches
+from facexai._errors import near_matches
 
 Targets = int | str | Sequence[int | str] | Tensor | None
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from facexai._notebook import words
+from facexai._html import words
 from facexai.input_spec import check_pixels
 from facexai.perturb.draws import generator, numbered
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from facexai import _notebook
-from facexai._messages import muted, require
+from facexai import _html
+from facexai._errors import muted, require
 from facexai.io import write_whole
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def save(picture: Figure, path: str | Path, dpi: int = 150) -> None:
 
 def html(picture: Figure, *, caption: str) -> str:
     """The figure as one HTML element; the caption is escaped and is also the alternative text."""
-    return _notebook.figure(png(picture), caption)
+    return _html.figure(png(picture), caption)
 
 
 def colours(maps: Tensor) -> dict[str, Any]:

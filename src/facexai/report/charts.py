@@ -10,7 +10,7 @@ from unicodedata import east_asian_width
 
 from markupsafe import Markup, escape
 
-from facexai.report.words import NONE, apart, number
+from facexai.report.format import NONE, apart, number
 
 _WIDE, _ROW = 560, 26
 _LEFT = 56

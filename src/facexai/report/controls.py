@@ -8,10 +8,10 @@ from typing import Any, final
 
 import numpy as np
 
-from facexai._messages import short
-from facexai._plain import finite, plain
+from facexai._errors import short
+from facexai._json import finite, plain
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
-from facexai.report.words import apart, number, rough
+from facexai.report.format import apart, number, rough
 from facexai.results import PairSaliency, Saliency
 
 WORDS = {

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, final
 
 from facexai import io
-from facexai._messages import require
+from facexai._errors import require
 from facexai.models import FaceModel, Gallery
+from facexai.report.format import apart, clean, number, percent
 from facexai.report.section import MOST, Page, Section
 from facexai.report.thresholds import thresholds
-from facexai.report.words import apart, clean, number, percent
 
 TITLE = "Face recognition, explained"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from facexai._messages import require
+from facexai._errors import require
 from facexai.functional import upsample
 from facexai.plots import colours
 

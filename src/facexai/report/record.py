@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 import facexai
-from facexai._plain import finite, plain
+from facexai._json import finite, plain
 from facexai.evaluate import Results
 from facexai.metrics import Bias, Roc, ShortcutAudit, Table
 from facexai.models import FaceModel, Gallery
-from facexai.report.kinds import classes, counterfactuals, everybody, findings, frequency, pairs
-from facexai.report.limits import GENERAL, limits
+from facexai.report.caveats import GENERAL, limits
 from facexai.report.section import Page, Section, Told, checked_images
+from facexai.report.sections import classes, counterfactuals, findings, frequency, gallery, pairs
 from facexai.report.thresholds import network_of
 from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
 
@@ -26,7 +26,7 @@ FORMAT = 1
 _TOLD: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, Any]]], ...] = (
     (Saliency, classes.told),
     (PairSaliency, pairs.told),
-    (GallerySaliency, everybody.told),
+    (GallerySaliency, gallery.told),
     (FrequencyHeat, frequency.told),
     (Counterfactual, counterfactuals.told),
     ((Table, Results), findings.table),

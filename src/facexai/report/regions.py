@@ -11,7 +11,7 @@ from torch import Tensor
 from facexai.functional import share
 from facexai.images import TEMPLATE
 from facexai.input_spec import InputSpec
-from facexai.report.words import rough
+from facexai.report.format import rough
 
 REGIONS = ("eyes and brows", "nose", "mouth", "forehead", "cheeks and chin", "around the face")
 """Every pixel belongs to exactly one of them."""

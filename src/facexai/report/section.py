@@ -9,14 +9,14 @@ from typing import Any, final
 
 from torch import Tensor
 
-from facexai._messages import short
-from facexai._plain import finite
+from facexai._errors import short
+from facexai._json import finite
 from facexai.functional._decision import Verdict
 from facexai.input_spec import InputSpec, check_pixels
+from facexai.report.format import name_of
 from facexai.report.pictures import Album
 from facexai.report.regions import regions
 from facexai.report.thresholds import Thresholds
-from facexai.report.words import name_of
 
 MOST = 12
 """Items of a section that a page shows, unless it is told otherwise."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from facexai import io
-from facexai._messages import clipped, short
+from facexai._errors import clipped, short
 from facexai.results import counterfactual, frequency, pairs, saliency
 from facexai.results.parts import FORMAT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING
 
-from facexai._notebook import words
+from facexai._html import words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from facexai._messages import FaceXAIWarning
+from facexai._errors import FaceXAIWarning
 from facexai.functional import upsample
 from facexai.functional._decision import accepted, near
 from facexai.results.notebook import drawn

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import io
-from facexai._messages import short
+from facexai._errors import short
 
 FORMAT = 1
 _MOST_PIXELS = 2**15  # on a side

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
-from facexai._messages import near_matches, short
+from facexai._errors import near_matches, short
 from facexai.models import FaceModel
 from facexai.zoo.dlib_resnet29 import DlibResNet29, dlib_resnet29
 from facexai.zoo.facenet_casia import InceptionResnetV1, facenet_casia

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from facexai._messages import clipped
+from facexai._errors import clipped
 from facexai.io import weights_file
 from facexai.models import FaceModel
 from facexai.zoo.frozen_graph import Node, read_graph

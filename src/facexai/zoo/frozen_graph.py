@@ -10,7 +10,7 @@ from typing import Any, NoReturn, final
 import numpy as np
 from numpy.typing import NDArray
 
-from facexai._messages import clipped
+from facexai._errors import clipped
 
 Value = int | float | bytes | tuple[int, ...] | NDArray[Any]
 
