@@ -48,7 +48,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     # restructuring adds its names, in front where the old name stays and means something else.
     "CorrRISE of classes": ("CorrRISE",),
     "FrequencyHeatPlot of classes": ("FrequencyHeatPlot",),
-    "metrics.others": ("metrics.others", "metrics.other_identity_index"),
+    "metrics.other_identity_index": ("metrics.other_identity_index", "metrics.others"),
     "demo.drawn_networks.classifier": ("demo.drawn_networks.classifier", "demo.synthetic_networks.classifier"),
 }
 ROOT = Path(__file__).resolve().parents[1]

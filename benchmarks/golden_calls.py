@@ -284,7 +284,7 @@ def class_metrics(f: Faces) -> Calls:
         "narrowness": later("metrics.narrowness", f.saliency, identities=f.identities),
         "class_overlap": later("metrics.class_overlap", lambda: sdd()(f.probes)),
         "mean_map": later("metrics.mean_map", f.maps),
-        "others": later("metrics.others", 4, ["ann", "ann", "bo", "ann"]),
+        "others": later("metrics.other_identity_index", 4, ["ann", "ann", "bo", "ann"]),
     }
 
 

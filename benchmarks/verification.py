@@ -80,7 +80,7 @@ class Task:
     index: torch.Tensor  # (P, 2), genuine pairs first
     same: torch.Tensor
     threshold: float
-    swapped: dict[str, perturb.Swapped]
+    swapped: dict[str, perturb.PatchedPairs]
     firsts: dict[str, torch.Tensor]  # of each case, places of the images that got the patch
     seconds: dict[str, torch.Tensor]  # and of their partners
 

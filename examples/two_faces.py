@@ -55,7 +55,7 @@ for row, image, name in ((0, face, "first"), (1, other, "second")):
     plots.photo(grid[row, 0], image[0])
     grid[row, 0].set_title(name, fontsize=10)
 for column, (name, why) in enumerate(whys.items(), start=1):
-    maps = perturb.smoothed(why.maps, 5 / 112 * why.size[1]) if name in ("FGGB", "xSSAB") else why.maps
+    maps = perturb.gaussian_blur(why.maps, 5 / 112 * why.size[1]) if name in ("FGGB", "xSSAB") else why.maps
     for row, image in ((0, face), (1, other)):
         limit = float(maps[0, row].abs().max())
         plots.overlay(grid[row, column], image[0], maps[0, row], cmap="RdBu_r", vmin=-limit, vmax=limit)

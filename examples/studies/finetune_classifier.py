@@ -84,7 +84,7 @@ def read(folder: Path, spec: InputSpec, align: str) -> tuple[dict[str, list[Path
         photo = None
         try:
             photo = images.load(path)
-            face = images.fitted(photo, spec, when=align, face="largest").image[0]
+            face = images.fit_to_spec(photo, spec, when=align, face="largest").image[0]
         except (ValueError, OSError) as error:
             if photo is not None and align == "never":  # not one bad photo, but photos of another size
                 raise ValueError(f"{path}: {error}") from error

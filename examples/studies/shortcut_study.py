@@ -107,7 +107,7 @@ def other(some: DrawnFaces, seed: int, attribute: str) -> Tensor:
 
 def accuracy(decision: decisions.Decision, some: DrawnFaces, attribute: str, which: Tensor | None = None) -> float:
     """Share of right answers, among those faces."""
-    right = (decisions.scored(decision, some.images) > 0) == some.attributes[attribute]
+    right = (decisions.score_batched(decision, some.images) > 0) == some.attributes[attribute]
     return float(right.double().mean() if which is None else right[which].double().mean())
 
 

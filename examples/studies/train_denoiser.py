@@ -3,9 +3,9 @@
 python examples/studies/train_denoiser.py --out denoiser                # pip install "facexai[diffusion]"
 
 Every step draws new faces (``facexai.demo.synthetic``), adds noise to them and asks a ``diffusers.UNet2DModel`` which
-noise it was (Ho, Jain and Abbeel 2020, arXiv:2006.11239, eq. 14), more often for little noise, which is where edits happen.
-What is kept is a moving average of the weights. The same command goes on after the last checkpoint and ends with the
-same bits (with the same number of threads); with more ``--steps`` it goes on from where it ended.
+noise it was (Ho, Jain and Abbeel 2020, arXiv:2006.11239, eq. 14), more often for little noise, which is where edits
+happen. The weights that are kept are a moving average. The same command goes on after the last checkpoint and ends with
+the same bits (with the same number of threads); with more ``--steps`` it goes on from where it ended.
 
 The folder then has what diffusers loads, ``unet`` and ``scheduler``, the weights in half precision, ``history.json``,
 and two pictures: ``samples.png``, drawn from noise alone, and ``edits.png``, faces above what is left of them after

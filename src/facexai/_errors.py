@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from facexai._locks import Renewed
+from facexai._locks import ForkSafeLock
 
 _LONGEST = 300  # characters of a name that is compared with others
 _JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emojis are written
@@ -24,11 +24,11 @@ class FaceXAIWarning(UserWarning):
     """Something works, but not the way its user may think. Every warning of this library is one."""
 
 
-_filters = Renewed()
+_filters = ForkSafeLock()
 
 
 @contextmanager
-def muted(category: type[Warning] = FaceXAIWarning, message: str = "") -> Iterator[None]:
+def suppress_warnings(category: type[Warning] = FaceXAIWarning, message: str = "") -> Iterator[None]:
     """Warnings of a kind are not shown inside.
 
     Python has one list of filters for all threads: blocks that overlapped would leave each other's filters behind.
@@ -38,7 +38,7 @@ def muted(category: type[Warning] = FaceXAIWarning, message: str = "") -> Iterat
         yield
 
 
-def short(value: object) -> str:
+def short_repr(value: object) -> str:
     """The repr of a value that came from a file, cut where it is long or deep, for an error message.
 
     >>> short("a person"), len(short("x" * 10**6)), short([[[[[[]]]]]])
@@ -47,7 +47,7 @@ def short(value: object) -> str:
     return _short.repr(value)
 
 
-def clipped(text: object, most: int = 400) -> str:
+def truncate(text: object, most: int = 400) -> str:
     """A text that came from a file or from another library, cut where it is long, for an error message.
 
     >>> clipped("abc"), len(clipped("x" * 10**6))
@@ -71,12 +71,12 @@ def _is_space(c: str) -> bool:
     return unicodedata.category(c) == "Zs"
 
 
-def near_matches(name: str, options: Iterable[str], *, most: int = 3) -> str:
+def suggest(name: str, options: Iterable[str], *, most: int = 3) -> str:
     """The end of an error message: names like the one that was typed, else the first few there are.
 
-    >>> near_matches("layr3", ["layer1", "layer3", "fc"])
+    >>> suggest("layr3", ["layer1", "layer3", "fc"])
     "did you mean 'layer3' or 'layer1'?"
-    >>> near_matches("x", ["ann", "bo"])
+    >>> suggest("x", ["ann", "bo"])
     "there are: 'ann', 'bo'"
     """
     known = list(options)
@@ -84,8 +84,8 @@ def near_matches(name: str, options: Iterable[str], *, most: int = 3) -> str:
         name = name[:_LONGEST]
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     if close:
-        return "did you mean " + " or ".join(short(c) for c in close) + "?"
-    shown = ", ".join(short(k) for k in known[:12])
+        return "did you mean " + " or ".join(short_repr(c) for c in close) + "?"
+    shown = ", ".join(short_repr(k) for k in known[:12])
     return f"there are: {shown}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
 
 

@@ -13,7 +13,7 @@ def in_children(action: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=action)
 
 
-class Renewed:
+class ForkSafeLock:
     """A lock for the life of the program, ``with renewed.lock:``.
 
     Args:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from facexai._errors import clipped
+from facexai._errors import truncate
 from facexai.io import write_whole
 
 _TOLD = "facexai"  # one key: safetensors does not keep the order of several, and equal content shall be equal bytes
@@ -128,4 +128,4 @@ def _check(said: Mapping[str, Any]) -> int:
 
 
 def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(f"{path} is damaged ({clipped(why)}); delete it, and start again what wrote it")
+    return ValueError(f"{path} is damaged ({truncate(why)}); delete it, and start again what wrote it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from facexai._errors import clipped, near_matches, short
+from facexai._errors import short_repr, suggest, truncate
 
 Made = TypeVar("Made")
 
@@ -44,7 +44,7 @@ def read(
     try:
         return kind(**made)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {clipped(error)}") from error
+        raise ValueError(f"{path.name}: {truncate(error)}") from error
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _parsed(path: Path) -> dict[str, Any]:
             raise ValueError(f"expected at most {_MOST_DOTS} dots on a line")
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of integers with thousands of digits
-        raise ValueError(f"{path.name} is no TOML file: {clipped(error)}") from None
+        raise ValueError(f"{path.name} is no TOML file: {truncate(error)}") from None
 
 
 def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
@@ -66,12 +66,14 @@ def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
     found = {}
     for name, value in content.items():
         if name not in names:
-            raise ValueError(f"{where}: unknown key {short(name)}; {near_matches(name, names)}")
+            raise ValueError(f"{where}: unknown key {short_repr(name)}; {suggest(name, names)}")
         value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hints[name]):
-            raise ValueError(f"{where}: expected {name} as {names[name]}, got {short(value)}")
+            raise ValueError(f"{where}: expected {name} as {names[name]}, got {short_repr(value)}")
         if _useless(value):
-            raise ValueError(f"{where}: expected {name} as a finite number or as text without NUL, got {short(value)}")
+            raise ValueError(
+                f"{where}: expected {name} as a finite number or as text without NUL, got {short_repr(value)}"
+            )
         found[name] = value
     return found
 

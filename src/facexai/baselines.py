@@ -10,11 +10,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, near_matches, require
+from facexai._errors import FaceXAIWarning, require, suggest
 from facexai.explainers._class_maps import saliency
 from facexai.explainers._rounding import marked, score_vanishes, zeroed
 from facexai.functional import at_least_float32
-from facexai.hooks import alone, evaluating, quiet_grad, seeded
+from facexai.hooks import eval_scope, exclusive, no_graph, seeded
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
 from facexai.models.targets import Targets, indices
@@ -49,7 +49,7 @@ class _Whole(nn.Module):
     def __init__(self, classifier: Gallery | FaceModel) -> None:
         super().__init__()
         model = classifier.model
-        with alone(model.net):  # nobody else's hooks are copied
+        with exclusive(model.net):  # nobody else's hooks are copied
             self.net = copy.deepcopy(model.net)
         for module in self.net.modules():
             if getattr(module, "inplace", False) is True:
@@ -75,12 +75,12 @@ class Captum:
         """Explain images (N, 3, H, W); targets as for every explainer."""
         model = self.classifier.model
         with torch.inference_mode(False), seeded(0, model.net):
-            with quiet_grad():
+            with no_graph():
                 outputs = model.outputs(images)
                 logits = self.classifier.score(model.features(outputs))
             chosen = indices(targets, self.classifier.names, logits)
             whole = _Whole(self.classifier)
-            with evaluating(whole):
+            with eval_scope(whole):
                 pixels = self._attribute(whole, images.detach().clone().requires_grad_(), chosen)
         values = at_least_float32(pixels.detach())
         cells = values.abs().amax(1) if self.method in _MAGNITUDE else values.sum(1)
@@ -173,5 +173,5 @@ def captum(method: str, classifier: Gallery | FaceModel, *, layer: str | None = 
     if classifier.model.flip is not None and method in _ONE_BRANCH:
         raise ValueError(f"captum's {method} does not work with flip={classifier.model.flip!r}; use a model without it")
     if method not in METHODS:
-        raise ValueError(f"no baseline is called {method!r}; {near_matches(method, METHODS)}")
+        raise ValueError(f"no baseline is called {method!r}; {suggest(method, METHODS)}")
     return Captum(method, classifier, layer, options)

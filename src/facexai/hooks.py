@@ -19,19 +19,19 @@ from torch.utils.hooks import RemovableHandle
 
 from facexai import _row_passes
 from facexai._locks import in_children
-from facexai.turns import alone, eval_mode, evaluating, in_training, quiet_grad, recording, seeded, unwrapped
+from facexai.turns import eval_mode, eval_scope, exclusive, grad_scope, in_training, no_graph, seeded, unwrapped
 
 __all__ = [
     "Call",
     "Seen",
-    "alone",
     "as_weights",
     "capture",
     "eval_mode",
-    "evaluating",
+    "eval_scope",
+    "exclusive",
+    "grad_scope",
     "in_training",
-    "quiet_grad",
-    "recording",
+    "no_graph",
     "replacing",
     "seeded",
     "trace",
@@ -199,7 +199,7 @@ def capture(
         name = next(iter(kwargs), "")
         return args, {**kwargs, name: keep(kwargs.get(name))}
 
-    with alone(net), _hearing() as ear:
+    with exclusive(net), _hearing() as ear:
         if side == "output":
             ear.hooks.append(module.register_forward_hook(after))
         else:
@@ -223,7 +223,7 @@ def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Itera
         rows = _row_passes.current()
         return change(output) if rows is None else rows.through(ear, output, change)
 
-    with alone(net), _hearing() as ear:
+    with exclusive(net), _hearing() as ear:
         ear.hooks.append(net.get_submodule(layer).register_forward_hook(after))
         yield
 

@@ -10,7 +10,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 
 Channels = Literal["RGB", "BGR", "L"]
 
@@ -132,7 +132,7 @@ class InputSpec:
             return spec
         if not isinstance(spec, str) or spec not in PRESETS:
             raise ValueError(
-                f"expected an InputSpec or the name of a preset, got {spec!r}; {near_matches(str(spec), PRESETS)}"
+                f"expected an InputSpec or the name of a preset, got {spec!r}; {suggest(str(spec), PRESETS)}"
             )
         return PRESETS[spec]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facexai import _csv_cells
-from facexai._errors import clipped
+from facexai._errors import truncate
 
 _MANIFEST = "manifest"
 _MOST_NAME = 40  # characters of a file's name that are in the name of its temporary neighbour, too
@@ -119,7 +119,7 @@ def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, ND
             arrays = {name: stored[name] for name in stored.files}
         manifest = json.loads(arrays.pop(_MANIFEST).tobytes().decode())
     except Exception as error:  # a damaged archive fails in many ways: zlib, struct, memory, names, JSON
-        raise ValueError(f"{path} is damaged or was not written by facexai: {clipped(error)}") from error
+        raise ValueError(f"{path} is damaged or was not written by facexai: {truncate(error)}") from error
     if not isinstance(manifest, dict):
         raise ValueError(f"{path}: expected a JSON object as manifest, got {type(manifest).__name__}")
     return arrays, manifest

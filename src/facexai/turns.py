@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from facexai._locks import Renewed
+from facexai._locks import ForkSafeLock
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ def _forked() -> None:
     _seeding.lock, _seeding.owner = RLock(), None
 
 
-_guard = Renewed(_forked)  # of the tables here; held for moments, never while a network runs
+_guard = ForkSafeLock(_forked)  # of the tables here; held for moments, never while a network runs
 _turns: WeakKeyDictionary[nn.Module, _Turn] = WeakKeyDictionary()
 _held: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
 _wanted: dict[int, _Turn] = {}  # by thread, what it waits for
@@ -68,7 +68,7 @@ def unwrapped(net: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def alone(net: nn.Module) -> Iterator[None]:
+def exclusive(net: nn.Module) -> Iterator[None]:
     """This thread's turn with a network: it is run, watched and copied by one thread of this library at a time.
 
     A thread may take its turn again inside. The lock is not part of the network, so that it copies and pickles as
@@ -270,7 +270,7 @@ def _own_random(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def eval_scope(net: nn.Module) -> Iterator[None]:
     """Eval mode inside, and afterwards everything as before: the mode of every submodule and the random state.
 
     Other threads of this library wait for their turn with the network.
@@ -282,7 +282,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     >>> net[0].training, net[1].training
     (True, False)
     """
-    with alone(net), eval_mode(net), _own_random(net):
+    with exclusive(net), eval_mode(net), _own_random(net):
         yield
 
 
@@ -298,10 +298,10 @@ def _grad_mode(enabled: bool) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_grad() -> Iterator[None]:
+def no_graph() -> Iterator[None]:
     """No graph inside, also where the caller is in inference mode: then tensors can still take part in a graph.
 
-    >>> with torch.inference_mode(), quiet_grad():
+    >>> with torch.inference_mode(), no_graph():
     ...     torch.zeros(1).is_inference()
     False
     """
@@ -310,7 +310,7 @@ def quiet_grad() -> Iterator[None]:
 
 
 @contextmanager
-def recording(net: nn.Module) -> Iterator[None]:
+def grad_scope(net: nn.Module) -> Iterator[None]:
     """Graphs are recorded inside and used, whatever the caller's grad mode; the network is in eval mode.
 
     Eval mode also for the backward pass: checkpointed blocks run again there.
@@ -320,5 +320,5 @@ def recording(net: nn.Module) -> Iterator[None]:
     ...     net(torch.ones(1, 2)).requires_grad
     True
     """
-    with _grad_mode(True), evaluating(net):
+    with _grad_mode(True), eval_scope(net):
         yield

@@ -21,8 +21,8 @@ from torch import nn
 from untouched import same, snapshot
 
 from facexai import CAM, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, turns
-from facexai._errors import muted
-from facexai.hooks import alone, capture, eval_mode, evaluating, quiet_grad, trace
+from facexai._errors import suppress_warnings
+from facexai.hooks import capture, eval_mode, eval_scope, exclusive, no_graph, trace
 from facexai.images import mtcnn
 
 pytestmark = pytest.mark.filterwarnings("ignore::facexai.FaceXAIWarning")
@@ -156,13 +156,13 @@ def test_muted_threads_leave_no_filter_behind():
     filters, step = list(warnings.filters), threading.Barrier(2, timeout=5)
 
     def first():
-        with muted():
+        with suppress_warnings():
             step.wait()
             time.sleep(0.05)
 
     def second():
         step.wait()
-        with muted():
+        with suppress_warnings():
             pass
 
     together(first, second)
@@ -235,9 +235,9 @@ def test_train_mode_comes_back_with_the_last_one_out():
 
     def short():
         assert inside.wait(30)
-        with evaluating(net):
+        with eval_scope(net):
             pass
-        with evaluating(net.block):  # a part of it, as another network may share it
+        with eval_scope(net.block):  # a part of it, as another network may share it
             assert not net.block.training
         assert not net.block.training
         out.set()
@@ -254,11 +254,11 @@ def test_another_threads_calls_are_not_seen():
             return pool.submit(net, images[:1]).result(30)
 
     for side in ("output", "input"):
-        with quiet_grad(), capture(net, "block", side=side, graph="start") as seen:
+        with no_graph(), capture(net, "block", side=side, graph="start") as seen:
             net(images)
             other()
         assert (seen.calls, len(seen.tensor)) == (1, 2)
-    with alone(net):
+    with exclusive(net):
         assert copy.deepcopy(net)
     with capture(net, "block"):
         assert other().shape == (1, 10)
@@ -266,12 +266,12 @@ def test_another_threads_calls_are_not_seen():
 
 def test_turns_nest_and_do_not_follow_the_network():
     net = network()
-    with alone(net), alone(net), capture(net, "block"), evaluating(net):
+    with exclusive(net), exclusive(net), capture(net, "block"), eval_scope(net):
         assert copy.deepcopy(net.fc).weight.shape == net.fc.weight.shape
     again = pickle.loads(pickle.dumps(net))
     assert "turn" not in str(vars(again))
     people = FaceModel(net, InputSpec(SIZE)).gallery({"a": torch.eye(10)[0], "b": torch.eye(10)[1]})
-    with alone(net):  # a turn of ours does not keep us out
+    with exclusive(net):  # a turn of ours does not keep us out
         assert len(CAM(people)(faces())) == 2
 
 
@@ -338,7 +338,7 @@ def test_a_train_method_of_the_users_is_not_called():
 def test_a_copy_that_was_made_meanwhile_is_not_changed(side):
     """It has our hook for ever, which must be deaf when the explanation is over."""
     net = network()
-    with quiet_grad(), capture(net, "block", side=side, graph="start"):
+    with no_graph(), capture(net, "block", side=side, graph="start"):
         twin = copy.deepcopy(net)
         net(faces())
     with torch.no_grad():
@@ -354,9 +354,9 @@ def test_a_fork_does_not_inherit_what_another_thread_holds(held):
     modes = [m.training for m in net.modules()]
     said: list[int] = []
     block = {
-        "turn": lambda: alone(net),
+        "turn": lambda: exclusive(net),
         "seed": lambda: turns.seeded(1, net),
-        "filters": muted,
+        "filters": suppress_warnings,
         "detector": lambda: mtcnn._turns.lock,
         "eval mode": lambda: eval_mode(net),
     }[held]
@@ -427,7 +427,7 @@ def test_a_fork_has_no_hooks_of_another_thread(block):
 def test_a_fork_inside_a_block_has_no_hooks_and_the_parent_keeps_its_own():
     """As of a network that starts workers, which run it for themselves."""
     net = network()
-    with quiet_grad(), capture(net, "block", graph="start") as seen:
+    with no_graph(), capture(net, "block", graph="start") as seen:
         child = os.fork()
         if child == 0:
             with torch.no_grad():
@@ -482,7 +482,7 @@ def test_a_state_that_another_thread_seeded_never_comes_back(monkeypatch):
     other.start()
     assert inside.wait(10)
     monkeypatch.setattr(torch, "get_rng_state", read_late)
-    with turns.evaluating(net):
+    with turns.eval_scope(net):
         pass
     monkeypatch.undo()
     other.join(10)

@@ -298,7 +298,7 @@ class Named(nn.Module):
 def test_a_layer_called_logits_makes_no_classifier(study):
     net = Named()
     found = metrics.mad(net, *study)
-    p, q = (decisions.scored(net, x).sigmoid() for x in study)
+    p, q = (decisions.score_batched(net, x).sigmoid() for x in study)
     np.testing.assert_allclose(found.signed.values, p - q)
 
 

@@ -54,7 +54,7 @@ def slope(decision, images):
 def test_a_score_is_one_number_per_image(faces):
     flat = decisions.score(lambda x: x.mean((1, 2, 3)), faces)
     torch.testing.assert_close(decisions.score(lambda x: x.mean((1, 2, 3))[:, None], faces), flat)
-    torch.testing.assert_close(decisions.scored(lambda x: x.mean((1, 2, 3)), faces, 3), flat.double())
+    torch.testing.assert_close(decisions.score_batched(lambda x: x.mean((1, 2, 3)), faces, 3), flat.double())
     assert decisions.score(lambda x: x.mean((1, 2, 3)).half(), faces).dtype == torch.float32
     assert decisions.score(lambda x: x.mean((1, 2, 3)).double(), faces).dtype == torch.float64
 
@@ -74,7 +74,7 @@ def test_what_is_no_decision(faces, decision, error, message):
     with pytest.raises(error, match=message):
         decisions.score(decision, faces)
     with pytest.raises(ValueError, match="batch size"):
-        decisions.scored(lambda x: x.mean((1, 2, 3)), faces, 0)
+        decisions.score_batched(lambda x: x.mean((1, 2, 3)), faces, 0)
 
 
 def test_a_bare_network_is_asked_in_eval_mode_and_left_as_it_was(faces):
@@ -228,15 +228,15 @@ def test_rows_select_references(model, faces):
     whole = decision(faces)
     torch.testing.assert_close(decision.rows(torch.tensor([2, 0]))(faces[[2, 0]]), whole[[2, 0]])
     chosen = torch.tensor([True, False, True, True])
-    torch.testing.assert_close(decisions.rows(decision, chosen)(faces[chosen]), whole[chosen])
-    torch.testing.assert_close(decisions.scored(decision, faces, 3), whole.detach().double())
+    torch.testing.assert_close(decisions.select(decision, chosen)(faces[chosen]), whole[chosen])
+    torch.testing.assert_close(decisions.score_batched(decision, faces, 3), whole.detach().double())
     with pytest.raises(ValueError, match="holds 4 references, got 2 images"):
         decision(faces[:2])
     one = decisions.verification(model, faces[:1], 0.3)
     assert one.rows(torch.tensor([1, 2])) is one
     assert float(one(faces)[0].detach()) == pytest.approx(20 * 0.7, abs=1e-4)
     plain = decisions.binary(Dropping())
-    assert decisions.rows(plain, chosen) is plain
+    assert decisions.select(plain, chosen) is plain
 
 
 @pytest.mark.parametrize("side", [48, 96])
@@ -336,4 +336,4 @@ def test_references_of_other_photos_are_refused():
     pairs = decisions.verification(FaceModel(shaken(GapNet()), InputSpec(20)), images, 0.5)
     assert pairs.held == 5
     with pytest.raises(ValueError, match="each of 5 images, got 3"):
-        decisions.scored(pairs, images[2:])
+        decisions.score_batched(pairs, images[2:])

@@ -8,7 +8,7 @@ from nets import FlatNet, shaken
 
 from facexai import EigenCAM, FaceModel
 from facexai.explainers.eigencam import eigencam
-from facexai.hooks import capture, quiet_grad
+from facexai.hooks import capture, no_graph
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_it_equals_the_literal_eigenvector():
 
 def test_it_is_the_projection_of_the_layers_own_map(people):
     images = torch.rand(2, 3, 112, 112, dtype=torch.float64)
-    with quiet_grad(), capture(people.model.net, "layer3") as seen:
+    with no_graph(), capture(people.model.net, "layer3") as seen:
         people.model.outputs(images)
     torch.testing.assert_close(
         EigenCAM(people, layer="layer3")(images).cells, literal(seen.tensor), rtol=1e-6, atol=1e-6

@@ -27,7 +27,7 @@ from facexai._tensor_store import Store
 from facexai.evaluate import Config, engine
 from facexai.evaluate import shards as stages
 from facexai.evaluate._fixed_point import mean_of, summed
-from facexai.evaluate.context import Work
+from facexai.evaluate.context import RunContext
 from facexai.evaluate.identification import next_other
 from facexai.evaluate.prefetch import ahead
 from facexai.evaluate.samples import examples
@@ -848,7 +848,7 @@ def test_mistakes_in_a_list_of_photos(root, model, tmp_path, text, message):
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9) | st.integers(1, 6))
 def test_the_next_other_is_that_of_the_metrics(people):
     count, names = (people, None) if isinstance(people, int) else (len(people), people)
-    expected = metrics.others(count, names) if count > 1 else None
+    expected = metrics.other_identity_index(count, names) if count > 1 else None
     assert next_other(count, names) == expected
 
 
@@ -941,4 +941,4 @@ def test_a_photo_of_an_unknown_person_that_comes_again_is_the_same_person_again(
     names, index = ["a.png", "b.png", "c.png"], np.array([(0, 1), (0, 2), (1, 2)])
     data = SimpleNamespace(names=names, index=index, same=np.array([True, False, False]))
     work = SimpleNamespace(knows_people=False, data=data)
-    assert Work.people_of_pairs.func(work) == ["a.png", "a.png", "c.png"]
+    assert RunContext.people_of_pairs.func(work) == ["a.png", "a.png", "c.png"]

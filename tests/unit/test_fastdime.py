@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from facexai import FaceXAIWarning, FastDiME, decisions, denoisers, load
 from facexai.denoisers import Denoiser
 from facexai.explainers._variants import VARIANTS as TABLE
-from facexai.functional.diffusion import linear_alphas, nested_strongest, respaced, strongest
+from facexai.functional.diffusion import linear_alphas, nested_strongest, respaced, top_gradient_mask
 
 T, STEPS, START, WARMUP = 60, 24, 10, 4
 ALPHAS = linear_alphas(T)
@@ -373,7 +373,7 @@ def test_no_gradient_frees_no_pixel(images):
     assert torch.equal(found.counterfactuals, kept)
     values = torch.zeros(1, 3, 6, 6)
     values[0, 1, 2, 3] = -1
-    assert strongest(values, 0.5).nonzero().tolist() == [[0, 0, 2, 3]]
+    assert top_gradient_mask(values, 0.5).nonzero().tolist() == [[0, 0, 2, 3]]
 
 
 def test_maskdime_leaves_noise_of_the_last_step_outside_of_its_mask(images):

@@ -109,7 +109,7 @@ def test_bands_partition_the_half_plane_and_sum_to_the_image(size, sectors):
     assert int(layout.coefficients.sum()) == size[0] * size[1]
     image = torch.rand(1, 3, *size, dtype=torch.float64)
     spectra = functional.spectra(image).expand(layout.count * sectors, -1, -1, -1)
-    parts = functional.in_cells(spectra, layout, torch.arange(layout.count * sectors))
+    parts = functional.band_component(spectra, layout, torch.arange(layout.count * sectors))
     assert torch.allclose(parts.sum(0), image[0], atol=1e-12)
     energies = functional.energies(image, layout)
     assert torch.allclose(energies.sum(), image.square().mean())
@@ -125,7 +125,7 @@ def test_rings_are_those_of_the_shifted_transform_around_its_middle():
         layout = functional.bands(size)
         image = torch.rand(3, *size, dtype=torch.float64)
         spectra = functional.spectra(image[None]).expand(layout.count, -1, -1, -1)
-        parts = functional.in_cells(spectra, layout, torch.arange(layout.count))
+        parts = functional.band_component(spectra, layout, torch.arange(layout.count))
         for band in range(layout.count):
             assert torch.allclose(parts[band], literal_content(image, whole_mask(size, 1.0, band)), atol=1e-12)
 
@@ -177,7 +177,7 @@ def test_first_order_is_the_derivative():
     layout = functional.bands((20, 20))
     small = 1e-6
     for band in (0, 3, 9):
-        part = functional.in_cells(functional.spectra(first), layout, torch.full((3,), band))
+        part = functional.band_component(functional.spectra(first), layout, torch.full((3,), band))
         units = [F.normalize(model.features(model.outputs(x, in_range=False))) for x in (first, first - small * part)]
         change = ((units[0] - units[1]) * model.embed(second)).sum(1) / small
         assert torch.allclose(change, preview.influence[:, band], atol=1e-5)

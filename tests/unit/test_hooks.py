@@ -10,7 +10,7 @@ import torch
 from nets import FlatNet, shaken
 from torch import nn
 
-from facexai.hooks import capture, evaluating, quiet_grad
+from facexai.hooks import capture, eval_scope, no_graph
 
 
 class InPlace(nn.Module):
@@ -38,7 +38,7 @@ def test_what_follows_in_place_does_not_change_what_was_captured():
 def test_the_graph_starts_at_the_layer_also_with_frozen_weights_and_under_no_grad():
     net = InPlace().requires_grad_(False)
     x = torch.randn(1, 3, 5, 5)
-    with quiet_grad(), capture(net, "conv", graph="start") as seen:
+    with no_graph(), capture(net, "conv", graph="start") as seen:
         out = net(x)
     (gradient,) = torch.autograd.grad(out.sum(), seen.tensor)
     assert torch.equal(gradient, 2.0 * (net.conv(x) > 0))
@@ -84,7 +84,7 @@ def test_modes_and_random_state_come_back():
     net.layer3.train()
     net.bn2.train()
     modes, state = [m.training for m in net.modules()], torch.get_rng_state()
-    with evaluating(net):
+    with eval_scope(net):
         assert not any(m.training for m in net.modules())
         torch.rand(3)
     assert [m.training for m in net.modules()] == modes
@@ -99,7 +99,7 @@ def test_a_network_with_its_own_train_is_respected():
             return self
 
     net = Stubborn().train()
-    with evaluating(net):
+    with eval_scope(net):
         assert not net.layer3.training
     assert net.layer3.training
     assert not net.bn2.training

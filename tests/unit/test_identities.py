@@ -154,10 +154,10 @@ def test_what_is_no_row_of_identities_is_one_clear_error(given_names, message):
 
 
 def test_the_next_other_person():
-    assert metrics.others(3, [None, "", float("nan")]) == [1, 2, 0]
-    assert metrics.others(3, ["a", None, "a"]) == [1, 2, 1]
+    assert metrics.other_identity_index(3, [None, "", float("nan")]) == [1, 2, 0]
+    assert metrics.other_identity_index(3, ["a", None, "a"]) == [1, 2, 1]
     with pytest.raises(ValueError, match="each of the 3 images, got 2"):
-        metrics.others(3, ["a", "b"])
+        metrics.other_identity_index(3, ["a", "b"])
 
 
 # ---- every metric that takes identities --------------------------------------------------------------------------
@@ -396,7 +396,7 @@ def test_a_table_of_methods_draws_people_for_every_interval():
 def test_results_of_parts_with_unknown_people_add():
     torch.manual_seed(0)
     images, maps = torch.rand(6, 3, 8, 8), torch.rand(6, 8, 8)
-    reference = metrics.Reference(metrics.mean_map(maps), maps[metrics.others(6, PEOPLE)])
+    reference = metrics.Reference(metrics.mean_map(maps), maps[metrics.other_identity_index(6, PEOPLE)])
 
     def measured(items):
         rows = metrics.Reference(reference.mean_map, reference.other_maps[items])

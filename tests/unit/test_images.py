@@ -165,8 +165,8 @@ def test_wrong_photos_and_choices():
         images.align(torch.rand(2, 3, 50, 50), landmarks=TEMPLATE)
     spec = InputSpec(64)
     with pytest.raises(ValueError, match="'never', 'auto' or 'always'"):
-        images.fitted(torch.rand(1, 3, 64, 64), spec, when="sometimes")
-    assert images.fitted(torch.rand(1, 3, 64, 64), spec, when="auto").face is None
+        images.fit_to_spec(torch.rand(1, 3, 64, 64), spec, when="sometimes")
+    assert images.fit_to_spec(torch.rand(1, 3, 64, 64), spec, when="auto").face is None
 
 
 @pytest.fixture(scope="module")

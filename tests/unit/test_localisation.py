@@ -173,7 +173,7 @@ def test_random_is_the_map_elsewhere(swapped):
     true = swapped.masks.double()
     one = metrics.localisation({"true": true}, swapped.masks, seed=2).rows
     found = next(row for row in one if row["map"] == "random of true")
-    by_hand = [metrics.pointing(perturb.moved(true, seed=16 + k), swapped.masks).mean for k in range(8)]
+    by_hand = [metrics.pointing(perturb.shift_mask(true, seed=16 + k), swapped.masks).mean for k in range(8)]
     assert found["pointing"] == pytest.approx(np.mean(by_hand))
     again = metrics.localisation({"true": true}, swapped.masks, seed=3).rows
     assert next(row for row in again if row["map"] == "random of true")["pointing"] != found["pointing"]

@@ -11,7 +11,7 @@ from nets import shaken
 from pair_methods import METHODS, Small, faces
 
 from facexai import FGGB, CorrRISE, FaceModel, InputSpec, PairCAM, explain_pairs
-from facexai.explainers._cache import Kept
+from facexai.explainers._cache import EvidenceCache
 
 pytestmark = pytest.mark.filterwarnings("ignore:a map of pair .* has one sign")
 PAIRS = [(0, 1), (4, 2), (0, 2), (3, 3), (1, 4), (0, 1)]
@@ -40,7 +40,7 @@ def test_it_is_one_pair_after_the_other(model, name, memory, tmp_path):
 def test_every_face_is_observed_once_and_memory_is_bounded(model, monkeypatch, tmp_path):
     images, seen, most = faces(model, 5), Counter(), []
     explainer = CorrRISE(model, count=20)
-    original, put = CorrRISE.observe, Kept.put
+    original, put = CorrRISE.observe, EvidenceCache.put
 
     def observe(self, some):
         seen.update(int((images == one).flatten(1).all(1).nonzero()) for one in some)
@@ -51,7 +51,7 @@ def test_every_face_is_observed_once_and_memory_is_bounded(model, monkeypatch, t
         most.append((self.bytes, sum(e.nbytes for e in self.held.values()), len(list(tmp_path.rglob("*.safetensors")))))
 
     monkeypatch.setattr(CorrRISE, "observe", observe)
-    monkeypatch.setattr(Kept, "put", watched)
+    monkeypatch.setattr(EvidenceCache, "put", watched)
     one = explainer.observe(images[:1]).nbytes
     seen.clear()
     list(explain_pairs(explainer, images, PAIRS * 30, memory=2 * one, folder=tmp_path))
@@ -90,7 +90,7 @@ def test_bad_pairs(model):
 
 
 def test_pairs_may_be_rows_of_a_tensor_and_memory_that_suffices_needs_no_disk(model, monkeypatch):
-    monkeypatch.setattr(Kept, "_write", None)  # would be needed for the disk
+    monkeypatch.setattr(EvidenceCache, "_write", None)  # would be needed for the disk
     explainer = CorrRISE(model, count=20)
     one = explainer.observe(faces(model, 1)).nbytes
     chain = torch.tensor([(k, k + 1) for k in range(0, 4, 2)])
@@ -103,7 +103,7 @@ def test_what_goes_to_disk_leaves_the_memory_and_what_does_not_fit_is_forgotten(
     explainer = CorrRISE(model, count=20)
     evidence = [explainer.observe(face[None]) for face in faces(model, 5)]
     each = evidence[0].nbytes
-    kept = Kept(each, Store(tmp_path), disk=2 * each)
+    kept = EvidenceCache(each, Store(tmp_path), disk=2 * each)
     for number, one in enumerate(evidence):
         kept.put(number, one)
     assert [number in kept for number in range(5)] == [True, True, False, False, True]

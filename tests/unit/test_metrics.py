@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nets import FlatNet, GapNet, shaken
 
 from facexai import CAM, SDD, FaceModel, FaceXAIWarning, GradCAM, HiResCAM, InputSpec, Saliency, metrics, perturb
-from facexai.metrics._batch import Reference, mean_map, others
+from facexai.metrics._batch import Reference, mean_map, other_identity_index
 from facexai.metrics.drop import margin
 from facexai.metrics.sanity import rank_correlation
 from facexai.metrics.statistic import Statistic
@@ -88,18 +88,18 @@ def test_retention_is_the_deletion_of_the_complement(images, left, fill):
 
 
 def test_fills_by_hand(images):
-    assert (perturb.filling(images, "black") == 0).all()
-    assert (perturb.filling(images, 0.3) == 0.3).all()
-    torch.testing.assert_close(perturb.filling(images, "mean")[0, 0], torch.full((4, 4), 0.625))
+    assert (perturb.make_fill(images, "black") == 0).all()
+    assert (perturb.make_fill(images, 0.3) == 0.3).all()
+    torch.testing.assert_close(perturb.make_fill(images, "mean")[0, 0], torch.full((4, 4), 0.625))
     constant = torch.full((1, 3, 32, 32), 0.4)
-    torch.testing.assert_close(perturb.filling(constant, "blur"), constant)
-    noise = perturb.filling(images, "noise", seed=1, items=[4, 5, 6])
-    torch.testing.assert_close(perturb.filling(images[1:2], "noise", seed=1, items=[5]), noise[1:2])
-    assert not torch.equal(noise, perturb.filling(images, "noise", seed=2, items=[4, 5, 6]))
+    torch.testing.assert_close(perturb.make_fill(constant, "blur"), constant)
+    noise = perturb.make_fill(images, "noise", seed=1, items=[4, 5, 6])
+    torch.testing.assert_close(perturb.make_fill(images[1:2], "noise", seed=1, items=[5]), noise[1:2])
+    assert not torch.equal(noise, perturb.make_fill(images, "noise", seed=2, items=[4, 5, 6]))
     with pytest.raises(ValueError, match="expected fill"):
-        perturb.filling(images, "white")
+        perturb.make_fill(images, "white")
     with pytest.raises(ValueError, match="0 to 1"):
-        perturb.filling(images, 2.0)
+        perturb.make_fill(images, 2.0)
 
 
 def test_controls_by_hand(images, left):
@@ -110,10 +110,10 @@ def test_controls_by_hand(images, left):
     np.testing.assert_allclose(np.sign(drop.controls["other-image"].margin.values), [-1, 1, -1])
     assert drop.specificity == pytest.approx(drop.drop - drop.controls["other-image"].drop)
     regions = perturb.top_area(maps, 0.25)
-    moved = perturb.moved(regions, seed=0)
+    moved = perturb.shift_mask(regions, seed=0)
     assert torch.equal(moved.flatten(1).sum(1), regions.flatten(1).sum(1))
     assert not any(torch.equal(a, b) for a, b in zip(moved, regions, strict=True))
-    assert torch.equal(perturb.moved(regions[2:], seed=0, items=[2]), moved[2:])
+    assert torch.equal(perturb.shift_mask(regions[2:], seed=0, items=[2]), moved[2:])
 
 
 def test_controls_that_do_not_exist_say_why(images, left):
@@ -136,7 +136,7 @@ def test_controls_that_do_not_exist_say_why(images, left):
 def test_two_halves_add_to_the_whole(metric):
     images, maps = torch.rand(6, 3, 8, 8), torch.rand(6, 8, 8)
     people = ["a", "a", "b", "b", "c", "c"]
-    reference = Reference(mean_map(maps), maps[others(6, people)])
+    reference = Reference(mean_map(maps), maps[other_identity_index(6, people)])
     whole = metric(Brightness(), images, maps, seed=5, fill="noise", identities=people)
     first, second = (
         metric(

@@ -9,7 +9,7 @@ from torch import nn
 
 from facexai import CAM, FaceModel, HiResCAM, InputSpec, ScoreCAM
 from facexai.models.heads import HeadDoesNotFold
-from facexai.turns import evaluating
+from facexai.turns import eval_scope
 
 FACES = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
 
@@ -39,9 +39,9 @@ def test_a_network_that_was_compiled_in_place_is_looked_through(part, training):
     assert torch.equal(CAM(people(net))(FACES, targets="a").maps, CAM(people(network()))(FACES, targets="a").maps)
     assert net.get_submodule(part)._compiled_call_impl is compiled
     assert net.training == training
-    with evaluating(net), evaluating(net):
+    with eval_scope(net), eval_scope(net):
         assert net.get_submodule(part)._compiled_call_impl is None
-    with pytest.raises(ValueError, match="from inside"), evaluating(net):
+    with pytest.raises(ValueError, match="from inside"), eval_scope(net):
         raise ValueError("from inside")
     assert net.get_submodule(part)._compiled_call_impl is compiled
 

@@ -80,7 +80,7 @@ def literal(model, first, second, maps, same, *, scheme, how, part):
                 taken = order[: round(step / how.steps * len(flat))]
                 shown = torch.full((len(flat),), scheme == "deletion")
                 shown[taken] = scheme == "insertion"
-                fill = perturb.filling(images[side][None], how.fill)[0]
+                fill = perturb.make_fill(images[side][None], how.fill)[0]
                 images[side] = torch.where(shown.view(SIZE, SIZE), images[side], fill)
             row.append(cosine(*images))
         cosines.append(row)
@@ -215,7 +215,7 @@ def test_controls_by_hand(model, data, maps):
     np.testing.assert_array_equal(curve.controls["centre"].cosines, order_of(centre))
     shifted = maps.clone()
     ranks = maps[:4, 0].flatten(1).argsort(1).argsort(1).view(4, SIZE, SIZE)
-    shifted[:4, 0] = perturb.moved(ranks, seed=7, items=[0, 2, 4, 6]).float()
+    shifted[:4, 0] = perturb.shift_mask(ranks, seed=7, items=[0, 2, 4, 6]).float()
     shifted[4:] = maps[4:]
     np.testing.assert_array_equal(curve.controls["random-region"].cosines, order_of(shifted))
     again = metrics.verification_deletion(model, first, second, -maps, same, how, **named)
@@ -237,13 +237,13 @@ def test_a_part_without_a_value_is_ranked_by_the_signed_map(model, data):
 def test_blurred_ranks_are_those_of_the_drawn_part(model, data, maps):
     first, second, same = data
     blurred = metrics.verification_deletion(model, first, second, maps, same, Protocol(rank="blurred"), controls=())
-    part = perturb.smoothed(maps.clamp(min=0), 5 / 112 * SIZE)
+    part = perturb.gaussian_blur(maps.clamp(min=0), 5 / 112 * SIZE)
     by_hand = metrics.verification_deletion(model, first, second, part, same, controls=())
     np.testing.assert_array_equal(blurred.cosines, by_hand.cosines)
     dissimilar = metrics.verification_deletion(
         model, first, second, maps, same, Protocol(rank="blurred"), "dissimilar", controls=()
     )
-    part = perturb.smoothed((-maps).clamp(min=0), 5 / 112 * SIZE)
+    part = perturb.gaussian_blur((-maps).clamp(min=0), 5 / 112 * SIZE)
     by_hand = metrics.verification_deletion(model, first, second, part, same, controls=())
     np.testing.assert_array_equal(dissimilar.cosines, by_hand.cosines)
     raw = metrics.verification_deletion(model, first, second, maps, same, controls=())
@@ -471,7 +471,7 @@ def test_parts_with_the_whole_sets_reference_add_to_the_whole(model, data, maps,
     for sign, rows in signs.items():
         turned = sign * maps[rows, sides]
         means[sign] = torch.stack([metrics.mean_map(side) for side in turned.unbind(1)])
-        partners = metrics.others(len(rows), [people[i] for i in rows])
+        partners = metrics.other_identity_index(len(rows), [people[i] for i in rows])
         others[rows] = maps[rows, sides][partners]
     sums = []
     for rows in (slice(0, 3), slice(3, 8)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
 
 import pytest
 from surface import FILE, STUB, lines, stub
@@ -34,3 +35,16 @@ def test_the_record_is_whole():
         assert any(line.startswith(start) for line in recorded), start
     assert any(line.startswith("@ saliency.npz, format 1: arrays") for line in recorded)
     assert not [line for line in recorded if " at 0x" in line or "/" in line.split(": ")[0].replace("IMAGE/", "")]
+
+
+def test_old_names_serve_the_new_ones_with_a_warning():
+    from facexai._renamed import RENAMED
+
+    for module, names in RENAMED.items():
+        package = import_module(f"facexai.{module}")
+        for old, new in names.items():
+            assert old not in package.__all__
+            with pytest.warns(DeprecationWarning, match=rf"facexai\.{module}\.{old} is now facexai\.{module}\.{new}"):
+                assert getattr(package, old) is getattr(package, new)
+        with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+            _ = package.no_such_name

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from facexai import _csv_cells
-from facexai._errors import clipped
+from facexai._errors import truncate
 from facexai._photo_names import folder_names, photo_names
 from facexai.cli.shared import model, out_arguments, show
 
@@ -171,7 +171,7 @@ def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
             if rows.setdefault(image, row) != row:
                 raise ValueError(f"{image} is listed twice, with different cells")
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {clipped(error)}") from None
+        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {truncate(error)}") from None
     return set(head), rows
 
 
@@ -192,7 +192,7 @@ class _Photos(Sequence[Any]):
         from facexai import images
 
         photo, config = self.pairs.load(number, number + 1), self.config
-        made = images.fitted(photo, self.network.spec, when=config.align, face=config.face)  # type: ignore[arg-type]
+        made = images.fit_to_spec(photo, self.network.spec, when=config.align, face=config.face)  # type: ignore[arg-type]
         return made.image[0].to(self.network.device)
 
 

@@ -113,7 +113,7 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
         raise ValueError(f"{options.denoiser} does not say which size of images it takes; give it one")
     spec = InputSpec(denoiser.size)
     how = {"when": options.align, "face": options.face}
-    faces = torch.cat([images.fitted(images.load(path), spec, **how).image for path in options.images])
+    faces = torch.cat([images.fit_to_spec(images.load(path), spec, **how).image for path in options.images])
     called = photo_names(options.images)
     if options.decision is not None:
         found = call_factory(options.decision)
@@ -121,7 +121,7 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
             raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
         return faces, called, {"decision": found, "denoiser": denoiser}
     network = model(options.model or DEFAULT_MODEL)
-    reference = images.fitted(images.load(options.reference), network.spec, **how).image
+    reference = images.fit_to_spec(images.load(options.reference), network.spec, **how).image
     decision = decisions.verification(network, reference.to(network.device), options.threshold)
     return faces.to(network.device), called, {"decision": decision, "denoiser": denoiser}
 

@@ -111,7 +111,7 @@ def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: 
     from facexai import images, plots
 
     photo = images.load(path)
-    face = images.fitted(photo, people.model.spec, when=options.align, face=options.face)
+    face = images.fit_to_spec(photo, people.model.spec, when=options.align, face=options.face)
     batch = face.image.to(people.model.device)
     why = explainer.answer(explainer.observe(batch), options.target)
     why.save(options.out / f"{name}.npz")

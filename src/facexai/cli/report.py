@@ -226,7 +226,7 @@ class _Photos:
         if io.sha256_of(path) != sha256:
             raise ValueError("the photo of this name in --photos is another one than that which was explained")
         chosen = {"when": self.options.align, "face": self.options.face} | dict(how)
-        return images.fitted(images.load(path), self.network.spec, **chosen)
+        return images.fit_to_spec(images.load(path), self.network.spec, **chosen)
 
     def check(self) -> None:
         """Refuse ``--photos`` where it would be ignored."""

@@ -62,7 +62,7 @@ def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned
     """The photo of ``--align`` and ``--face`` as the network wants it."""
     from facexai import images
 
-    return images.fitted(images.load(path), network.spec, when=options.align, face=options.face)
+    return images.fit_to_spec(images.load(path), network.spec, when=options.align, face=options.face)
 
 
 def cut(found: Aligned) -> list[list[float]] | None:

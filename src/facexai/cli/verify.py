@@ -74,18 +74,18 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
     from facexai import images
     from facexai._progress import tqdm
     from facexai.explainers.pairs import check_embeds
-    from facexai.hooks import quiet_grad
+    from facexai.hooks import no_graph
 
     plain, mirrored = [], []
     with tqdm(total=len(pairs.images), desc="verify", unit="image", disable=None, file=sys.stderr) as bar:
         for start in range(0, len(pairs.images), _AT_ONCE):
             stop = min(start + _AT_ONCE, len(pairs.images))
             faces = [
-                images.fitted(pairs.load(i, i + 1), network.spec, when=options.align, face=options.face).image
+                images.fit_to_spec(pairs.load(i, i + 1), network.spec, when=options.align, face=options.face).image
                 for i in range(start, stop)
             ]
             batch = torch.cat(faces).to(network.device)
-            with quiet_grad():
+            with no_graph():
                 plain.append(network.features(network.outputs(batch)).cpu())
                 check_embeds(network)
                 if options.folds == "insightface":

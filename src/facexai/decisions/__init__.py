@@ -1,24 +1,30 @@
 """What a counterfactual tries to change: one logit for each image, positive means yes."""
 
+from typing import TYPE_CHECKING
+
+from facexai import _renamed
 from facexai.decisions._common import Size, resized
-from facexai.decisions.base import Decision, check_count, recipe_of, rows, score, scored, steady
-from facexai.decisions.classification import Binary, OfClass, binary, of_class
+from facexai.decisions.base import Decision, check_count, eval_mode, recipe_of, score, score_batched, select
+from facexai.decisions.classification import Binary, ClassMargin, binary, of_class
 from facexai.decisions.verification import Verification, verification
 
 __all__ = [
     "Binary",
+    "ClassMargin",
     "Decision",
-    "OfClass",
     "Size",
     "Verification",
     "binary",
     "check_count",
+    "eval_mode",
     "of_class",
     "recipe_of",
     "resized",
-    "rows",
     "score",
-    "scored",
-    "steady",
+    "score_batched",
+    "select",
     "verification",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = _renamed.getter(__name__)

@@ -16,7 +16,7 @@ from facexai.models.blackbox import BlackBox
 Size = Literal["resize", "same"]
 
 
-class Told(ABC):
+class RecipeRepr(ABC):
     """A repr made of the recipe."""
 
     @property
@@ -56,10 +56,10 @@ def check(model: FaceModel, size: str) -> None:
 
 def features(model: FaceModel, images: Tensor, size: Size) -> Tensor:
     """The model's features (N, D) of images around [0, 1]. Keeps the grad mode."""
-    return model.features(model.outputs(fitted(model, images) if size == "resize" else images, in_range=False))
+    return model.features(model.outputs(fit_to_size(model, images) if size == "resize" else images, in_range=False))
 
 
-def fitted(model: FaceModel, images: Tensor) -> Tensor:
+def fit_to_size(model: FaceModel, images: Tensor) -> Tensor:
     """Images at the model's size, checked before they are resized."""
     if (size := size_of(images)) != model.spec.height_width:
         InputSpec(size).check(images, in_range=False)

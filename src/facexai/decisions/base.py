@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from facexai import hooks
 from facexai.functional import at_least_float32
-from facexai.hooks import as_weights, eval_mode, evaluating, quiet_grad
+from facexai.hooks import as_weights, eval_scope, no_graph
 from facexai.models.fingerprint import fingerprint
 
 
@@ -56,16 +57,16 @@ def score(decision: Decision, images: Tensor) -> Tensor:
             "decisions.of_class(classifier, target) makes one of a classifier"
         )
     if isinstance(decision, nn.Module):
-        with evaluating(decision):
+        with eval_scope(decision):
             return one_each(decision(as_weights(images, decision)), len(images))
     return one_each(decision(images), len(images))
 
 
 @contextmanager
-def steady(decision: Decision) -> Iterator[None]:
+def eval_mode(decision: Decision) -> Iterator[None]:
     """The decision's network in eval mode, also while gradients flow: a checkpointed network runs again for them."""
     net = decision if isinstance(decision, nn.Module) else getattr(decision, "module", None)
-    with eval_mode(net) if isinstance(net, nn.Module) else nullcontext():
+    with hooks.eval_mode(net) if isinstance(net, nn.Module) else nullcontext():
         yield
 
 
@@ -79,17 +80,17 @@ def check_count(decision: Decision, images: int) -> None:
         )
 
 
-def scored(decision: Decision, images: Tensor, batch_size: int = 64) -> Tensor:
+def score_batched(decision: Decision, images: Tensor, batch_size: int = 64) -> Tensor:
     """The same without a graph, a batch at a time: (N,) float64."""
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
     check_count(decision, len(images))
     parts = torch.split(torch.arange(len(images), device=images.device), batch_size)
-    with quiet_grad():
-        return torch.cat([score(rows(decision, part), images[part]).detach().double() for part in parts])
+    with no_graph():
+        return torch.cat([score(select(decision, part), images[part]).detach().double() for part in parts])
 
 
-def rows(decision: Decision, index: Tensor) -> Decision:
+def select(decision: Decision, index: Tensor) -> Decision:
     """The decision about some of the images, where it holds something for each; else itself.
 
     Args:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai.decisions._common import Size, Told, check, features, network, size_of
+from facexai.decisions._common import RecipeRepr, Size, check, features, network, size_of
 from facexai.decisions.base import recipe_of, score
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.input_spec import InputSpec
 from facexai.models import Gallery, WhiteBox
 from facexai.models.targets import index
@@ -20,7 +20,7 @@ from facexai.models.targets import index
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Binary(Told):
+class Binary(RecipeRepr):
     """The one logit of a network; see :func:`binary`."""
 
     net: nn.Module
@@ -64,7 +64,7 @@ def binary(net: nn.Module) -> Binary:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class OfClass(Told):
+class ClassMargin(RecipeRepr):
     """By how much a class leads; see :func:`of_class`."""
 
     classifier: WhiteBox
@@ -99,7 +99,7 @@ class OfClass(Told):
 
 def of_class(
     classifier: WhiteBox, target: int | str, rival: int | str | None = None, *, size: Size = "resize"
-) -> OfClass:
+) -> ClassMargin:
     """Whether a class is predicted, of a gallery whether it is this person: its logit minus the largest other one.
 
     Args:
@@ -132,7 +132,7 @@ def of_class(
         )
     model = classifier.model
     check(model, size)
-    with quiet_grad():
+    with no_graph():
         classes = classifier.score(model.features(model.outputs(model.noise(1)))).shape[1]
     if classes < 2:
         raise ValueError("expected at least two classes, got one; decisions.binary(net) takes a network of one logit")
@@ -140,4 +140,4 @@ def of_class(
     other = None if rival is None else index(rival, classifier.names, classes)
     if own == other:
         raise ValueError(f"expected a rival other than the target, got {rival!r} for both")
-    return OfClass(classifier, own, other, size)
+    return ClassMargin(classifier, own, other, size)

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai.decisions._common import Size, Told, check, features, fitted, network
+from facexai.decisions._common import RecipeRepr, Size, check, features, fit_to_size, network
 from facexai.functional import at_least_float32
 from facexai.functional._decision import is_threshold
 from facexai.models import FaceModel
@@ -18,7 +18,7 @@ from facexai.models import FaceModel
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Verification(Told):
+class Verification(RecipeRepr):
     """Whether two photos show one person; see :func:`verification`.
 
     Attributes:
@@ -116,7 +116,7 @@ def verification(
     if not is_threshold(threshold) or not 0 < gain < float("inf"):
         raise ValueError(f"expected a threshold from -1 to 1, a cosine, and gain > 0, got {threshold} and {gain}")
     if reference.ndim == 4:
-        photos = reference if size == "same" or not reference.numel() else fitted(model, reference)
+        photos = reference if size == "same" or not reference.numel() else fit_to_size(model, reference)
         reference = model.embed(photos)
     lengths = reference.norm(dim=1) if reference.ndim == 2 and reference.is_floating_point() else reference.new_zeros(0)
     if not len(lengths) or not ((lengths - 1).abs() < 1e-3).all():

@@ -90,7 +90,7 @@ def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[st
     for person in sorted(path for path in root.iterdir() if path.is_dir()):
         photos = images.photo_files(person)[:each]
         if len(photos) == each and len(found) < most:
-            faces = [images.fitted(images.load(path), spec, when="auto", face="largest").image for path in photos]
+            faces = [images.fit_to_spec(images.load(path), spec, when="auto", face="largest").image for path in photos]
             found[person.name] = torch.cat(faces)
     if len(found) < 2:
         raise ValueError(f"{root}: expected two people with {each} photos or more, found {len(found)}")

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 from facexai._html import picture
 from facexai.demo._sdf import FINE, Array, Canvas, Numbers, arc, box, ellipse, wave
-from facexai.perturb.draws import numbered
+from facexai.perturb.draws import check_items
 
 SHARES = {"glasses": 0.5, "mask": 0.125, "smile": 0.5, "background": 0.5}
 """How often an attribute is drawn where nobody forces it."""
@@ -92,7 +92,7 @@ def faces(
     if count < 1 or not 16 <= size <= 256 or first < 0:
         raise ValueError(f"expected a count from 1, a size of 16 to 256, first from 0; got {count}, {size}, {first}")
     items = range(first, first + count)
-    people = numbered(items if people is None else people, count)
+    people = check_items(items if people is None else people, count)
     forced = _forced(attributes or {}, count)
     parts = []
     for start in range(0, count, _AT_ONCE):
@@ -111,7 +111,7 @@ def _joined(parts: Sequence[Mapping[str, NDArray[np.bool_]]]) -> dict[str, Tenso
 def _forced(attributes: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     for name, values in attributes.items():
         if name not in SHARES:
-            raise ValueError(f"expected attributes of {list(SHARES)}, got {name!r}; {near_matches(name, list(SHARES))}")
+            raise ValueError(f"expected attributes of {list(SHARES)}, got {name!r}; {suggest(name, list(SHARES))}")
         if not isinstance(values, Tensor) or values.dtype != torch.bool or values.shape != (count,):
             raise TypeError(f"expected attributes[{name!r}] as a ({count},) tensor of booleans, got {values!r:.80}")
     return {name: values.cpu() for name, values in attributes.items()}

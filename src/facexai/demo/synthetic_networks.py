@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 from facexai.models import load_weights
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def classifier(name: str) -> DrawnClassifier:
     tensor([ True, False])
     """
     if name not in NAMES:
-        raise ValueError(f"expected one of {list(NAMES)}, got {name!r}; {near_matches(str(name), NAMES)}")
+        raise ValueError(f"expected one of {list(NAMES)}, got {name!r}; {suggest(str(name), NAMES)}")
     net = DrawnClassifier().eval().requires_grad_(False)
     load_weights(net, WEIGHTS / f"{name}.safetensors")
     return net

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from facexai.denoisers.adm_blocks import GROUPS, Attention, Down, Residual, Stage, Up, waves
 from facexai.denoisers.callables import CallableDenoiser, from_callable
 from facexai.functional.diffusion import linear_alphas
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models._weight_values import beyond_range, some, unfit
 from facexai.models.checkpoints import places_in
 
@@ -185,7 +185,7 @@ def load_adm(
     if class_cond:
         raise ValueError("class_cond=True: the network wants a class beside the image; expected an unconditional one")
     alphas = _alphas(noise_schedule, diffusion_steps)
-    with quiet_grad(), torch.device("meta"):  # no memory, no random numbers: all weights come from the file
+    with no_graph(), torch.device("meta"):  # no memory, no random numbers: all weights come from the file
         net = ADM(
             image_size=image_size,
             num_channels=num_channels,
@@ -258,7 +258,7 @@ def _fill(net: ADM, path: Path) -> None:
         told = "\n  ".join([*complaints, "say the options with which it was trained"])
         raise ValueError(f"{path.name!r} does not fit this network; nothing was loaded:\n  {told}")
     # one after the other, so that memory holds little more than one copy; and not the file's own, which may be mapped
-    with quiet_grad():
+    with no_graph():
         net.load_state_dict({n: tensors.pop(n).to(torch.float32, copy=True) for n in wanted}, assign=True)
 
 

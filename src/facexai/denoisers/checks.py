@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import short
+from facexai._errors import short_repr
 from facexai.functional import at_least_float32
-from facexai.hooks import evaluating, quiet_grad
+from facexai.hooks import eval_scope, no_graph
 from facexai.models.outputs import describe
 
 Size = tuple[int, int] | None
@@ -48,7 +48,7 @@ def sides(size: int | Sequence[int] | None) -> Size:
         return None
     both = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both):
-        raise ValueError(f"expected size as pixels, one number, (height, width) or None, got {short(size)}")
+        raise ValueError(f"expected size as pixels, one number, (height, width) or None, got {short_repr(size)}")
     return both
 
 
@@ -67,7 +67,7 @@ def check_images(x: Tensor, size: Size) -> None:
 @contextmanager
 def calm(function: object) -> Iterator[None]:
     """No graph inside; a module is in eval mode, and afterwards as it was."""
-    with quiet_grad(), evaluating(function) if isinstance(function, nn.Module) else nullcontext():
+    with no_graph(), eval_scope(function) if isinstance(function, nn.Module) else nullcontext():
         yield
 
 

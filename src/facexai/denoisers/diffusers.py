@@ -11,7 +11,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import clipped, require, short
+from facexai._errors import require, short_repr, truncate
 from facexai.denoisers.checks import Size, calm, check_images, levels, parts, sides
 from facexai.hooks import as_weights
 from facexai.models._weight_values import few
@@ -162,7 +162,9 @@ def _levels(scheduler: Any) -> Tensor:
 def _prediction(scheduler: Any) -> Prediction:
     asked: Prediction = _setting(scheduler, "prediction_type") or "epsilon"
     if asked not in get_args(Prediction):
-        raise ValueError(f"expected a scheduler with prediction_type in {get_args(Prediction)}, got {short(asked)}")
+        raise ValueError(
+            f"expected a scheduler with prediction_type in {get_args(Prediction)}, got {short_repr(asked)}"
+        )
     return asked
 
 
@@ -207,7 +209,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{str(file)!r} cannot be read ({clipped(error)}): truncated? copy or download it again"
+            f"{str(file)!r} cannot be read ({truncate(error)}): truncated? copy or download it again"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(file)!r} holds no settings; copy or download it again")
@@ -230,14 +232,14 @@ def _scheduler(library: Any, folder: Path) -> Any:
     except Exception:  # of a class whose own packages are missing
         kind = None
     if not isinstance(kind, type) or not issubclass(kind, library.SchedulerMixin):
-        raise ValueError(f"{str(file)!r} names {short(name)}, no scheduler of this diffusers; give scheduler=")
+        raise ValueError(f"{str(file)!r} names {short_repr(name)}, no scheduler of this diffusers; give scheduler=")
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= _MOST_STEPS:
-        raise ValueError(f"{str(file)!r} has num_train_timesteps={short(steps)}, expected 2 to {_MOST_STEPS:,}")
+        raise ValueError(f"{str(file)!r} has num_train_timesteps={short_repr(steps)}, expected 2 to {_MOST_STEPS:,}")
     try:
         return kind.from_config(config)  # type: ignore[attr-defined]
     except Exception as error:  # of many types, whatever a wrong setting provokes
-        raise ValueError(f"{str(file)!r} describes no {name} ({clipped(error)}); give scheduler=") from None
+        raise ValueError(f"{str(file)!r} describes no {name} ({truncate(error)}); give scheduler=") from None
 
 
 def _network(library: Any, folder: Path) -> Any:
@@ -248,7 +250,9 @@ def _network(library: Any, folder: Path) -> Any:
     settings = _read_json(config)
     name = settings.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
-        raise ValueError(f"{str(config)!r} describes a {short(name)}, expected a UNet2DModel: unconditional, of pixels")
+        raise ValueError(
+            f"{str(config)!r} describes a {short_repr(name)}, expected a UNet2DModel: unconditional, of pixels"
+        )
     _check_weights(folder)
     _check_settings(config, settings)
     try:
@@ -264,8 +268,8 @@ def _network(library: Any, folder: Path) -> Any:
     except Exception as error:  # of many types: of its own, of safetensors, of torch
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(
-            f"the network in {str(folder)!r} cannot be read ({clipped(' '.join(lines[:2]))}): truncated, or of another "
-            "config.json? copy or download it again"
+            f"the network in {str(folder)!r} cannot be read ({truncate(' '.join(lines[:2]))}): truncated, or of "
+            "another config.json? copy or download it again"
         ) from None
     lost = [*told["missing_keys"], *told["unexpected_keys"]]
     if lost:
@@ -287,11 +291,11 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a network of more blocks and layers than any has, or one that other packages would have to unpack."""
     for name in ("block_out_channels", "down_block_types", "up_block_types"):
         if not isinstance(settings.get(name, []), list) or len(settings.get(name, [])) > _MOST_BLOCKS:
-            told = short(settings[name])
+            told = short_repr(settings[name])
             raise ValueError(f"{str(file)!r} has {name}={told}, expected a list of at most {_MOST_BLOCKS}")
     layers = settings.get("layers_per_block", 1)
     if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:
-        raise ValueError(f"{str(file)!r} has layers_per_block={short(layers)}, expected 1 to {_MOST_LAYERS}")
+        raise ValueError(f"{str(file)!r} has layers_per_block={short_repr(layers)}, expected 1 to {_MOST_LAYERS}")
     if settings.get("quantization_config") is not None:
         raise ValueError(f"{str(file)!r} describes a quantised network, expected one of plain floats")
 

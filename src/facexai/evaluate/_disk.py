@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from facexai._errors import clipped
+from facexai._errors import truncate
 from facexai.explainers._masked_forward import is_out_of_memory
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -46,6 +46,6 @@ def memory_named(readers: int, micro_batch: int) -> Iterator[None]:
             raise
         told = str(error).partition("\n")[0] or type(error).__name__
         raise MemoryError(
-            f"out of memory ({clipped(told)}); what is committed stays: start the same run again with fewer readers "
+            f"out of memory ({truncate(told)}); what is committed stays: start the same run again with fewer readers "
             f"(now {readers}) or workers, or in a new folder with a smaller micro_batch (now {micro_batch})"
         ) from error

@@ -29,7 +29,7 @@ class Config:
         metrics: of ``deletion``, ``retention``, ``insertion``, ``deletion-curve``, ``narrowness``, ``overlap``; for
             pairs of ``deletion``, ``insertion``. Default: ``deletion`` and ``retention``, for pairs both.
         images: folder of the photos that a CSV or a list of pairs names; default: that of the file.
-        align, face: as for :func:`facexai.images.fitted`.
+        align, face: as for :func:`facexai.images.fit_to_spec`.
         limit: measure the first so many photos or pairs only.
         gallery: folder ``NAME/*.jpg`` of enrolled people; default: the first ``enrol`` photos of everybody in ``data``.
         enrol: photos of each person that are enrolled; the others are measured.

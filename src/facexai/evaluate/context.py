@@ -15,7 +15,7 @@ from facexai.evaluate.config import Config
 from facexai.evaluate.data import DataSet, opened
 from facexai.evaluate.methods import Entry, label
 from facexai.evaluate.shards import Face, Shards, Stage
-from facexai.images import fitted
+from facexai.images import fit_to_spec
 from facexai.metrics._identities import linked_people
 from facexai.models import FaceModel
 
@@ -24,7 +24,7 @@ PAIR_METRICS = ("deletion", "insertion")
 
 @final
 @dataclass(frozen=True, eq=False)
-class Work:
+class RunContext:
     """A run as a worker sees it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Work:
             FileNotFoundError, ValueError: it cannot be read, or shows no single face.
         """
         raw, config = self.data.photo(photo), self.config
-        image = fitted(raw, self.network.spec, when=config.align, face=config.face).image  # type: ignore[arg-type]
+        image = fit_to_spec(raw, self.network.spec, when=config.align, face=config.face).image  # type: ignore[arg-type]
         return Face(image, self.data.sha256(photo))
 
     def why(self, shards: Shards) -> str:
@@ -101,7 +101,7 @@ class Work:
         return next((f"{self.data.names[photo]}: {reason}" for photo, reason in shards.failed().items()), "none")
 
 
-def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | None, device: str | None) -> Work:
+def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | None, device: str | None) -> RunContext:
     """Open the data set and the network, and decide what is enrolled and measured.
 
     Args:
@@ -123,7 +123,7 @@ def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | Non
             raise ValueError(f"cannot use the device {device!r}: {told(error)}") from error
     network.outputs(network.noise(1))  # what a network returns is known after its first pass
     joined, probes, enrolled = _divided(config, data, network, base)
-    return Work(config, joined, network, Store(folder / "shards"), probes, enrolled, data.identities is not None)
+    return RunContext(config, joined, network, Store(folder / "shards"), probes, enrolled, data.identities is not None)
 
 
 def _divided(

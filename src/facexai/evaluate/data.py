@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells, images, io, metrics
-from facexai._errors import clipped, short
+from facexai._errors import short_repr, truncate
 from facexai._photo_names import folder_names, photo_names
 from facexai.images.files import decode
 from facexai.images.pairs import text_of
@@ -144,7 +144,7 @@ def _listed(path: Path) -> list[dict[str, str]] | None:
                 raise ValueError(f"expected {len(columns)} cells, the image among them")
             rows.append({name: _csv_cells.unescape(row[name].strip()) for name in columns})
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {clipped(error)}") from None
+        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {truncate(error)}") from None
     return rows
 
 
@@ -155,7 +155,7 @@ def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:
     # os.path says no to names that no file system takes, where Path raises
     missing = [row["image"] for row, file in zip(rows, files, strict=True) if not os.path.isfile(file)]
     if missing:
-        told = short(missing[0])[1:-1]
+        told = short_repr(missing[0])[1:-1]
         raise FileNotFoundError(f"{path.name}: {len(missing)} photos are not in {root}, such as {told}")
     if len(set(files)) < len(files):
         raise ValueError(f"{path.name} names a photo twice")

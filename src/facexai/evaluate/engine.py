@@ -15,9 +15,9 @@ from typing import Protocol, final
 
 from facexai._errors import told
 from facexai._progress import tqdm
-from facexai.evaluate.context import Work
+from facexai.evaluate.context import RunContext
 from facexai.evaluate.prefetch import ahead
-from facexai.evaluate.shards import Face, Faces, Part, Shards, Stage, joined
+from facexai.evaluate.shards import BatchResult, Face, Faces, Shards, Stage, joined
 
 _POLL = 0.2
 
@@ -43,7 +43,7 @@ class Rank:
         progress: show a progress bar.
     """
 
-    work: Work
+    work: RunContext
     rank: int = 0
     world: int = 1
     readers: int = 2
@@ -83,7 +83,7 @@ def progress_bar(shards: Shards, total: int, done: int, progress: bool) -> tqdm:
 
 
 def worked(
-    work: Work, shards: Shards, mine: Sequence[int], readers: int, tick: Callable[[int], object] = lambda _: None
+    work: RunContext, shards: Shards, mine: Sequence[int], readers: int, tick: Callable[[int], object] = lambda _: None
 ) -> Iterator[tuple[int, float]]:
     """Work on shards one after the other and commit each; gives its number and the seconds that it took."""
 
@@ -91,7 +91,7 @@ def worked(
         return {photo: _face(work, photo) for photo in shards.stage.photos(asked[1])}
 
     batches = ((shard, items) for shard in mine for items in shards.batches(shard))
-    parts: list[Part] = []
+    parts: list[BatchResult] = []
     failed: dict[int, str] = {}
     start = time.perf_counter()
     for (shard, items), found in ahead(read, batches, readers):
@@ -106,7 +106,7 @@ def worked(
             parts, failed, start = [], {}, time.perf_counter()
 
 
-def _check_unchanged(work: Work, before: Shards | None, faces: Faces) -> None:
+def _check_unchanged(work: RunContext, before: Shards | None, faces: Faces) -> None:
     """Refuse a photo that is another picture than the one that an earlier stage read."""
     for photo, digest in ({} if before is None else before.digests(faces)).items():
         if faces[photo].sha256 != digest:
@@ -117,14 +117,14 @@ def _check_unchanged(work: Work, before: Shards | None, faces: Faces) -> None:
             )
 
 
-def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -> Part:
+def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -> BatchResult:
     """A batch; where the network refuses it, photo by photo, and those that it refuses alone are recorded."""
     try:
         return stage.step(items, faces)
     except ValueError:
         if stage.unit != "photo" or len(items) == 1:
             raise
-        parts: list[Part] = []
+        parts: list[BatchResult] = []
         refused: dict[int, str] = {}
         for item in items:
             try:
@@ -137,7 +137,7 @@ def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -
         return joined(parts)
 
 
-def _face(work: Work, photo: int) -> Face | str:
+def _face(work: RunContext, photo: int) -> Face | str:
     """A face, or why there is none."""
     try:
         return work.face(photo)

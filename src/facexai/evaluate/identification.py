@@ -15,12 +15,12 @@ from torch import Tensor
 from facexai._registry import about
 from facexai.evaluate._fixed_point import mean_of, summed
 from facexai.evaluate.config import Config
-from facexai.evaluate.context import Work
+from facexai.evaluate.context import RunContext
 from facexai.evaluate.methods import class_explainers
-from facexai.evaluate.shards import Faces, Part, Shards, digests_of, stacked
+from facexai.evaluate.shards import BatchResult, Faces, Shards, digests_of, stacked
 from facexai.explainers import SDD
 from facexai.metrics import curves, drop
-from facexai.metrics._batch import CONTROLS, Reference, Subject, order_of, subject, with_maps
+from facexai.metrics._batch import CONTROLS, EvaluationBatch, Reference, order_of, subject, with_maps
 from facexai.metrics.concentration import class_overlap, narrowness
 from facexai.models import FaceModel, Gallery
 from facexai.results import Saliency
@@ -51,7 +51,7 @@ class People:
         mean_maps: by explainer; empty for one photo.
     """
 
-    work: Work
+    work: RunContext
     classifier: FaceModel | Gallery = field(init=False)
     enrolled: Shards | None = None
     numbers: Shards | None = None
@@ -80,7 +80,7 @@ class People:
 class _Enrol:
     """Embeddings of the photos that people are enrolled with."""
 
-    work: Work
+    work: RunContext
     name: str = "enrol"
     unit: str = "photo"
 
@@ -91,16 +91,16 @@ class _Enrol:
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.enrolled[item] for item in items]
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         kept = [item for item in items if self.work.enrolled[item] in faces]
         if not kept:
-            return Part([])
+            return BatchResult([])
         network = self.work.network
         images = stacked(faces, [self.work.enrolled[item] for item in kept], network.device)
-        return Part(kept, {"units": network.embed(images).cpu()})
+        return BatchResult(kept, {"units": network.embed(images).cpu()})
 
 
-def _gallery(work: Work, enrolled: Shards) -> Gallery:
+def _gallery(work: RunContext, enrolled: Shards) -> Gallery:
     """Everybody of whom a photo could be read, in the order of the data set."""
     if not (kept := enrolled.measured().tolist()):
         raise ValueError(f"no photo to enrol could be read, of {len(work.enrolled)}, such as {work.why(enrolled)}")
@@ -118,7 +118,7 @@ def _gallery(work: Work, enrolled: Shards) -> Gallery:
 class _Maps:
     """Every explainer's map of the predicted class of every photo."""
 
-    work: Work
+    work: RunContext
     explainers: Mapping[str, Any]
     name: str = "maps"
     unit: str = "photo"
@@ -130,10 +130,10 @@ class _Maps:
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.probes[item] for item in items]
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         kept = [item for item in items if self.work.probes[item] in faces]
         if not kept:
-            return Part([])
+            return BatchResult([])
         network, asked = self.work.network, self.work.metrics
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
         rows: dict[str, Tensor] = {"sha256": digests_of(faces, [self.work.probes[item] for item in kept])}
@@ -161,7 +161,7 @@ class _Maps:
                 rows[f"{label}: overlap"] = _columns(overlap.before.values, overlap.after.values)
                 assert overlap.ties is not None
                 rows[f"{label}: overlap{TIES}"] = torch.from_numpy(overlap.ties.values)
-        return Part(kept, rows, sums, recipes)
+        return BatchResult(kept, rows, sums, recipes)
 
 
 def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dict[str, Any]) -> Saliency:
@@ -189,7 +189,7 @@ def _columns(*values: NDArray[np.float64]) -> Tensor:
 class _Measure:
     """What happens to the decision when the marked area goes, for every map and every control."""
 
-    work: Work
+    work: RunContext
     classifier: FaceModel | Gallery
     maps: Shards
     name: str = "measure"
@@ -224,15 +224,15 @@ class _Measure:
     def photos(self, items: range) -> Sequence[int]:
         return [self.work.probes[item] for item in items]
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
         kept = [item for item in items if item in known and self.work.probes[item] in faces]
         if not kept:
-            return Part([])
+            return BatchResult([])
         config, network = self.work.config, self.work.network
         images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
         rows: dict[str, Tensor] = {}
-        who: Subject | None = None
+        who: EvaluationBatch | None = None
         common: dict[str, dict[str, Any]] = {name: {} for name in self.asked}
         for label in self.work.labels:
             maps, reference = self._saliency(kept, label), self._reference(kept, label)
@@ -250,9 +250,9 @@ class _Measure:
             else:
                 who = with_maps(who, maps, reference, config.ties)  # type: ignore[arg-type]
             rows |= {f"{label}: {name}": made for name, made in self._measured(who, common).items()}
-        return Part(kept, rows)
+        return BatchResult(kept, rows)
 
-    def _measured(self, who: Subject, common: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+    def _measured(self, who: EvaluationBatch, common: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
         """Rows (n, maps, numbers) by metric, and those of its ties; NaN where there is no such control."""
         config, found = self.work.config, {}
         areas = {"deletion", "retention"} & set(self.asked)
@@ -308,7 +308,7 @@ def fill_of(metric: str, config: Config) -> Any:
 
 
 def next_other(count: int, people: Sequence[str] | None) -> list[int] | None:
-    """What :func:`facexai.metrics.others` says, in one walk.
+    """What :func:`facexai.metrics.other_identity_index` says, in one walk.
 
     >>> next_other(4, ["ann", "ann", "bo", "ann"])
     [2, 2, 3, 2]

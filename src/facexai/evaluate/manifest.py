@@ -13,15 +13,15 @@ import torch
 
 import facexai
 from facexai import io
-from facexai._errors import clipped, short
-from facexai.evaluate.context import Work
+from facexai._errors import short_repr, truncate
+from facexai.evaluate.context import RunContext
 
 FILE = "manifest.json"
 _FORMAT = 1
 _POLL = 0.2
 
 
-def manifest_of(work: Work) -> dict[str, Any]:
+def manifest_of(work: RunContext) -> dict[str, Any]:
     """Configuration, versions, the model's fingerprint and the list of items."""
     made: dict[str, Any] = {"format": _FORMAT, "task": work.task}
     made |= {f"config {name}": value for name, value in _choices(work).items()}
@@ -35,7 +35,7 @@ def manifest_of(work: Work) -> dict[str, Any]:
     return told
 
 
-def _choices(work: Work) -> dict[str, Any]:
+def _choices(work: RunContext) -> dict[str, Any]:
     given = work.config.record() | {"explainers": list(work.explainers), "metrics": list(work.metrics)}
     return {name: value for name, value in given.items() if name != "model"}  # it is told apart by its fingerprint
 
@@ -77,7 +77,8 @@ def claim(folder: Path, manifest: dict[str, Any], *, first: bool, patience: floa
     if known != manifest:
         odd = [k for k in {**known, **manifest} if known.get(k) != manifest.get(k)]
         values = (
-            (clipped(k.removeprefix("config "), 80), short(known.get(k)), short(manifest.get(k))) for k in odd[:3]
+            (truncate(k.removeprefix("config "), 80), short_repr(known.get(k)), short_repr(manifest.get(k)))
+            for k in odd[:3]
         )
         told = "; ".join(f"{name} was {was}, is {now}" for name, was, now in values)
         raise ValueError(f"{folder} holds another run ({told}); choose another folder, or delete this one")

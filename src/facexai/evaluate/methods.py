@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from facexai import baselines
-from facexai._errors import clipped, near_matches, short
+from facexai._errors import short_repr, suggest, truncate
 from facexai._registry import Row, about, class_methods
 from facexai.explainers import SDD
 from facexai.models import FaceModel, WhiteBox
@@ -85,7 +85,7 @@ def pair_explainer(method: str, model: FaceModel, *, threshold: float | None, **
 
 def _class(rows: Mapping[str, Row], method: str, shown: Iterable[str]) -> Any:
     if method not in rows:
-        raise ValueError(f"no explainer is called {method!r}; {near_matches(method, shown)}")
+        raise ValueError(f"no explainer is called {method!r}; {suggest(method, shown)}")
     return rows[method].load()
 
 
@@ -110,5 +110,5 @@ def _called(source: str, *arguments: Any, **options: Any) -> Any:
     try:
         return getattr(import_module(module), function)(*arguments, **options)
     except (Exception, SystemExit) as error:  # whatever the user's module or function raises, scripts that end included
-        told = f"{type(error).__name__}: {clipped(error)}"
-        raise ValueError(f"cannot make {short(source)}: {told}") from error
+        told = f"{type(error).__name__}: {truncate(error)}"
+        raise ValueError(f"cannot make {short_repr(source)}: {told}") from error

@@ -14,7 +14,7 @@ import torch
 
 from facexai._errors import require
 from facexai.evaluate.config import Config
-from facexai.evaluate.context import Work, opened_work
+from facexai.evaluate.context import RunContext, opened_work
 from facexai.evaluate.engine import note_time, progress_bar, worked
 from facexai.evaluate.identification import People
 from facexai.evaluate.manifest import claim, manifest_of
@@ -73,7 +73,7 @@ class Actors:
         progress: show a progress bar.
     """
 
-    work: Work
+    work: RunContext
     base: Path
     model: FaceModel | None
     device: str | None

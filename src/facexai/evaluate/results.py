@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facexai import io
 from facexai.evaluate._disk import READ_ONLY
-from facexai.evaluate.context import Work
+from facexai.evaluate.context import RunContext
 from facexai.metrics import Curve, Drop, PairCurve, Statistic, Table
 from facexai.metrics.concentration import Narrowness, Overlap
 from facexai.results.notebook import pictured
@@ -61,7 +61,7 @@ class Results:
 
 
 def written(
-    work: Work,
+    work: RunContext,
     table: Table,
     measured: Mapping[str, Mapping[str, Any]],
     maps: Mapping[str, Tensor],
@@ -98,7 +98,7 @@ def _stands(file: Path, report: Mapping[str, Any]) -> bool:
 
 
 def _items(
-    work: Work, measured: Mapping[str, Mapping[str, Any]], decided: list[list[Any]] | None
+    work: RunContext, measured: Mapping[str, Mapping[str, Any]], decided: list[list[Any]] | None
 ) -> tuple[list[str], Iterable[list[Any]]]:
     """A row for each item: photos, people, and the main number of every metric."""
     columns = {f"{label}: {metric}": _main(one) for label, found in measured.items() for metric, one in found.items()}
@@ -114,7 +114,7 @@ def _items(
     return [*head, *columns], rows()
 
 
-def _photos(work: Work, item: int) -> list[Any]:
+def _photos(work: RunContext, item: int) -> list[Any]:
     names = work.data.names
     if work.data.index is None or work.data.same is None:
         photo = work.probes[item]

@@ -14,7 +14,7 @@ from facexai.evaluate import aggregate
 from facexai.evaluate._disk import memory_named, not_written
 from facexai.evaluate._lock import locked
 from facexai.evaluate.config import Config
-from facexai.evaluate.context import Work, opened_work
+from facexai.evaluate.context import RunContext, opened_work
 from facexai.evaluate.engine import Engine, Rank, ranks, run_number
 from facexai.evaluate.identification import People
 from facexai.evaluate.manifest import claim, manifest_of
@@ -115,7 +115,7 @@ def run(
         torch.set_num_threads(before)
 
 
-def completed(work: Work, engine: Engine, rank: int, manifest: Mapping[str, Any]) -> Results | None:
+def completed(work: RunContext, engine: Engine, rank: int, manifest: Mapping[str, Any]) -> Results | None:
     """Complete one stage after the other; the first rank puts the results together."""
     made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
     with closing(made.stages()) as stages:

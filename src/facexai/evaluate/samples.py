@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells, io
-from facexai._errors import short
+from facexai._errors import short_repr
 from facexai._tensor_store import Store
 from facexai.evaluate.aggregate import of_rows
 from facexai.evaluate.identification import TIES
@@ -131,8 +131,8 @@ def _check_scores(folder: Path, rows: Sequence[Mapping[str, str]], scores: Tenso
     for row, score in zip(rows, scores.tolist(), strict=True):
         if not math.isclose(float(row["score"]), score, rel_tol=1e-4, abs_tol=1e-4):
             raise ValueError(
-                f"{folder}: items.csv says score {row['score']} for {short(row['image'])}, the shards {score:.6g}: "
-                f"it was sorted or changed; {_AGAIN}"
+                f"{folder}: items.csv says score {row['score']} for {short_repr(row['image'])}, the shards "
+                f"{score:.6g}: it was sorted or changed; {_AGAIN}"
             )
 
 

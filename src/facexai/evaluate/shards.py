@@ -43,7 +43,7 @@ Faces = Mapping[int, Face]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Part:
+class BatchResult:
     """What a stage made of some items.
 
     Attributes:
@@ -59,17 +59,17 @@ class Part:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def joined(parts: Sequence[BatchResult]) -> BatchResult:
     """Several parts as one."""
     made = [part for part in parts if part.items]
     if not made:
-        return Part([])
+        return BatchResult([])
     sums: dict[str, Tensor] = {}
     for part in made:
         for name, value in part.sums.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
     rows = {name: torch.cat([part.rows[name] for part in made]) for name in made[0].rows}
-    return Part([item for part in made for item in part.items], rows, sums, made[0].recipes)
+    return BatchResult([item for part in made for item in part.items], rows, sums, made[0].recipes)
 
 
 class Stage(Protocol):
@@ -94,7 +94,7 @@ class Stage(Protocol):
         """Numbers of the photos that these items need."""
         ...
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         """Work on a batch; ``faces`` lacks photos that could not be read."""
         ...
 
@@ -143,7 +143,7 @@ class Shards:
         asked = range(len(self)) if among is None else among
         return [shard for shard in asked if self.key(shard) not in self.store]
 
-    def commit(self, shard: int, parts: Sequence[Part], failed: Mapping[int, str]) -> None:
+    def commit(self, shard: int, parts: Sequence[BatchResult], failed: Mapping[int, str]) -> None:
         """Write what was made of a shard.
 
         Raises:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from facexai._errors import muted, near_matches
+from facexai._errors import suggest, suppress_warnings
 from facexai.evaluate.config import Config
-from facexai.evaluate.context import PAIR_METRICS, Work
+from facexai.evaluate.context import PAIR_METRICS, RunContext
 from facexai.evaluate.methods import class_explainers, pair_explainers
 from facexai.evaluate.verification import people
 from facexai.explainers import SDD
@@ -20,7 +20,7 @@ from facexai.metrics.pair_subject import check_labels
 from facexai.metrics.verification import threshold
 from facexai.models import FaceModel, Gallery
 from facexai.models.enroll import FEWEST_FOR_CENTER
-from facexai.perturb import filling
+from facexai.perturb import make_fill
 
 CLASS_METRICS = ("deletion", "retention", "insertion", "deletion-curve", "narrowness", "overlap")
 
@@ -31,7 +31,7 @@ _IDLE = {
 """Keys that mean nothing for a task."""
 
 
-def check(work: Work, base: Path, folder: Path) -> None:
+def check(work: RunContext, base: Path, folder: Path) -> None:
     """Refuse names, options, galleries and explainers that cannot work; explainers are tried on an image of noise.
 
     Raises:
@@ -48,19 +48,19 @@ def check(work: Work, base: Path, folder: Path) -> None:
     known = CLASS_METRICS if work.task == "people" else PAIR_METRICS
     for name in config.metrics:
         if name not in known:
-            raise ValueError(f"no metric of {work.task} is called {name!r}; {near_matches(name, known)}")
+            raise ValueError(f"no metric of {work.task} is called {name!r}; {suggest(name, known)}")
     if len(set(config.metrics)) < len(config.metrics):
         raise ValueError(f"a metric is named twice: {list(config.metrics)}")
-    with muted():  # about noise
+    with suppress_warnings():  # about noise
         if work.task == "people":
             _people(work)
         else:
             _pairs(work)
 
 
-def _people(work: Work) -> None:
+def _people(work: RunContext) -> None:
     config, network = work.config, work.network
-    filling(network.noise(1), config.fill)  # type: ignore[arg-type]
+    make_fill(network.noise(1), config.fill)  # type: ignore[arg-type]
     classifier: FaceModel | Gallery = network if network.gives_logits else _stand_in(work)
     if network.gives_logits and network.logits(network.noise(1)).shape[1] < 2:
         raise ValueError("probabilities and margins need at least two classes, this network has one")
@@ -75,7 +75,7 @@ def _people(work: Work) -> None:
         explainer(network.noise(1))
 
 
-def _stand_in(work: Work) -> Gallery:
+def _stand_in(work: RunContext) -> Gallery:
     """A gallery of the people who will be enrolled, with templates of nobody."""
     config = work.config
     photos = Counter(work.person(photo) for photo in work.enrolled)
@@ -97,7 +97,7 @@ def _stand_in(work: Work) -> Gallery:
     return work.network.gallery(dict(zip(photos, drawn, strict=True)), scale=64.0)
 
 
-def _pairs(work: Work) -> None:
+def _pairs(work: RunContext) -> None:
     config, network, same = work.config, work.network, work.data.same
     assert same is not None
     if network.gives_logits:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from facexai._tensor_store import Store
 from facexai.evaluate._fixed_point import mean_of, summed
-from facexai.evaluate.context import Work
+from facexai.evaluate.context import RunContext
 from facexai.evaluate.identification import TIES, next_other, stacked_rows, ties_of
 from facexai.evaluate.methods import pair_explainers
-from facexai.evaluate.shards import Faces, Part, Shards, digests_of, stacked
-from facexai.explainers._cache import Kept
+from facexai.evaluate.shards import BatchResult, Faces, Shards, digests_of, stacked
+from facexai.explainers._cache import EvidenceCache
 from facexai.explainers.pairs import Pairwise
 from facexai.functional import upsample
 from facexai.functional._decision import accepted, cosines_of_pairs
@@ -29,7 +29,7 @@ from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_orders import COMMON, CONTROLS
 from facexai.metrics.pair_protocol import Protocol, resolve
-from facexai.metrics.pair_subject import PairReference, PairSubject, pair_subject, signs_of, wanted
+from facexai.metrics.pair_subject import PairBatch, PairReference, pair_subject, signs_of, wanted
 from facexai.metrics.verification import Placed, placed
 from facexai.results import PairSaliency
 from facexai.results.parts import common
@@ -55,9 +55,9 @@ class Pairs:
         mean_maps: by explainer and sign.
     """
 
-    work: Work
+    work: RunContext
     rank: int = 0
-    decided: Decided = field(init=False)
+    decided: PairSelection = field(init=False)
 
     def stages(self) -> Generator[Shards]:
         """Each must be committed before the next is asked for."""
@@ -73,7 +73,7 @@ class Pairs:
                 with contextlib.suppress(OSError):  # a finished run on a disk that is only read needs none
                     (folder / str(k)).mkdir(parents=True)
                 bounds = {"memory": _MEMORY // len(explainers), "disk": _DISK // len(explainers)}
-                caches[name] = Kept(store=Store(folder / str(k)), advice=_ADVICE, **bounds)
+                caches[name] = EvidenceCache(store=Store(folder / str(k)), advice=_ADVICE, **bounds)
             self.maps = self.work.shards(_Maps(self.work, self.decided, explainers, caches), self.embedded)
             yield self.maps
         finally:
@@ -89,7 +89,7 @@ class Pairs:
 class _Embed:
     """The embedding of every photo."""
 
-    work: Work
+    work: RunContext
     name: str = "embed"
     unit: str = "photo"
 
@@ -100,18 +100,18 @@ class _Embed:
     def photos(self, items: range) -> Sequence[int]:
         return items
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         kept = [item for item in items if item in faces]
         if not kept:
-            return Part([])
+            return BatchResult([])
         network = self.work.network
         units = network.embed(stacked(faces, kept, network.device)).cpu()
-        return Part(kept, {"units": units, "sha256": digests_of(faces, kept)})
+        return BatchResult(kept, {"units": units, "sha256": digests_of(faces, kept)})
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Decided:
+class PairSelection:
     """What the network says about all pairs, and which of them are explained.
 
     Attributes:
@@ -128,7 +128,7 @@ class Decided:
     signs: NDArray[np.int64]
     asked: Protocol
 
-    def decision(self, work: Work, measured: NDArray[np.int64]) -> PairDecision:
+    def decision(self, work: RunContext, measured: NDArray[np.int64]) -> PairDecision:
         """The readable pairs, which the threshold is from, and the places of the measured ones among them."""
         assert work.data.same is not None
         readable = np.flatnonzero(np.isfinite(self.scores))
@@ -147,7 +147,7 @@ class Decided:
         return 2 if self.asked.perturb == "both" else 1
 
 
-def decided(work: Work, embedded: Shards) -> Decided:
+def decided(work: RunContext, embedded: Shards) -> PairSelection:
     """Score all pairs, find the threshold, choose.
 
     Raises:
@@ -172,7 +172,7 @@ def decided(work: Work, embedded: Shards) -> Decided:
     if not chosen.any():
         raise ValueError(f"the protocol is about {how.pairs} pairs and none is one (threshold {limit.threshold:.3f})")
     signs = signs_of(config.part, same)  # type: ignore[arg-type]
-    return Decided(scores, limit, chosen, signs, replace(how, threshold=rule))
+    return PairSelection(scores, limit, chosen, signs, replace(how, threshold=rule))
 
 
 @final
@@ -183,10 +183,10 @@ class _Maps:
     A photo is observed alone: batches of new photos would depend on what the worker met before.
     """
 
-    work: Work
-    decided: Decided
+    work: RunContext
+    decided: PairSelection
     explainers: Mapping[str, Pairwise[PairSaliency]]
-    caches: Mapping[str, Kept]
+    caches: Mapping[str, EvidenceCache]
     name: str = "maps"
     unit: str = "pair"
 
@@ -197,10 +197,10 @@ class _Maps:
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         kept = _kept(self.work, self.decided, items, faces)
         if not kept:
-            return Part([])
+            return BatchResult([])
         size, sides = self.work.network.spec.height_width, self.decided.sides
         rows, sums, recipes = {}, {}, {}
         for label, explainer in self.explainers.items():
@@ -211,7 +211,7 @@ class _Maps:
             for sign in (1, -1):
                 mine = torch.from_numpy(self.decided.signs[kept] == sign)
                 sums[f"{label}: {sign}"] = torch.stack([summed(side, size) for side in (sign * cells[mine]).unbind(1)])
-        return Part(kept, rows, sums, recipes)
+        return BatchResult(kept, rows, sums, recipes)
 
     def _one(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, pair: tuple[int, int]) -> PairSaliency:
         return explainer.answer(*(self._evidence(label, explainer, faces, photo) for photo in pair))
@@ -231,8 +231,8 @@ class _Maps:
 class _Measure:
     """Curves over the chosen pairs, for every map and every control."""
 
-    work: Work
-    decided: Decided
+    work: RunContext
+    decided: PairSelection
     maps: Shards
     name: str = "measure"
     unit: str = "pair"
@@ -270,11 +270,11 @@ class _Measure:
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
 
-    def step(self, items: range, faces: Faces) -> Part:
+    def step(self, items: range, faces: Faces) -> BatchResult:
         known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
         kept = [item for item in _kept(self.work, self.decided, items, faces) if item in known]
         if not kept:
-            return Part([])
+            return BatchResult([])
         network, same = self.work.network, self.work.data.same
         assert same is not None
         first, second = (stacked(faces, [pair[s] for pair in _of(self.work, kept)], network.device) for s in (0, 1))
@@ -296,10 +296,10 @@ class _Measure:
         common: dict[str, dict[str, PairCurve | None]] = {name: {} for name in self.work.metrics}
         for label in self.work.labels:
             rows |= self._measured(replace(who, reference=self._reference(kept, label)), kept, label, common)
-        return Part(kept, rows)
+        return BatchResult(kept, rows)
 
     def _measured(
-        self, who: PairSubject, items: Sequence[int], label: str, common: dict[str, dict[str, PairCurve | None]]
+        self, who: PairBatch, items: Sequence[int], label: str, common: dict[str, dict[str, PairCurve | None]]
     ) -> dict[str, Tensor]:
         """Rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN without such a control."""
         found = {}
@@ -326,28 +326,28 @@ class _Measure:
         return maps.view(*cells.shape[:2], *maps.shape[1:]).to(self.work.network.device)
 
 
-def people(work: Work, items: Sequence[int]) -> dict[str, tuple[str, ...]]:
+def people(work: RunContext, items: Sequence[int]) -> dict[str, tuple[str, ...]]:
     """``identities`` and ``partners`` (n,): the people of these pairs, see :attr:`Work.people_of_pairs`."""
     pairs, names = _of(work, items), work.people_of_pairs
     return {name: tuple(names[pair[side]] for pair in pairs) for side, name in enumerate(("identities", "partners"))}
 
 
-def first_people(work: Work, items: Sequence[int]) -> list[str] | None:
+def first_people(work: RunContext, items: Sequence[int]) -> list[str] | None:
     """(n,) the person in the first photo of each of these pairs; None where the data set does not say."""
     return [work.person(first) for first, _ in _of(work, items)] if work.knows_people else None
 
 
-def _of(work: Work, items: Sequence[int]) -> list[tuple[int, int]]:
+def _of(work: RunContext, items: Sequence[int]) -> list[tuple[int, int]]:
     assert work.data.index is not None
     return [(i, j) for i, j in work.data.index[list(items)].tolist()]
 
 
-def _photos(work: Work, decided: Decided, items: range) -> list[int]:
+def _photos(work: RunContext, decided: PairSelection, items: range) -> list[int]:
     chosen = [item for item in items if decided.chosen[item]]
     return sorted({photo for pair in _of(work, chosen) for photo in pair}) if chosen else []
 
 
-def _kept(work: Work, decided: Decided, items: range, faces: Faces) -> list[int]:
+def _kept(work: RunContext, decided: PairSelection, items: range, faces: Faces) -> list[int]:
     chosen = [item for item in items if decided.chosen[item]]
     pairs = zip(chosen, _of(work, chosen), strict=True) if chosen else ()
     return [item for item, pair in pairs if pair[0] in faces and pair[1] in faces]

@@ -12,7 +12,7 @@ from facexai.explainers.pairs import FaceEvidence
 
 @final
 @dataclass(eq=False)
-class Kept:
+class EvidenceCache:
     """Evidence by number.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from facexai import decisions
 from facexai.denoisers import Denoiser
 from facexai.explainers._variants import GradientAt, Mask
-from facexai.functional.diffusion import Schedule, nested_strongest, strongest, unchanged
+from facexai.functional.diffusion import Schedule, nested_strongest, small_change_mask, top_gradient_mask
 
 Draw = Callable[[], Tensor]
 Perceptual = Callable[[Tensor, Tensor], Tensor]
@@ -126,12 +126,12 @@ def _gradient_point(how: Descent, images: Tensor, estimate: Tensor, clean: Tenso
 
 
 def _by_difference(how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    keep = unchanged(images, estimate, how.threshold, how.dilation)
+    keep = small_change_mask(images, estimate, how.threshold, how.dilation)
     return keep, keep
 
 
 def _by_gradient(how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    return ~strongest(gradient, how.share, how.dilation), ~strongest(gradient, how.share)
+    return ~top_gradient_mask(gradient, how.share, how.dilation), ~top_gradient_mask(gradient, how.share)
 
 
 def _by_nested_gradient(how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from facexai.explainers._class_maps import Evidence
-from facexai.hooks import capture, quiet_grad
+from facexai.hooks import capture, no_graph
 from facexai.models import FaceModel, WhiteBox
 
 
@@ -36,7 +36,7 @@ def observe(self: LayerMaps, images: Tensor) -> Evidence:
     model = self.classifier.model
     name = layer_with_map(model, self.layer)
     layout = model.structure.layout(name)
-    with quiet_grad(), capture(model.net, name, batch=layout.batch) as seen:
+    with no_graph(), capture(model.net, name, batch=layout.batch) as seen:
         outputs = model.outputs(images)
     activations = layout.map(seen.tensor)
     return Evidence(activations, outputs, None, name, model.fingerprint, "map")

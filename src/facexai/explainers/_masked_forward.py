@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facexai._progress import tqdm
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel
 from facexai.models.blackbox import BlackBox
 
@@ -96,7 +96,7 @@ def features_of(
     """
     rows: Tensor | None = None  # allocated once: small tensors kept between large ones would fragment the heap
     done, count = 0, len(image)
-    with quiet_grad(), tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
+    with no_graph(), tqdm(total=count, desc=progress, unit="image", disable=progress is None) as bar:
         while done < count:
             part = slice(done, min(done + chunk, count))
             try:

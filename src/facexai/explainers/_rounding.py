@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai._errors import FaceXAIWarning
-from facexai.functional import through_length
+from facexai.functional import normalize_vjp
 from facexai.functional._rounding import vanishes
-from facexai.hooks import quiet_grad, recording
+from facexai.hooks import grad_scope, no_graph
 from facexai.models import FaceModel, WhiteBox
 
 
@@ -48,7 +48,7 @@ def cosine_vanishes(model: FaceModel, outputs: Tensor, directions: Tensor) -> Te
     Returns:
         (N, ...) True where :func:`facexai.functional._rounding.vanishes` for the two terms of the gradient.
     """
-    with quiet_grad():
+    with no_graph():
         outputs = outputs.detach()
         features = model.features(outputs)
         shape = (len(features), *(1 for _ in directions.shape[1:-1]))
@@ -57,7 +57,7 @@ def cosine_vanishes(model: FaceModel, outputs: Tensor, directions: Tensor) -> Te
         length, unit = e.norm(dim=1, keepdim=True).clamp(min=1e-12), F.normalize(e)
         along = (unit * v).sum(1, keepdim=True) * unit
         grown = condition(model, outputs).view(shape).expand(directions.shape[:-1]).flatten()
-        small = vanishes(through_length(v, e), (v / length, along / length), stored=outputs.dtype, amplified=grown)
+        small = vanishes(normalize_vjp(v, e), (v / length, along / length), stored=outputs.dtype, amplified=grown)
         return small.view(directions.shape[:-1])
 
 
@@ -92,7 +92,7 @@ def score_vanishes(
     if not (lengths or unit):
         return torch.zeros_like(classes, dtype=torch.bool)
     model = classifier.model
-    with recording(model.net):
+    with grad_scope(model.net):
         leaf, classes = outputs.detach().clone().requires_grad_(), classes.clone()
         features = model.features(leaf)
         fixed = model.branch_directions(classifier.directions(features.detach(), classes)).to(features)

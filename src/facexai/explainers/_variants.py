@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 
 Variant = Literal["fastdime", "fastdime-2", "fastdime-2+", "unmasked", "dime", "maskdime"]
 Mask = Literal["difference", "class-gradient", "fixed", "nested-gradient"]
@@ -106,9 +106,7 @@ def _refusal(name: str, option: str, value: Any) -> str:
     if not others:
         accepted = [choice for variant in VARIANTS.values() for choice in variant.options.get(option, ())]
         options = list(dict.fromkeys(accepted))
-        raise ValueError(
-            f"expected {option} one of {options}, got {value!r}; {near_matches(str(value), map(str, options))}"
-        )
+        raise ValueError(f"expected {option} one of {options}, got {value!r}; {suggest(str(value), map(str, options))}")
     own = VARIANTS[name].options.get(option)
     expected = f"no {option}" if own is None else f"{option}={' or '.join(map(repr, own))}"
     return f"expected {expected}, got {value!r}, which goes with {', '.join(map(repr, others))}"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facexai._progress import tqdm
 from facexai._tensor_store import Store
-from facexai.explainers._cache import Kept
+from facexai.explainers._cache import EvidenceCache
 from facexai.explainers.pairs import Answer, FaceEvidence, Pairwise
 
 
@@ -77,7 +77,7 @@ def _explained(
     progress: bool,
 ) -> Iterator[Answer]:
     with tempfile.TemporaryDirectory(prefix="facexai-", dir=folder) as disk, tqdm(disable=not progress) as bar:
-        kept = Kept(memory, Store(Path(disk)))
+        kept = EvidenceCache(memory, Store(Path(disk)))
         while some := [_numbers(pair, len(images)) for pair in islice(pairs, kept.window(batch_size))]:
             if explainer.portable:
                 new = list(dict.fromkeys(i for pair in some for i in pair if i not in kept))
@@ -99,7 +99,7 @@ def _numbers(pair: Sequence[int], count: int) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: list[int], kept: Kept) -> None:
+def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: list[int], kept: EvidenceCache) -> None:
     """Observe some faces together and keep the evidence of each."""
     evidence: FaceEvidence = explainer.observe(_stacked(images, part))
     for row, i in enumerate(part):

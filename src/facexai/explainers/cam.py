@@ -13,7 +13,7 @@ from torch import Tensor
 from facexai._errors import FaceXAIWarning
 from facexai.explainers._class_maps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.functional import at_least_float32, completeness_error
-from facexai.hooks import capture, quiet_grad
+from facexai.hooks import capture, no_graph
 from facexai.models import FaceModel, WhiteBox
 from facexai.models.heads import completeness_limit
 from facexai.models.targets import Targets
@@ -104,7 +104,7 @@ class CAM:
         check_kind(evidence, "folded", "auto")
         model, head = self.classifier.model, self.classifier.model.head
         assert evidence.head is not None
-        with quiet_grad():
+        with no_graph():
             activations, e = at_least_float32(evidence.activations), at_least_float32(evidence.head)
             _check_end(e, at_least_float32(evidence.outputs), head.unit, evidence.activations.dtype)
             features = model.features(evidence.outputs)
@@ -146,7 +146,7 @@ def observe_head(model: FaceModel, images: Tensor) -> Evidence:
     with (
         capture(model.net, head.layer, side=head.side) as seen,
         capture(model.net, head.last) as end,
-        quiet_grad(),
+        no_graph(),
     ):
         outputs = model.outputs(images)
     return Evidence(head.layout.map(seen.last), outputs, end.last.flatten(1), head.layer, model.fingerprint, "folded")

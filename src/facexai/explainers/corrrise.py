@@ -25,7 +25,7 @@ from facexai.explainers.pairs import (
     units_of,
 )
 from facexai.functional._decision import cosines
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel, Gallery, WhiteBox
 from facexai.models.targets import Targets
 from facexai.perturb import black_patches, grid_masks
@@ -150,7 +150,7 @@ class CorrRISE:
 
     def _correlation(self, scores: Tensor) -> Tensor:
         """Maps (..., H, W) of scores (..., M)."""
-        scores = functional.steady(functional.at_least_float32(scores))
+        scores = functional.zero_if_constant(functional.at_least_float32(scores))
         size = self.network.spec.height_width
         masks = _centred(self.masks, self.count, size, self.cells, self.keep, self.seed, scores.device, scores.dtype)
         ranked = functional.ranks(scores) if self.masks == "patches" else scores
@@ -171,7 +171,7 @@ class CorrRISE:
         units = units_of(model, first), units_of(model, second)
         left, right = sides(first, second)
         cells = []
-        with quiet_grad():
+        with no_graph():
             for i, j in zip(left, right, strict=True):
                 masked = (first.parts["masked"][i], second.parts["masked"][j])
                 partners = (units[1][j], units[0][i])
@@ -192,7 +192,7 @@ class CorrRISE:
         """(N, C, H, W) maps of each face against each person; no network pass."""
         check_same(evidence, "CorrRISE", self._settings())
         check_gallery(gallery, self.network)
-        with quiet_grad():
+        with no_graph():
             scores = torch.stack([gallery.score(masked).T for masked in evidence.parts["masked"]])
             return torch.stack([self._correlation(one) for one in scores])
 
@@ -212,7 +212,7 @@ class CorrRISE:
         """Maps (N, K, H, W) of classes (N, K): correlations; no network pass."""
         check_same(evidence, "CorrRISE", self._settings())
         maps = []
-        with quiet_grad():
+        with no_graph():
             for masked, wanted in zip(evidence.parts["masked"], classes, strict=True):
                 scores = self.classifier.score(masked).T
                 if self.score == "margin":

@@ -11,7 +11,7 @@ from torch import Tensor
 from facexai.explainers._class_maps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.explainers._layer_map import observe
 from facexai.functional import at_least_float32
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import WhiteBox
 from facexai.models.targets import Targets
 from facexai.results import Saliency
@@ -79,7 +79,7 @@ class EigenCAM:
         """The layer's map, with the scores of the targets beside it."""
         check_kind(evidence, "map", self.layer)
         logits, chosen = asked(self.classifier, evidence, targets)
-        with quiet_grad():
+        with no_graph():
             cells = self.classifier.model.merge(eigencam(evidence.activations))
         return saliency(
             self.classifier,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facexai.explainers._class_maps import check_explainable
 from facexai.explainers.pairs import by_image, check_model, explain_pair
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel
 from facexai.models._validation import bound, check_device
 from facexai.models.targets import Targets
@@ -86,6 +86,6 @@ def outputs_of(model: FaceModel, images: Tensor, chunk: int) -> Tensor:
     bound(model.forward_kwargs, len(images), None, images.device)  # one row, or a row for each
     image = torch.arange(len(images), device=images.device)
     branches = 1 if model.flip is None else 2
-    with quiet_grad():
+    with no_graph():
         found = [model.outputs(images.detach()[part], part) for part in torch.split(image, chunk)]
         return torch.cat([by_image(rows, len(rows) // branches) for rows in found])

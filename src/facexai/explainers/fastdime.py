@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from facexai import decisions
-from facexai._errors import FaceXAIWarning, near_matches
+from facexai._errors import FaceXAIWarning, suggest
 from facexai._progress import tqdm
 from facexai.denoisers import Denoiser
 from facexai.explainers._guided_diffusion import Descent, Edited, Perceptual, descend
 from facexai.explainers._variants import OPTIONS, VARIANTS, GradientAt, Mask, Variant, VariantSpec, resolved
-from facexai.functional.diffusion import respaced, unchanged
-from facexai.hooks import quiet_grad
+from facexai.functional.diffusion import respaced, small_change_mask
+from facexai.hooks import no_graph
 from facexai.input_spec import InputSpec
-from facexai.perturb.draws import generator, numbered
+from facexai.perturb.draws import check_items, generator
 from facexai.results import Counterfactual
 from facexai.results.counterfactual import joined
 
@@ -127,7 +127,7 @@ class FastDiME:
 
     def __post_init__(self) -> None:
         if self.variant not in list(VARIANTS):
-            hint = near_matches(str(self.variant), VARIANTS)
+            hint = suggest(str(self.variant), VARIANTS)
             raise ValueError(f"expected variant one of {list(VARIANTS)}, got {self.variant!r}; {hint}")
         if self.mask == "gradient":
             warnings.warn(
@@ -207,15 +207,15 @@ class FastDiME:
         """
         size = self.denoiser.size or (tuple(images.shape[-2:]) if isinstance(images, Tensor) else (1, 1))
         InputSpec((int(size[0]), int(size[1]))).check(images)
-        items = numbered(items, len(images))
+        items = check_items(items, len(images))
         fixed = self._outside(images)
         began, at_once = time.perf_counter(), len(images) if self.noise is not None else self.batch_size
         passes = len(self._spec.passes) * (self.start * (self.start + 1) // 2 if self._spec.nested else self.start)
         batches = -(-len(images) // at_once)
         decisions.check_count(self.decision, len(images))
         with (
-            quiet_grad(),
-            decisions.steady(self.decision),
+            no_graph(),
+            decisions.eval_mode(self.decision),
             tqdm(total=batches * passes, desc="FastDiME", disable=not self.progress) as bar,
         ):
             made = []
@@ -261,14 +261,14 @@ class FastDiME:
         draws = _Draws(self.noise, self.seed, items, images)
         x = 2 * images - 1
         noisy = how.schedule.noised(x, self.start, draws(torch.arange(len(x))))
-        before = decisions.score(decisions.rows(self.decision, everywhere), images)
+        before = decisions.score(decisions.select(self.decision, everywhere), images)
         wanted = before <= 0
         edited, keep, path = x.clone(), outside.clone(), x.new_zeros(len(x), self.start)
         flipped, used = torch.zeros_like(wanted), x.new_zeros(len(x))
         calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for scale in self.scales:
             rows = (~flipped).nonzero()[:, 0]
-            decision = decisions.rows(self.decision, everywhere[rows])
+            decision = decisions.select(self.decision, everywhere[rows])
             push = torch.where(wanted[rows], scale, -scale).to(x)
             last = self._passes(how, decision, x[rows], noisy[rows], push, draws, rows, outside[rows], bar)
             edited[rows], keep[rows], path[rows] = last.images, last.keep, last.path.to(path)
@@ -279,7 +279,7 @@ class FastDiME:
                 break
         pasted = keep if how.pasted else outside
         picture = torch.where(pasted, images, ((edited + 1) / 2).clamp(0, 1))
-        after = decisions.score(decisions.rows(self.decision, everywhere), picture)
+        after = decisions.score(decisions.select(self.decision, everywhere), picture)
         return Counterfactual(images, picture, ~keep[:, 0], before, after, flipped, used, calls, path, self._recipe())
 
     def _passes(
@@ -298,7 +298,7 @@ class FastDiME:
         fixed, calls, last = outside if self.region is not None else None, 0, None
         for masked in self._spec.passes:
             if last is not None:
-                fixed = unchanged(x, last.images, how.threshold, how.dilation) | outside
+                fixed = small_change_mask(x, last.images, how.threshold, how.dilation) | outside
             last = descend(
                 how,
                 decision,

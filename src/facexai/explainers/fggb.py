@@ -31,7 +31,7 @@ from facexai.explainers.pairs import (
 from facexai.functional import at_least_float32
 from facexai.functional._decision import cosines
 from facexai.functional._rounding import vanishes
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel, Gallery
 from facexai.models._validation import bound, check_device
 from facexai.results import PairSaliency
@@ -142,7 +142,7 @@ class FGGB:
 
     def _numbers(self, images: Tensor) -> int:
         """How many numbers an embedding has."""
-        with quiet_grad():
+        with no_graph():
             return self.model.features(self.model.outputs(images[:1], torch.zeros(1, dtype=torch.long))).shape[1]
 
     def _gradients(
@@ -152,7 +152,7 @@ class FGGB:
             tick(len(gradients))
             return functional.unit_gradients(gradients)
 
-        maps, outputs = jacobian.rows(
+        maps, outputs = jacobian.jacobian_rows(
             self.model,
             image,
             index,
@@ -173,7 +173,7 @@ class FGGB:
         units = units_of(self.model, first), units_of(self.model, second)
         left, right = sides(first, second)
         cells = []
-        with quiet_grad():
+        with no_graph():
             for i, j in zip(left, right, strict=True):
                 agreement = (units[0][i] * units[1][j])[None]
                 both = (first.parts["basis"][i], second.parts["basis"][j])
@@ -187,7 +187,7 @@ class FGGB:
 
     def _truncated(self, first: Tensor, second: Tensor, tolerance: float) -> PairSaliency:
         """Only the numbers that matter to each pair, with the bound on what the others could add."""
-        with quiet_grad():
+        with no_graph():
             outputs = [self.model.outputs(images) for images in (first, second)]
             units = [torch.nn.functional.normalize(self.model.features(rows)) for rows in outputs]
             grown = torch.maximum(*(condition(self.model, rows) for rows in outputs))
@@ -234,7 +234,7 @@ class FGGB:
         """(N, C, H, W) maps of each face against each person; no network pass."""
         check_same(evidence, "FGGB", self._settings())
         templates, units = against_units(gallery, self.model), units_of(self.model, evidence)
-        with quiet_grad():
+        with no_graph():
             agreement = units[:, None] * templates.to(units)
             weights = agreement - self.threshold / units.shape[1]
             basis = evidence.parts["basis"]

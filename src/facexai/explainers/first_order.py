@@ -12,7 +12,7 @@ from facexai import functional
 from facexai.explainers.jacobian import gradient
 from facexai.functional import Bands, at_least_float32
 from facexai.functional.frequency import Limit
-from facexai.hooks import recording
+from facexai.hooks import grad_scope
 from facexai.models import FaceModel
 
 Graph = tuple[Tensor, Tensor]  # pixels, and the outputs that follow from them
@@ -34,7 +34,7 @@ def graph_of(model: FaceModel, images: Tensor, index: Tensor) -> Graph:
         images: (N, 3, H, W).
         index: (N,), which rows of ``forward_kwargs`` they take.
     """
-    with recording(model.net):
+    with grad_scope(model.net):
         leaves = at_least_float32(images.detach()).clone().requires_grad_()
         return leaves, model.outputs(leaves, index)
 
@@ -60,7 +60,7 @@ def first_order(
         graph: of all images, where their pass was made already.
     """
     found, index = [], torch.tensor(list(rows))
-    with recording(model.net):
+    with grad_scope(model.net):
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             leaves, outputs = graph or graph_of(model, images[part], index[part])

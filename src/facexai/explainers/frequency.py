@@ -23,7 +23,7 @@ from facexai.explainers.pairs import FaceEvidence, by_image, check_pair, check_s
 from facexai.functional import Bands, at_least_float32
 from facexai.functional._decision import cosines
 from facexai.functional.frequency import Limit
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel
 from facexai.models.blackbox import BlackBox
 from facexai.models.targets import Targets
@@ -148,7 +148,7 @@ class FrequencyHeatPlot:
                 graphs[side] = graph_of(self.network, images, torch.arange(len(images)))
                 plain = self._evidence(by_image(graphs[side][1].detach(), len(images)))
                 pair.append(self._without_bands(images, plain))
-        with quiet_grad():
+        with no_graph():
             why = self._pairs(pair[0], pair[1], graphs)
         return replace(why, images=torch.stack([first.detach(), second.detach()], 1))
 
@@ -170,7 +170,7 @@ class FrequencyHeatPlot:
     def _without_bands(self, images: Tensor, plain: FaceEvidence) -> FaceEvidence:
         """Evidence of faces with what is left of them without each band."""
         layout, shown = self._layout(), at_least_float32(images.detach())
-        with quiet_grad():
+        with no_graph():
             energy = functional.energies(shown, layout)
             which = self._exact_cells(energy, layout)
         parts = {**plain.parts, "energies": energy, "which": which}
@@ -183,13 +183,13 @@ class FrequencyHeatPlot:
     def _embedded(self, images: Tensor, which: Tensor) -> Tensor:
         """(N, n, D') features of each image without each of its cells (N, n)."""
         layout, cells = self._layout(), which.flatten()
-        with quiet_grad():
+        with no_graph():
             spectra = functional.spectra(images)
         number = torch.arange(len(images), device=images.device).repeat_interleave(which.shape[1])
 
         def make(part: slice) -> Tensor:
             image = number[part]
-            return images[image] - functional.in_cells(spectra[image], layout, cells[part])
+            return images[image] - functional.band_component(spectra[image], layout, cells[part])
 
         told = "FrequencyHeatPlot" if self.progress else None
         size = chunk_size(self.network, self.chunk)
@@ -238,7 +238,7 @@ class FrequencyHeatPlot:
 
         In exact mode no network pass; else one forward and backward pass for each face that loses bands.
         """
-        with quiet_grad():
+        with no_graph():
             return self._pairs(first, second, {}) if of_pairs(self.model) else self._classes(first, second)
 
     def _pairs(self, first: FaceEvidence, second: FaceEvidence, graphs: Mapping[int, Graph]) -> FrequencyHeat:

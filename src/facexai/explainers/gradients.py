@@ -13,7 +13,7 @@ from torch import Tensor
 from facexai._errors import FaceXAIWarning
 from facexai.explainers._class_maps import Evidence, Similarity, check_explainable, check_kind
 from facexai.explainers._rounding import score_vanishes, zeroed
-from facexai.hooks import capture, quiet_grad, recording
+from facexai.hooks import capture, grad_scope, no_graph
 from facexai.models import HeadDoesNotFold, WhiteBox
 
 
@@ -43,7 +43,7 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
     name, last = model.layer(self.layer), _unit_head(self)
     layout = model.structure.layers.get(name)
     with (
-        quiet_grad(),
+        no_graph(),
         capture(model.net, name, graph="start", batch=layout.batch if layout else 0) as seen,
         capture(model.net, last, graph="keep") if last else nullcontext() as end,
     ):
@@ -110,7 +110,7 @@ def class_maps(
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations
     layout = model.structure.layers[evidence.layer]
-    with recording(model.net):
+    with grad_scope(model.net):
         outputs = evidence.outputs
         if dot and evidence.head is not None:  # undo the network's own normalisation: its length counts as a constant
             outputs = evidence.head / evidence.head.norm(dim=1, keepdim=True).clamp(min=1e-12).detach()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facexai.functional import at_least_float32
-from facexai.hooks import quiet_grad, recording
+from facexai.hooks import grad_scope, no_graph
 from facexai.models import FaceModel
 
 Differentiate = Literal["unit", "raw"]
@@ -24,7 +24,7 @@ _BUDGET = {"cpu": 2**30, "cuda": 2**33}  # bytes for the graph of all copies
 _best: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
 
 
-def rows(
+def jacobian_rows(
     model: FaceModel,
     image: Tensor,
     index: int,
@@ -56,7 +56,7 @@ def rows(
     """
     size = min(chunk, len(numbers))
     found = []
-    with recording(model.net):
+    with grad_scope(model.net):
         copies = at_least_float32(image.detach()).expand(size, -1, -1, -1).clone().requires_grad_()
         outputs = model.outputs(copies, torch.full((size,), index))
         features = model.features(outputs)
@@ -106,7 +106,7 @@ def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
 def _fastest(model: FaceModel) -> int:
     budget = _BUDGET.get(model.device.type, _BUDGET["cpu"])
     seconds: dict[int, float] = {}
-    with quiet_grad():
+    with no_graph():
         image = model.noise(1)[0]
     largest = _graph_bytes(model, image)
     for size in _TRIED:
@@ -116,7 +116,7 @@ def _fastest(model: FaceModel) -> int:
         taken = []
         for _ in range(2):
             start = time.perf_counter()
-            _, outputs = rows(
+            _, outputs = jacobian_rows(
                 model, image, 0, numbers, differentiate="raw", chunk=size, reduce=lambda g: g.abs().sum(1)
             )
             float(outputs.sum())  # waits for the device
@@ -134,7 +134,7 @@ def _graph_bytes(model: FaceModel, image: Tensor) -> int:
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    with recording(model.net), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with grad_scope(model.net), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model.outputs(image[None].clone().requires_grad_(), torch.zeros(1, dtype=torch.long))
     weights = sum(p.numel() * p.element_size() for p in model.net.parameters())
     return max(1, kept - weights)

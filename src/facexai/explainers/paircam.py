@@ -30,7 +30,7 @@ from facexai.explainers.pairs import (
     units_of,
 )
 from facexai.functional._decision import cosines
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel, Gallery, HeadDoesNotFold
 from facexai.results import PairSaliency
 
@@ -115,7 +115,7 @@ class PairCAM:
         table = None
         if self.table:
             spread = [self._spread(evidence[side], units[side]) for side in (0, 1)]
-            with quiet_grad():
+            with no_graph():
                 table = functional.correspondences(spread[0][rows[0]], spread[1][rows[1]])
         threshold = None if self.threshold is None else float(self.threshold)
         return PairSaliency(
@@ -154,7 +154,7 @@ class PairCAM:
     def _units(self, evidence: Any) -> Tensor:
         if isinstance(evidence, FaceEvidence):
             return units_of(self.model, evidence)
-        with quiet_grad():
+        with no_graph():
             return F.normalize(self.model.features(evidence.outputs.detach()))
 
     def _base(self, rows: Tensor) -> CAM | HiResCAM:

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 from facexai.explainers._class_maps import check_evidence
 from facexai.explainers._rounding import marked
 from facexai.functional._decision import cosines_to_all, is_threshold
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models import FaceModel, Gallery
 from facexai.models._validation import check_device
 from facexai.results import FrequencyHeat, GallerySaliency, PairSaliency
@@ -195,7 +195,7 @@ def units_of(model: FaceModel, evidence: FaceEvidence) -> Tensor:
     """(N, D), the unit embeddings of the observed faces; refuses evidence of another model."""
     check_evidence(model, evidence)
     check_embeds(model)
-    with quiet_grad():
+    with no_graph():
         return F.normalize(model.features(evidence.outputs))
 
 
@@ -258,7 +258,7 @@ class Against:
         """The maps from evidence that the explainer made; what it costs is in the explainer's documentation."""
         model = self.explainer.model
         check_evidence(model, evidence)
-        with quiet_grad():
+        with no_graph():
             units, _ = self.gallery._unit(model.features(evidence.outputs.detach()), detach_norm=True)
         vanishing = getattr(self.explainer, "_vanishing_against", None)  # of gradient methods
         floor = marked(None if vanishing is None else vanishing(evidence, self.gallery))
@@ -275,6 +275,4 @@ class Against:
 def one_of(name: str, value: object, known: Sequence[object]) -> None:
     """Refuse an option that does not exist."""
     if value not in known:
-        raise ValueError(
-            f"expected {name} one of {list(known)}, got {value!r}; {near_matches(str(value), map(str, known))}"
-        )
+        raise ValueError(f"expected {name} one of {list(known)}, got {value!r}; {suggest(str(value), map(str, known))}")

@@ -17,7 +17,7 @@ from facexai.explainers._masked_forward import MaskedEvidence, Precision, chunk_
 from facexai.explainers.hirescam import HiResCAM
 from facexai.functional import at_least_float32
 from facexai.functional.scorecam import Weights
-from facexai.hooks import capture, quiet_grad
+from facexai.hooks import capture, no_graph
 from facexai.input_spec import mean_colour
 from facexai.models import FaceModel, Gallery, WhiteBox
 from facexai.models._validation import check_device
@@ -165,7 +165,7 @@ class ScoreCAM:
         model, how = self.classifier.model, self.how
         layout, importance = model.structure.layers[name], None
         if self.keep is None:
-            with quiet_grad(), capture(model.net, name, batch=layout.batch) as seen:
+            with no_graph(), capture(model.net, name, batch=layout.batch) as seen:
                 outputs = model.outputs(images, index)
             raw = seen.tensor
         else:
@@ -233,7 +233,7 @@ class ScoreCAM:
                 f"this evidence was made with {evidence.settings}, not with {self._settings()}; observe the images"
                 " again"
             )
-        with quiet_grad():
+        with no_graph():
             maps = []
             for n, wanted in enumerate(classes):  # one image at a time: masks x classes can be large
                 mine = evidence.image == n

@@ -16,7 +16,7 @@ from facexai.explainers.jacobian import INSTEAD, UNREACHED, gradient
 from facexai.explainers.pairs import Against, against_units, check_embeds, check_model, explain_pair, record, sides
 from facexai.functional import at_least_float32
 from facexai.functional._decision import cosines
-from facexai.hooks import recording
+from facexai.hooks import grad_scope
 from facexai.models import FaceModel, Gallery
 from facexai.models._validation import check_device
 from facexai.results import PairSaliency
@@ -99,7 +99,7 @@ class XSSAB:
         """One forward pass; keeps the graph from the pixels to the embedding."""
         check_device(images, self.model.device)
         self.model.spec.check(images)
-        with recording(self.model.net):
+        with grad_scope(self.model.net):
             leaves = at_least_float32(images.detach()).clone().requires_grad_()
             outputs = self.model.outputs(leaves)
             features = self.model.features(outputs)
@@ -139,9 +139,9 @@ class XSSAB:
         features = evidence.features.detach()
         agree = functional.agreeing(F.normalize(features) * partners, self.threshold)
         parts = []
-        with recording(self.model.net):
+        with grad_scope(self.model.net):
             for mask in (agree, ~agree):
-                direction = functional.through_length(mask * partners, features)
+                direction = functional.normalize_vjp(mask * partners, features)
                 gradients = gradient((evidence.features * direction.clone()).sum(), evidence.images, keep=True)
                 parts.append(gradients.abs().mean(1))
         return parts[0] - parts[1]

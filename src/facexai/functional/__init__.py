@@ -1,5 +1,8 @@
 """The mathematics: tensors in, tensors out. Nothing here knows a network, a file or a plot."""
 
+from typing import TYPE_CHECKING
+
+from facexai import _renamed
 from facexai.functional.cam import (
     at_least_float32,
     completeness_error,
@@ -7,22 +10,22 @@ from facexai.functional.cam import (
     gradcam_plus_plus,
     hirescam,
     layercam,
+    mass_inside,
     minmax,
-    share,
     upsample,
 )
-from facexai.functional.diffusion import Schedule, linear_alphas, respaced, strongest, unchanged
-from facexai.functional.frequency import Bands, agreement, bands, energies, first_order, in_cells, spectra
+from facexai.functional.diffusion import Schedule, linear_alphas, respaced, small_change_mask, top_gradient_mask
+from facexai.functional.frequency import Bands, agreement, band_component, bands, energies, first_order, spectra
 from facexai.functional.pairs import (
     agreeing,
     centred,
     correlation_maps,
     correspondences,
     fggb,
+    normalize_vjp,
     ranks,
-    steady,
-    through_length,
     unit_gradients,
+    zero_if_constant,
 )
 from facexai.functional.scorecam import scorecam, scorecam_weights
 from facexai.functional.sdd import sdd
@@ -35,6 +38,7 @@ __all__ = [
     "agreement",
     "at_least_float32",
     "auc",
+    "band_component",
     "bands",
     "centred",
     "completeness_error",
@@ -47,22 +51,24 @@ __all__ = [
     "gradcam",
     "gradcam_plus_plus",
     "hirescam",
-    "in_cells",
     "layercam",
     "linear_alphas",
+    "mass_inside",
     "minmax",
+    "normalize_vjp",
     "ranks",
     "respaced",
     "scorecam",
     "scorecam_weights",
     "sdd",
-    "share",
+    "small_change_mask",
     "spectra",
-    "steady",
-    "strongest",
     "sweep",
-    "through_length",
-    "unchanged",
+    "top_gradient_mask",
     "unit_gradients",
     "upsample",
+    "zero_if_constant",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = _renamed.getter(__name__)

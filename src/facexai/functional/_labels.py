@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._errors import short
+from facexai._errors import short_repr
 
 Labels = NDArray[np.bool_]
 
@@ -43,7 +43,7 @@ def labels_of(values: Any, count: int | None = None, name: str = "labels", what:
     if not good.all():
         row = int(np.argmin(good))
         raise ValueError(
-            f"expected only True and False, or 1 and 0, in {name}, got {short(rows.tolist()[row])} in row {row}; "
+            f"expected only True and False, or 1 and 0, in {name}, got {short_repr(rows.tolist()[row])} in row {row}; "
             "convert the labels first"
         )
     return rows.astype(bool)

@@ -167,7 +167,7 @@ def upsample(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def share(maps: Tensor, mask: Tensor) -> Tensor:
+def mass_inside(maps: Tensor, mask: Tensor) -> Tensor:
     """How much of each map's positive part lies inside a region.
 
     Args:
@@ -179,7 +179,7 @@ def share(maps: Tensor, mask: Tensor) -> Tensor:
 
     Source: ours.
 
-    >>> share(torch.tensor([[[1.0, 3.0, -5.0]]]), torch.tensor([[True, False, False]]))
+    >>> mass_inside(torch.tensor([[[1.0, 3.0, -5.0]]]), torch.tensor([[True, False, False]]))
     tensor([0.2500])
     """
     if mask.dtype != torch.bool or mask.shape[-2:] != maps.shape[-2:]:

@@ -116,7 +116,7 @@ def respaced(alphas_cumprod: Tensor, steps: int) -> Schedule:
     return Schedule(kept, left[kept])
 
 
-def unchanged(images: Tensor, edited: Tensor, threshold: float, dilation: int) -> Tensor:
+def small_change_mask(images: Tensor, edited: Tensor, threshold: float, dilation: int) -> Tensor:
     """Where an edit hardly differs from the image, by the largest difference of that image.
 
     Args:
@@ -131,7 +131,7 @@ def unchanged(images: Tensor, edited: Tensor, threshold: float, dilation: int) -
 
     >>> image = torch.zeros(1, 3, 4, 4)
     >>> edited = image.clone(); edited[0, 0, 0, 0] = 1
-    >>> unchanged(image, edited, 0.15, 3)[0, 0].int()
+    >>> small_change_mask(image, edited, 0.15, 3)[0, 0].int()
     tensor([[0, 0, 1, 1],
             [0, 0, 1, 1],
             [1, 1, 1, 1],
@@ -143,7 +143,7 @@ def unchanged(images: Tensor, edited: Tensor, threshold: float, dilation: int) -
     return F.max_pool2d(share, dilation, stride=1, padding=dilation // 2) < threshold
 
 
-def strongest(values: Tensor, share: float, dilation: int = 1) -> Tensor:
+def top_gradient_mask(values: Tensor, share: float, dilation: int = 1) -> Tensor:
     """The pixels of largest magnitude, summed over colours, and those around them.
 
     Args:
@@ -154,7 +154,7 @@ def strongest(values: Tensor, share: float, dilation: int = 1) -> Tensor:
     Returns:
         (N, 1, H, W) bool.
 
-    >>> strongest(torch.eye(3)[None, None].expand(1, 3, 3, 3) * torch.tensor([1.0, 2.0, 3.0]), 0.1)[0, 0].int()
+    >>> top_gradient_mask(torch.eye(3)[None, None].expand(1, 3, 3, 3) * torch.tensor([1.0, 2.0, 3.0]), 0.1)[0, 0].int()
     tensor([[0, 0, 0],
             [0, 0, 0],
             [0, 0, 1]], dtype=torch.int32)
@@ -179,7 +179,7 @@ def nested_strongest(values: Tensor, share: float, inner: float, dilation: int) 
     Source: Guo et al. 2026, arXiv:2602.18792, as their code has it (see :class:`facexai.FastDiME`).
 
     >>> values = torch.arange(16.0).view(1, 1, 4, 4)
-    >>> outer, inner = nested_strongest(values, 0.3, 0.5, 1)
+    >>> outer, inner = nested_top_gradient_mask(values, 0.3, 0.5, 1)
     >>> outer[0, 0].int() + inner[0, 0].int()
     tensor([[0, 0, 0, 0],
             [0, 0, 0, 0],

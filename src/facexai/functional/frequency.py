@@ -142,7 +142,7 @@ def _transform(images: Tensor) -> Tensor:
     return made
 
 
-def in_cells(spectra: Tensor, layout: Bands, cells: Tensor) -> Tensor:
+def band_component(spectra: Tensor, layout: Bands, cells: Tensor) -> Tensor:
     """What images hold in one cell each.
 
     Args:

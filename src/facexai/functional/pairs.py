@@ -58,7 +58,7 @@ def agreeing(agreement: Tensor, threshold: float) -> Tensor:
     return agree
 
 
-def through_length(directions: Tensor, features: Tensor) -> Tensor:
+def normalize_vjp(directions: Tensor, features: Tensor) -> Tensor:
     """Directions for a unit vector, as directions for the vector before it was divided by its length.
 
     Args:
@@ -68,7 +68,7 @@ def through_length(directions: Tensor, features: Tensor) -> Tensor:
     Returns:
         (P, K): ``(v - <f, v> f) / |e|`` with ``f = e / |e|``.
 
-    >>> through_length(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]]))
+    >>> normalize_vjp(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]]))
     tensor([[0.0000, 0.5000]])
     """
     length = features.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -97,7 +97,7 @@ def centred(masks: Tensor) -> tuple[Tensor, Tensor]:
     return seen, seen.norm(dim=0)
 
 
-def steady(scores: Tensor) -> Tensor:
+def zero_if_constant(scores: Tensor) -> Tensor:
     """Scores (..., M), with zeros for rows that differ by no more than rounding: no rank is drawn from noise."""
     size = scores.abs().amax(-1, keepdim=True)
     spread = scores.amax(-1, keepdim=True) - scores.amin(-1, keepdim=True)

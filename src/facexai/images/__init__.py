@@ -1,18 +1,21 @@
 """Photos in and out: loading, resizing, finding a face, aligning it, and the way back to the photo."""
 
-from facexai.images.alignment import TEMPLATE, Aligned, When, Which, align, fitted, similarity, template
+from typing import TYPE_CHECKING
+
+from facexai import _renamed
+from facexai.images.alignment import TEMPLATE, Aligned, AlignMode, FaceChoice, align, fit_to_spec, similarity, template
 from facexai.images.files import load, photo_files, resize, save
 from facexai.images.mtcnn import Face, detect
 
 __all__ = [
     "TEMPLATE",
+    "AlignMode",
     "Aligned",
     "Face",
-    "When",
-    "Which",
+    "FaceChoice",
     "align",
     "detect",
-    "fitted",
+    "fit_to_spec",
     "load",
     "photo_files",
     "resize",
@@ -20,3 +23,6 @@ __all__ = [
     "similarity",
     "template",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = _renamed.getter(__name__)

@@ -18,8 +18,8 @@ from facexai.images.mtcnn import Face, detect
 from facexai.input_spec import InputSpec, check_pixels
 
 Array = NDArray[np.float64]
-When = Literal["never", "auto", "always"]
-Which = Literal["only", "largest"] | int
+AlignMode = Literal["never", "auto", "always"]
+FaceChoice = Literal["only", "largest"] | int
 
 TEMPLATE: Array = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
@@ -129,7 +129,7 @@ def align(
     spec: InputSpec | str = "arcface",
     *,
     landmarks: Array | None = None,
-    face: Which = "only",
+    face: FaceChoice = "only",
 ) -> Aligned:
     """Find the face in a photo and bring it to the network's template.
 
@@ -169,7 +169,7 @@ def align(
     return Aligned(_warp(photo, matrix, spec.height_width), matrix, size, found)
 
 
-def fitted(photo: Tensor, spec: InputSpec, *, when: When = "never", face: Which = "only") -> Aligned:
+def fit_to_spec(photo: Tensor, spec: InputSpec, *, when: AlignMode = "never", face: FaceChoice = "only") -> Aligned:
     """A photo as the network wants it: as it is where it has the network's size, else aligned, as told.
 
     Args:

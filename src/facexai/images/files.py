@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from facexai._errors import clipped
+from facexai._errors import truncate
 from facexai.images._pixels import Refused, rgb
 from facexai.input_spec import check_pixels
 from facexai.io import write_whole
@@ -112,9 +112,9 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # of the disk or the machine; places before the start are damage
             raise
-        raise ValueError(f"{name} is damaged or truncated: {clipped(error)}") from error
+        raise ValueError(f"{name} is damaged or truncated: {truncate(error)}") from error
     except Exception as error:  # damaged files and EXIF data fail in many ways inside Pillow
-        raise ValueError(f"{name} is damaged or truncated: {clipped(error)}") from error
+        raise ValueError(f"{name} is damaged or truncated: {truncate(error)}") from error
 
 
 def save(image: Tensor, path: str | Path) -> None:

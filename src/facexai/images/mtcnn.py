@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facexai._errors import require
-from facexai._locks import Renewed
+from facexai._locks import ForkSafeLock
 from facexai.input_spec import check_pixels
 from facexai.io import package_file
 
@@ -31,7 +31,7 @@ _FILES = {
 _THRESHOLDS = (0.6, 0.7, 0.7)
 _PYRAMID = 0.709
 _PURPOSE = "finding faces"
-_turns = Renewed()  # OpenCV's networks keep their input between two calls
+_turns = ForkSafeLock()  # OpenCV's networks keep their input between two calls
 
 
 @final

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells
-from facexai._errors import clipped, near_matches, short
+from facexai._errors import short_repr, suggest, truncate
 from facexai._html import words
 from facexai.images.files import decode, load
 from facexai.images.packed import read_packed
@@ -157,7 +157,7 @@ def _lfw(path: Path, text: str, pattern: str) -> tuple[list[Row], NDArray[np.int
     lines = [(i, [cell.strip() for cell in cells]) for i, cells in lines if cells and any(c.strip() for c in cells)]
     head = lines[0][1] if len(lines[0][1]) < 3 else []
     if head and not all(cell.isdecimal() and len(cell) < 10 and int(cell) > 0 for cell in head):
-        told = short(" ".join(head))
+        told = short_repr(" ".join(head))
         raise ValueError(f"{path}: expected the number of folds and of pairs first, or a pair, got {told}")
     rows = [_lfw_row(f"{path}, line {i}", cells, pattern) for i, cells in lines[1 if head else 0 :]]
     if not head:
@@ -178,7 +178,7 @@ def _check_pattern(pattern: str) -> None:
     except (LookupError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"expected a pattern of {{name}} and {{number}}, such as '{{name}}/{{name}}_{{number:04d}}.jpg', got "
-            f"{short(pattern)} ({clipped(error)})"
+            f"{short_repr(pattern)} ({truncate(error)})"
         ) from error
 
 
@@ -192,12 +192,12 @@ def _lfw_row(where: str, cells: list[str], pattern: str) -> Row:
     numbers = (cells[1], cells[-1])
     for name in people:
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"{where}: expected the plain name of a person, got {short(name)}")
+            raise ValueError(f"{where}: expected the plain name of a person, got {short_repr(name)}")
     if not all(n.isdecimal() and len(n) < 10 for n in numbers):
-        told = " and ".join(map(short, numbers))
+        told = " and ".join(map(short_repr, numbers))
         raise ValueError(f"{where}: expected numbers of photos, got {told}")
     if not same and people[0] == people[1]:
-        raise ValueError(f"{where}: four columns stand for two people, got {short(people[0])} twice")
+        raise ValueError(f"{where}: four columns stand for two people, got {short_repr(people[0])} twice")
     first, second = (pattern.format(name=p, number=int(n)) for p, n in zip(people, numbers, strict=True))
     return first, second, same
 
@@ -222,10 +222,10 @@ def _table(path: Path, text: str) -> Iterator[Row]:
                 raise ValueError(f"expected the columns first, second, same, got {separator.join(cells)[:80]!r}")
             first, second, label = (cells[place] for place in places)
             if label.lower() not in _LABELS or not first or not second:
-                raise ValueError(f"expected two photos and one of {', '.join(_LABELS)}, got {short(cells)}")
+                raise ValueError(f"expected two photos and one of {', '.join(_LABELS)}, got {short_repr(cells)}")
             yield first, second, _LABELS[label.lower()]
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path}, line {max(lines.line_num, 1)}: {clipped(error)}") from error
+        raise ValueError(f"{path}, line {max(lines.line_num, 1)}: {truncate(error)}") from error
 
 
 def _found(path: Path, root: Path, rows: list[Row], folds: NDArray[np.int64] | None) -> Pairs:
@@ -238,7 +238,7 @@ def _found(path: Path, root: Path, rows: list[Row], folds: NDArray[np.int64] | N
     missing = [name for name, file in files.items() if file is None]
     if missing:
         raise FileNotFoundError(
-            f"{path} names {len(missing)} photos that are not in {root}, the first is {short(missing[0])}; "
+            f"{path} names {len(missing)} photos that are not in {root}, the first is {short_repr(missing[0])}; "
             f"{_neighbours(root, missing[0])}"
         )
     images = list(dict.fromkeys(file for file in files.values() if file is not None))
@@ -262,4 +262,4 @@ def _neighbours(root: Path, name: str) -> str:
     if not os.path.isdir(folder):
         return "the folder is missing too"
     there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return near_matches(wanted, there) if there else f"{folder} is empty"
+    return suggest(wanted, there) if there else f"{folder} is empty"

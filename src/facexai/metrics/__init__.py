@@ -1,7 +1,10 @@
 """Is the map true? What happens to the decision when the marked pixels go, and controls that can embarrass us."""
 
+from typing import TYPE_CHECKING
+
+from facexai import _renamed
 from facexai.images.pairs import Pairs, read_pairs
-from facexai.metrics._batch import Options, Reference, mean_map, others
+from facexai.metrics._batch import Options, Reference, mean_map, other_identity_index
 from facexai.metrics._bias_result import Bias, Distance, Rates
 from facexai.metrics._shortcut_result import Auroc, Difference, ShortcutAudit
 from facexai.metrics._ties import Ties
@@ -59,7 +62,7 @@ __all__ = [
     "mad",
     "mean_map",
     "narrowness",
-    "others",
+    "other_identity_index",
     "pair_bias",
     "pair_faithfulness",
     "pair_groups",
@@ -78,3 +81,6 @@ __all__ = [
     "verification_deletion",
     "verification_insertion",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = _renamed.getter(__name__)

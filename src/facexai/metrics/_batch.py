@@ -10,15 +10,15 @@ from typing import Any, TypedDict, final
 import torch
 from torch import Tensor
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 from facexai._progress import tqdm
 from facexai.functional import minmax, upsample
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.input_spec import check_pixels
 from facexai.metrics._identities import people_of
 from facexai.metrics._ties import BREAKS, Break, warn_of_constant
 from facexai.models import Classifier, Gallery
-from facexai.perturb import centre_prior, check_maps, numbered
+from facexai.perturb import centre_prior, check_items, check_maps
 from facexai.perturb._ties import dense_ranks, untied
 from facexai.results import Saliency
 
@@ -66,7 +66,7 @@ class Options(TypedDict, total=False):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EvaluationBatch:
     """Images with their maps, classes and the classifier's logits before anything is changed.
 
     Attributes:
@@ -134,7 +134,7 @@ def explained_by(maps: object) -> dict[str, Any]:
 def logits_of(classifier: Classifier, images: Tensor, batch_size: int, progress: bool = False) -> Tensor:
     """Logits (N, C), float64, a batch at a time."""
     rows = []
-    with quiet_grad(), tqdm(total=len(images), desc="measure", unit="image", leave=False, disable=not progress) as bar:
+    with no_graph(), tqdm(total=len(images), desc="measure", unit="image", leave=False, disable=not progress) as bar:
         for part in torch.split(images, batch_size):
             rows.append(classifier.logits(part).detach().double())
             bar.update(len(part))
@@ -152,7 +152,7 @@ def subject(
     batch_size: int = 64,
     progress: bool = False,
     ties: Break = "fields",
-) -> Subject:
+) -> EvaluationBatch:
     """Check that images, maps and identities belong together, and ask the classifier once.
 
     Raises:
@@ -173,7 +173,7 @@ def subject(
             f"expected one map of {tuple(images.shape[-2:])} for each of the {len(images)} images, "
             f"got maps {tuple(maps.shape)}"
         )
-    numbers = tuple(int(i) for i in numbered(items, len(images)))
+    numbers = tuple(int(i) for i in check_items(items, len(images)))
     people = people_of(identities, numbers)
     logits = logits_of(classifier, images, batch_size, progress)
     if logits.shape[1] < 2:
@@ -187,7 +187,7 @@ def subject(
             "measure with the classifier that was explained"
         )
     warn_of_constant(maps, numbers)
-    return Subject(
+    return EvaluationBatch(
         classifier,
         images,
         maps,
@@ -203,7 +203,7 @@ def subject(
     )
 
 
-def with_maps(who: Subject, saliency: Saliency, reference: Reference, ties: Break) -> Subject:
+def with_maps(who: EvaluationBatch, saliency: Saliency, reference: Reference, ties: Break) -> EvaluationBatch:
     """Returns the same images with other maps of the same classes.
 
     Warns:
@@ -217,7 +217,7 @@ def with_maps(who: Subject, saliency: Saliency, reference: Reference, ties: Brea
 def _maps_of(saliency: Saliency | Tensor, ties: Break) -> tuple[Tensor, Tensor | None]:
     """Returns the maps (N, H, W), and what decides among their equal values, where that is not random fields."""
     if ties not in BREAKS:
-        raise ValueError(f"ties cannot be broken by {ties!r}; {near_matches(str(ties), BREAKS)}")
+        raise ValueError(f"ties cannot be broken by {ties!r}; {suggest(str(ties), BREAKS)}")
     maps = saliency.maps if isinstance(saliency, Saliency) else saliency
     if not isinstance(maps, Tensor):
         raise TypeError(f"expected a Saliency or maps as a torch.Tensor, got {type(maps).__name__}")
@@ -238,7 +238,7 @@ def mean_map(maps: Tensor) -> Tensor:
     return minmax(maps).mean(0)
 
 
-def others(n: int, identities: Sequence[str | None] | None) -> list[int] | None:
+def other_identity_index(n: int, identities: Sequence[str | None] | None) -> list[int] | None:
     """For each image the next one, in a circle, of another identity; without identities simply the next.
 
     Args:
@@ -251,7 +251,7 @@ def others(n: int, identities: Sequence[str | None] | None) -> list[int] | None:
     Raises:
         ValueError: another number of identities.
 
-    >>> others(4, ["ann", "ann", "bo", "ann"]), others(3, [None, None, ""])
+    >>> others(4, ["ann", "ann", "bo", "ann"]), other_identity_index(3, [None, None, ""])
     ([2, 2, 3, 2], [1, 2, 0])
     """
     return next_others(n, people_of(identities, range(n)))
@@ -274,7 +274,7 @@ def centre_order(size: tuple[int, int], seed: int) -> Tensor:
     return untied(centre_prior(size)[None], [0], seed=seed)
 
 
-def control_maps(who: Subject, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+def control_maps(who: EvaluationBatch, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Maps (N, H, W) of the controls but ``random``, and the reason for each that there is not.
 
     Pixels equally far from the centre, up to 40 of 112 x 112, come in an order drawn with ``seed``.

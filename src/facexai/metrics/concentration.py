@@ -15,7 +15,7 @@ from facexai._html import table
 from facexai.functional import at_least_float32, sdd, upsample
 from facexai.metrics._ties import Array, Ordered, Rows, Ties
 from facexai.metrics.statistic import Statistic
-from facexai.perturb import check_maps, numbered
+from facexai.perturb import check_items, check_maps
 from facexai.perturb.regions import check_area
 from facexai.results import Saliency
 
@@ -151,7 +151,7 @@ def class_overlap(
     for k in range(cells.shape[1]):
         rivals = [j for j in range(cells.shape[1]) if j != k]
         apart.append(sdd(cells[:, k], cells[:, rivals], **options))
-    numbers = numbered(items, len(cells))
+    numbers = check_items(items, len(cells))
 
     def overlap(classes: Sequence[Tensor]) -> tuple[Statistic, Ties | None]:
         maps = torch.stack([upsample(one, saliency.size) for one in classes], 1)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._html import table
-from facexai.decisions import Decision, check_count, recipe_of, resized, rows, score, scored
-from facexai.hooks import quiet_grad
+from facexai.decisions import Decision, check_count, recipe_of, resized, score, score_batched, select
+from facexai.hooks import no_graph
 from facexai.input_spec import InputSpec, check_pixels
 from facexai.metrics._identities import people_of
 from facexai.metrics._ties import Ordered, Rows
 from facexai.metrics.statistic import Statistic
 from facexai.models import Embedder
-from facexai.perturb import numbered
+from facexai.perturb import check_items
 
 Array = NDArray[np.float64]
 
@@ -182,7 +182,7 @@ def counterfactual(
     for asked in (decision, held_out):
         if asked is not None:
             check_count(asked, len(images))
-    numbers = numbered(items, len(images))
+    numbers = check_items(items, len(images))
     people = people_of(identities, numbers)
 
     def of(values: Any) -> Statistic:
@@ -281,7 +281,7 @@ def cout(
     def areas(values: Array) -> Array:
         return np.asarray(np.trapezoid(values[..., 0], shares))
 
-    ordered = Ordered(away[:, None], numbered(items, n), 0, batch_size)
+    ordered = Ordered(away[:, None], check_items(items, n), 0, batch_size)
     return areas(ordered.measured(shares.tolist(), gain, areas)[0])
 
 
@@ -302,9 +302,9 @@ def _asked_once(
         new = list({key: place for place, key in enumerate(keys) if key not in seen}.values())
         for part in (torch.tensor(new[i : i + batch_size]) for i in range(0, len(new), batch_size)):
             row = index[part].to(images.device)
-            with quiet_grad():
+            with no_graph():
                 pictures = torch.where(shown[part, None], edited[row], images[row])
-                scores = score(rows(decision, row), pictures).double().tolist()
+                scores = score(select(decision, row), pictures).double().tolist()
             seen.update(zip([keys[place] for place in part.tolist()], scores, strict=True))
         return torch.tensor([seen[key] for key in keys], dtype=torch.float64)
 
@@ -333,8 +333,8 @@ def _followed(
 ) -> Statistic:
     """Whether another decision changed as the explained one did, over the images of ``chosen``."""
     index = chosen.to(result.images.device)
-    other = rows(held_out, index)
-    old, new = (scored(other, x[index], batch_size).cpu() > 0 for x in (result.images, result.counterfactuals))
+    other = select(held_out, index)
+    old, new = (score_batched(other, x[index], batch_size).cpu() > 0 for x in (result.images, result.counterfactuals))
     wanted = was[chosen]
     followed = (old == wanted) & (new != wanted)
     own = None if people is None else [people[i] for i in chosen.tolist()]

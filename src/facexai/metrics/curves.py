@@ -14,11 +14,11 @@ from typing_extensions import Unpack
 
 from facexai._html import table
 from facexai.metrics import _merge
-from facexai.metrics._batch import CONTROLS, Options, Subject, control_maps, subject
+from facexai.metrics._batch import CONTROLS, EvaluationBatch, Options, control_maps, subject
 from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
 from facexai.models import Classifier
-from facexai.perturb import Fill, filling, generator
+from facexai.perturb import Fill, generator, make_fill
 from facexai.results import Saliency
 from facexai.results.notebook import pictured
 
@@ -177,7 +177,7 @@ def deletion_curve(
 
 
 def measured(
-    who: Subject,
+    who: EvaluationBatch,
     scheme: str,
     steps: int,
     fill: Fill,
@@ -191,7 +191,7 @@ def measured(
     """
     if steps < 1:
         raise ValueError(f"expected at least one step, got {steps}")
-    stand_in = filling(who.images, fill, seed=seed, items=who.items)
+    stand_in = make_fill(who.images, fill, seed=seed, items=who.items)
     recipe = {"scheme": scheme, "steps": steps, "fill": fill, "seed": seed, "ties": who.ties}
     shares = np.linspace(0, 1, steps + 1)
 
@@ -215,6 +215,6 @@ def measured(
     return replace(along(who.ordered), controls=controls, reasons=reasons, recipe={**recipe, **who.explained})
 
 
-def _noise(who: Subject, seed: int) -> Tensor:
+def _noise(who: EvaluationBatch, seed: int) -> Tensor:
     drawn = [torch.rand(who.maps.shape[1:], generator=generator(seed, i, "order")) for i in who.items]
     return torch.stack(drawn).to(who.maps)

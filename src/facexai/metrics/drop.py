@@ -16,11 +16,11 @@ from typing_extensions import Unpack
 from facexai._errors import FaceXAIWarning
 from facexai._html import table
 from facexai.metrics import _merge
-from facexai.metrics._batch import CONTROLS, Options, Subject, control_maps, subject
+from facexai.metrics._batch import CONTROLS, EvaluationBatch, Options, control_maps, subject
 from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.statistic import Statistic
 from facexai.models import Classifier
-from facexai.perturb import Fill, filling, moved
+from facexai.perturb import Fill, make_fill, shift_mask
 from facexai.perturb.regions import check_area
 from facexai.results import Saliency
 from facexai.results.notebook import pictured
@@ -207,7 +207,7 @@ def deletion(
         saliency: the maps: a Saliency (its targets are judged) or raw (N, H, W) (the predicted classes are).
         area: share of the pixels, those with the largest values, exact by rank. Among equal values no order of pixels
             decides, see below.
-        fill: what stands in their place; see :func:`facexai.perturb.filling`.
+        fill: what stands in their place; see :func:`facexai.perturb.make_fill`.
         seed: of the random control and of noise.
         options: see :class:`~facexai.metrics._batch.Options`: identities, items, reference, batch_size.
 
@@ -301,16 +301,16 @@ class Regions:
     seed: int
 
 
-def regions_of(who: Subject, area: float, seed: int) -> Regions:
+def regions_of(who: EvaluationBatch, area: float, seed: int) -> Regions:
     """The maps of a subject and of the controls; deletion and retention share them."""
     check_area(area)
     own = who.ordered
     maps, reasons = control_maps(who, seed)
-    return Regions(own, {"random": moved(own, seed=seed, items=who.items), **maps}, reasons, area, seed)
+    return Regions(own, {"random": shift_mask(own, seed=seed, items=who.items), **maps}, reasons, area, seed)
 
 
 def measured(
-    who: Subject,
+    who: EvaluationBatch,
     scheme: Scheme,
     regions: Regions,
     fill: Fill,
@@ -321,7 +321,7 @@ def measured(
     Args:
         known: controls that were measured already on the same images and do not depend on the maps.
     """
-    stand_in = filling(who.images, fill, seed=regions.seed, items=who.items)
+    stand_in = make_fill(who.images, fill, seed=regions.seed, items=who.items)
     recipe = {"scheme": scheme, "area": regions.area, "fill": fill, "seed": regions.seed, "score": who.score_unit}
     recipe["ties"] = who.ties
 
@@ -341,12 +341,12 @@ def measured(
     return replace(of(regions.own), controls=controls, reasons=regions.reasons, recipe={**recipe, **who.explained})
 
 
-def _decisions(who: Subject, drops: Array) -> Array:
+def _decisions(who: EvaluationBatch, drops: Array) -> Array:
     """What the rule for ties is about: probabilities and, of a gallery, cosines, (F, 1 or 2)."""
     return drops[:, (0, 2)] / (100, 1) if who.score_unit == "cosine" else drops[:, :1] / 100
 
 
-def _changes(who: Subject, rows: Rows, after: Tensor) -> Array:
+def _changes(who: EvaluationBatch, rows: Rows, after: Tensor) -> Array:
     """Numbers (R, 5), in the order of :data:`STATISTICS`, of the logits of these images before and after."""
     before, targets = who.logits[rows], who.targets[rows]
     target = targets[:, None]

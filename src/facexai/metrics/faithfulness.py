@@ -20,7 +20,7 @@ from facexai.metrics.concentration import Narrowness, Overlap, narrowness
 from facexai.metrics.curves import Curve, insertion
 from facexai.metrics.drop import Drop, deletion, retention
 from facexai.models import Classifier
-from facexai.perturb import Fill, numbered
+from facexai.perturb import Fill, check_items
 from facexai.results import Saliency
 from facexai.results.notebook import pictured
 
@@ -150,7 +150,7 @@ def faithfulness(
     """
     if not methods:
         raise ValueError("expected at least one method")
-    items = numbered(options.get("items"), len(images))
+    items = check_items(options.get("items"), len(images))
     people = people_of(options.get("identities"), items)
     options |= {"items": items, "identities": people}
     measured: dict[str, dict[str, Measure]] = {}

@@ -16,7 +16,7 @@ from facexai.metrics._identities import pairs_of
 from facexai.metrics.faithfulness import Table
 from facexai.metrics.pair_subject import both_people
 from facexai.metrics.statistic import INTERVALS, Statistic
-from facexai.perturb import centre_prior, check_maps, moved, numbered
+from facexai.perturb import centre_prior, check_items, check_maps, shift_mask
 from facexai.results import PairSaliency
 
 Array = NDArray[np.float64]
@@ -207,7 +207,7 @@ def localisation(
         raise ValueError(
             f"expected part 'similar' or 'dissimilar' and side 'first' or 'second', got {part!r} and {side!r}"
         )
-    numbers = numbered(items, len(masks))
+    numbers = check_items(items, len(masks))
     pairs = any(isinstance(method, PairSaliency) for method in methods.values())
     people, others = pairs_of(identities, partners, numbers, "images")
     if pairs and partners is None:
@@ -266,7 +266,7 @@ def _controls(
     n, (height, width) = len(maps), maps.shape[1:]
     partners = next_others(n, people) if n > 1 else None
     made: dict[str, list[Tensor] | None] = {
-        "random": [moved(maps, seed=_DRAWS * seed + draw, items=numbers) for draw in range(_DRAWS)],
+        "random": [shift_mask(maps, seed=_DRAWS * seed + draw, items=numbers) for draw in range(_DRAWS)],
         "centre": [centre_prior((height, width)).to(maps).expand(n, -1, -1)],
         "mean-map": [mean_map(maps).expand(n, -1, -1)] if n > 1 else None,
         "other-pair": None if partners is None else [maps[partners]],

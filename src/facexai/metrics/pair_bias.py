@@ -13,7 +13,7 @@ from facexai.explainers import FrequencyHeatPlot
 from facexai.explainers.either import of_pairs
 from facexai.explainers.pairs import FaceEvidence, units_of
 from facexai.functional._labels import labels_of
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.metrics._bias_result import Bias
 from facexai.metrics._face_bands import FaceBands, People
 from facexai.metrics._group_comparison import Rows, check_draws, compared, summed
@@ -158,7 +158,7 @@ def people_in_photos(identities: Any, count: int, index: Any, same: NDArray[np.b
 def face_bands(explainer: FrequencyHeatPlot, evidence: FaceEvidence, photos: Index) -> FaceBands:
     """What some of the photos are without each band."""
     rows = photos.tolist()
-    with quiet_grad():
+    with no_graph():
         units = units_of(explainer.network, evidence)[rows].double()
         without = F.normalize(evidence.parts["without"][rows].double(), dim=-1)
     cells = evidence.parts["which"][rows[0]]

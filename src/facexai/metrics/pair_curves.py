@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 from facexai._html import table
 from facexai.functional._decision import accepted
 from facexai.functional._dyads import Error
@@ -21,7 +21,7 @@ from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics._ties import Array, Ordered, Rows, Ties, columns_of, tied_phrase
 from facexai.metrics.pair_orders import CONTROLS, control_order, directed, numbers_of, ordered
 from facexai.metrics.pair_protocol import Part, Protocol
-from facexai.metrics.pair_subject import PairOptions, PairSubject, pair_subject
+from facexai.metrics.pair_subject import PairBatch, PairOptions, pair_subject
 from facexai.metrics.statistic import Statistic
 from facexai.models.protocols import Embedder
 from facexai.results import PairSaliency
@@ -281,7 +281,7 @@ def verification_insertion(
 
 
 def measured(
-    who: PairSubject,
+    who: PairBatch,
     scheme: Scheme,
     maps: PairSaliency | Tensor,
     controls: Sequence[str] = CONTROLS,
@@ -294,7 +294,7 @@ def measured(
     """
     for name in controls:
         if name not in CONTROLS:
-            raise ValueError(f"no control is called {name!r}; {near_matches(str(name), CONTROLS)}")
+            raise ValueError(f"no control is called {name!r}; {suggest(str(name), CONTROLS)}")
     turned = directed(who, maps)
     own = ordered(who, turned)
     found: dict[str, PairCurve | None] = {}
@@ -311,7 +311,7 @@ def measured(
     return replace(mine, controls=found, reasons=reasons, recipe={**mine.recipe, **explained_by(maps)})
 
 
-def _curve(who: PairSubject, scheme: Scheme, maps: Tensor) -> PairCurve:
+def _curve(who: PairBatch, scheme: Scheme, maps: Tensor) -> PairCurve:
     """The curve of an order of pixels (P, S, H, W), as :func:`ordered` gives it."""
     shares = np.linspace(0, 1, who.protocol.steps + 1)
     ends = (who.whole, who.empty) if scheme == "deletion" else (who.empty, who.whole)

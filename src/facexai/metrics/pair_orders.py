@@ -8,9 +8,9 @@ from torch import Tensor
 
 from facexai.metrics._batch import centre_order, mean_map, next_others
 from facexai.metrics._ties import warn_of_constant
-from facexai.metrics.pair_subject import PairReference, PairSubject
+from facexai.metrics.pair_subject import PairBatch, PairReference
 from facexai.models import FaceModel
-from facexai.perturb import generator, moved, smoothed
+from facexai.perturb import gaussian_blur, generator, shift_mask
 from facexai.perturb._ties import dense_ranks
 from facexai.results import PairSaliency
 
@@ -21,7 +21,7 @@ COMMON = ("random", "centre")
 _BLUR = 5 / 112  # sigma of the blurred rank in widths of the image
 
 
-def directed(who: PairSubject, maps: PairSaliency | Tensor) -> Tensor:
+def directed(who: PairBatch, maps: PairSaliency | Tensor) -> Tensor:
     """(P, S, H, W): the chosen pairs' maps of the changed images, turned so that the explained part is positive.
 
     Raises:
@@ -52,13 +52,13 @@ def directed(who: PairSubject, maps: PairSaliency | Tensor) -> Tensor:
     return turned
 
 
-def _turned(who: PairSubject, maps: Tensor) -> Tensor:
+def _turned(who: PairBatch, maps: Tensor) -> Tensor:
     """(P, S, H, W) of the chosen pairs: the explained part positive."""
     signs = torch.from_numpy(who.signs).to(maps.device)[:, None, None, None]
     return (maps.detach()[torch.from_numpy(who.chosen), : who.images.shape[1]] * signs).to(who.images.device)
 
 
-def ordered(who: PairSubject, maps: Tensor) -> Tensor:
+def ordered(who: PairBatch, maps: Tensor) -> Tensor:
     """(P, S, H, W): values in the order in which the pixels of directed maps are taken, the largest first.
 
     Pixels of the explained part come by its size. Those outside of it, which are all 0 in it, follow by the signed map.
@@ -66,16 +66,16 @@ def ordered(who: PairSubject, maps: Tensor) -> Tensor:
     """
     part, rest = maps.clamp(min=0), maps
     if who.protocol.rank == "blurred":
-        part, rest = (smoothed(values, _BLUR * maps.shape[-1]) for values in (part, rest))
+        part, rest = (gaussian_blur(values, _BLUR * maps.shape[-1]) for values in (part, rest))
     return dense_ranks(part.flatten(0, 1), rest.flatten(0, 1)).view_as(maps)
 
 
-def numbers_of(who: PairSubject, maps: Tensor) -> list[int]:
+def numbers_of(who: PairBatch, maps: Tensor) -> list[int]:
     """The numbers of all maps (P, S, H, W), P times S, on which randomness depends."""
     return [2 * item + side for item in who.items for side in range(maps.shape[1])]
 
 
-def control_order(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Tensor | str:
+def control_order(who: PairBatch, name: str, maps: Tensor, own: Tensor) -> Tensor | str:
     """The order of pixels of a control, as :func:`ordered` gives it, or the reason why there is none.
 
     Args:
@@ -88,7 +88,7 @@ def control_order(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Ten
         drawn = [torch.randperm(own[0, 0].numel(), generator=generator(who.seed, i, "order")) for i in numbers]
         return -torch.stack(drawn).to(own).view(own.shape)
     if name == "random-region":
-        return moved(own.flatten(0, 1), seed=who.seed, items=numbers).view_as(own)
+        return shift_mask(own.flatten(0, 1), seed=who.seed, items=numbers).view_as(own)
     if name == "centre":
         return centre_order((own.shape[2], own.shape[3]), who.seed).to(own).expand_as(own)
     if who.reference is not None:
@@ -108,7 +108,7 @@ def control_order(who: PairSubject, name: str, maps: Tensor, own: Tensor) -> Ten
     return made if name == "other-pair" else ordered(who, made)
 
 
-def _of_reference(who: PairSubject, reference: PairReference, name: str) -> Tensor | str:
+def _of_reference(who: PairBatch, reference: PairReference, name: str) -> Tensor | str:
     """The order of pixels of a control that the whole data set decides."""
     if name == "other-pair":
         missing = "a pair has no other of another identity"

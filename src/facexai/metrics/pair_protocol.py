@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, final, get_args
 
-from facexai._errors import muted, near_matches
+from facexai._errors import suggest, suppress_warnings
 from facexai.functional._decision import is_threshold
 from facexai.metrics.verification import Rule, threshold
 
-Which = Literal["genuine", "impostor", "all", "accepted", "rejected"]
+PairChoice = Literal["genuine", "impostor", "all", "accepted", "rejected"]
 Perturbed = Literal["probe", "both"]
 PairFill = Literal["black", "mean", "blur"]
 Rank = Literal["raw", "blurred"]
@@ -20,7 +20,7 @@ Part = Literal["similar", "dissimilar", "auto"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 _CHOICES = {
-    "pairs": get_args(Which),
+    "pairs": get_args(PairChoice),
     "perturb": get_args(Perturbed),
     "fill": get_args(PairFill),
     "rank": get_args(Rank),
@@ -37,7 +37,7 @@ class Protocol:
         pairs: which pairs the curve is over: by their label (``"genuine"``: one person, ``"impostor"``: two), by the
             decision about the unchanged images (``"accepted"``, ``"rejected"``), or ``"all"``.
         perturb: ``"probe"``, the first image, or ``"both"``, each by its own map.
-        fill: what stands in the place of removed pixels; see :func:`facexai.perturb.filling`.
+        fill: what stands in the place of removed pixels; see :func:`facexai.perturb.make_fill`.
         steps: number of equal steps from 0 to all of the pixels.
         rank: order of the pixels by the ``"raw"`` map, or by the ``"blurred"``: the part of the map under a Gaussian of
             sigma 5/112 widths, as such maps are drawn in print.
@@ -52,7 +52,7 @@ class Protocol:
     'probe'
     """
 
-    pairs: Which = "all"
+    pairs: PairChoice = "all"
     perturb: Perturbed = "probe"
     fill: PairFill = "black"
     steps: int = 10
@@ -63,12 +63,10 @@ class Protocol:
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
-                raise ValueError(
-                    f"expected {name} one of {list(known)}, got {value!r}; {near_matches(str(value), known)}"
-                )
+                raise ValueError(f"expected {name} one of {list(known)}, got {value!r}; {suggest(str(value), known)}")
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
             raise ValueError(f"expected steps as a whole number of at least 1, got {self.steps!r}")
-        with muted():
+        with suppress_warnings():
             found = threshold((1.0, 0.0), (True, False), self.threshold)  # refuses what is no rule
         if not is_threshold(found):
             raise ValueError(f"expected a threshold from -1 to 1, a cosine, got {self.threshold!r}")
@@ -99,9 +97,9 @@ def resolve(protocol: str | Protocol, part: Part) -> tuple[str, Protocol]:
         ValueError: no such preset or part.
     """
     if part not in PARTS:
-        raise ValueError(f"expected part one of {list(PARTS)}, got {part!r}; {near_matches(str(part), PARTS)}")
+        raise ValueError(f"expected part one of {list(PARTS)}, got {part!r}; {suggest(str(part), PARTS)}")
     if isinstance(protocol, Protocol):
         return "own", protocol
     if protocol not in PROTOCOLS:
-        raise ValueError(f"no protocol is called {protocol!r}; {near_matches(str(protocol), PROTOCOLS)}")
+        raise ValueError(f"no protocol is called {protocol!r}; {suggest(str(protocol), PROTOCOLS)}")
     return protocol, PROTOCOLS[protocol][part]

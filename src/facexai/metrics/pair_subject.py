@@ -18,7 +18,7 @@ from facexai._progress import tqdm
 from facexai.functional._decision import accepted, cosines
 from facexai.functional._dyads import Dyads
 from facexai.functional._labels import labels_of
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.input_spec import check_pixels
 from facexai.metrics._identities import is_unknown_name, pairs_of, people_of
 from facexai.metrics._pair_decision import PairDecision
@@ -27,7 +27,7 @@ from facexai.metrics.pair_protocol import Part, Protocol, resolve
 from facexai.metrics.statistic import INTERVALS
 from facexai.metrics.verification import Placed, parsed_rule, placed
 from facexai.models.protocols import Embedder
-from facexai.perturb import filling, numbered
+from facexai.perturb import check_items, make_fill
 
 Array = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class PairOptions(TypedDict, total=False):
 
 @final
 @dataclass(frozen=True, eq=False)
-class PairSubject:
+class PairBatch:
     """The pairs that a protocol chooses, and what the network says to them unchanged and empty.
 
     Attributes:
@@ -158,7 +158,7 @@ def pair_subject(
     batch_size: int = 64,
     reference: PairReference | None = None,
     progress: bool = False,
-) -> PairSubject:
+) -> PairBatch:
     """Check what belongs together, decide about the unchanged pairs, choose those that the protocol asks for.
 
     Raises:
@@ -168,7 +168,7 @@ def pair_subject(
     """
     name, how = resolve(protocol, part)
     labels = _checked(model, first, second, same, batch_size)
-    numbers = numbered(items, len(first))
+    numbers = check_items(items, len(first))
     people, others = both_people(identities, partners, labels, numbers)
     left, right = (_units(model, images, batch_size) for images in (first, second))
     scores = cosines(left, right).cpu().numpy()
@@ -183,10 +183,10 @@ def pair_subject(
         )
     rows = torch.from_numpy(chosen).to(first.device)
     kept = [images[rows] for images in ((first, second) if how.perturb == "both" else (first,))]
-    fills = [filling(images, how.fill) for images in kept]
+    fills = [make_fill(images, how.fill) for images in kept]
     emptied = [_units(model, images, batch_size) for images in fills]
     label = labels[chosen]
-    return PairSubject(
+    return PairBatch(
         model=model,
         images=torch.stack(kept, 1),
         fills=torch.stack(fills, 1),
@@ -304,5 +304,5 @@ def wanted(how: Protocol, labels: NDArray[np.bool_], accepted: NDArray[np.bool_]
 
 
 def _units(model: Embedder, images: Tensor, batch_size: int) -> Tensor:
-    with quiet_grad():
+    with no_graph():
         return torch.cat([model.embed(part).detach() for part in torch.split(images, batch_size)])

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from facexai._html import table
-from facexai.hooks import alone, quiet_grad, trace
+from facexai.hooks import exclusive, no_graph, trace
 from facexai.metrics._identities import people_of
 from facexai.metrics.statistic import Statistic
 from facexai.models import FaceModel, Gallery
 from facexai.models.gallery import around
-from facexai.perturb import generator, numbered
+from facexai.perturb import check_items, generator
 from facexai.results import Saliency
 
 
@@ -99,9 +99,9 @@ def randomisation(
     Source: Adebayo et al. 2018, arXiv:1810.03292, sec. 4; the weights of each layer are shuffled rather than drawn
     anew, which keeps their distribution (ours).
     """
-    numbers = numbered(items, len(images))
+    numbers = check_items(items, len(images))
     people = people_of(identities, numbers)
-    with alone(classifier.model.net):  # nobody else's hooks are copied
+    with exclusive(classifier.model.net):  # nobody else's hooks are copied
         net = copy.deepcopy(classifier.model.net)
     shuffled = around(classifier, net)
     original = make(classifier)(images, targets).maps
@@ -118,7 +118,7 @@ def randomisation(
 def _weighted(net: nn.Module, run: Callable[[], Tensor]) -> list[tuple[str, nn.Module]]:
     """Modules with weights of their own, in the order in which they last run."""
     found = {n: m for n, m in net.named_modules() if n and any(True for _ in m.parameters(recurse=False))}
-    with quiet_grad():
+    with no_graph():
         calls, _ = trace(run, found)
     if not found:
         raise ValueError("the network has no weights of its own to shuffle; randomisation needs a torch module")
@@ -163,7 +163,7 @@ def stability(
     """
     if draws < 1 or not sigma > 0:
         raise ValueError(f"expected at least one draw and sigma > 0, got {draws} and {sigma}")
-    numbers = numbered(items, len(images))
+    numbers = check_items(items, len(images))
     people = people_of(identities, numbers)
     original = explainer(images, targets).maps
     alike = np.zeros(len(images))

@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
-from facexai.decisions import Decision, scored
+from facexai.decisions import Decision, score_batched
 from facexai.functional._labels import labels_of
 from facexai.input_spec import check_pixels
 from facexai.metrics._batch import logits_of
@@ -17,7 +17,7 @@ from facexai.metrics._identities import people_of
 from facexai.metrics._shortcut_result import Difference, ShortcutAudit, difference
 from facexai.metrics.statistic import Array, Statistic
 from facexai.models import Classifier
-from facexai.perturb import numbered
+from facexai.perturb import check_items
 
 
 def mad(
@@ -48,7 +48,7 @@ def mad(
 
     Source: Weng et al. 2024, arXiv:2312.14223, sec. 4 (MAD); signed difference and test are ours.
     """
-    numbers = numbered(items, len(images))
+    numbers = check_items(items, len(images))
     people = people_of(identities, numbers)
     p, q = (expit(row) for row in _log_odds(classifier, [images, counterparts], targets, batch_size))
     return difference(Statistic.of(p, items=numbers, identities=people), q)
@@ -76,7 +76,7 @@ def _log_odds(
     if not _is_classifier(asked):
         if targets is not None:
             raise ValueError(f"a decision has one logit and no classes, got the class {targets}; leave it out")
-        return [scored(asked, x, batch_size).cpu().numpy() for x in versions]  # type: ignore[arg-type]
+        return [score_batched(asked, x, batch_size).cpu().numpy() for x in versions]  # type: ignore[arg-type]
     answers = [logits_of(asked, x, batch_size) for x in versions]  # type: ignore[arg-type]
     n, classes = answers[0].shape
     chosen = answers[0].argmax(1) if targets is None else torch.as_tensor(targets, device=answers[0].device)
@@ -133,7 +133,7 @@ def shortcut_audit(
     if _is_classifier(decision) and target is None:
         raise ValueError("a classifier has several classes; say which one the audit is of, with target=")
     versions = [images, counterparts] if no_op is None else [images, counterparts, no_op]
-    numbers = numbered(items, len(images))
+    numbers = check_items(items, len(images))
     people = people_of(identities, numbers)
 
     def of(values: Any) -> Statistic:

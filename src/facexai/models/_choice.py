@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from facexai.functional import auc
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models._finding import Finding
 from facexai.models.face_model import FaceModel
 from facexai.models.input_variants import Labelled, Moments, cosines
@@ -32,7 +32,7 @@ def choice(model: FaceModel, images: Tensor, faces: Labelled | None) -> Finding 
         taken: Tensor = output[default_take(output)]
         return taken
 
-    with quiet_grad():
+    with no_graph():
         _twin(model, look).outputs(images)
     if len(fit) < 2:
         return None

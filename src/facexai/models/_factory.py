@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 
-from facexai._errors import clipped, short
+from facexai._errors import short_repr, truncate
 
 
 def call_factory(source: str) -> object:
@@ -20,16 +20,16 @@ def call_factory(source: str) -> object:
     path, _, options = source.partition("?")
     module, _, factory = path.partition(":")
     if not module or not factory or module.startswith("."):
-        raise ValueError(f"expected 'package.module:factory', got {short(source)}")
+        raise ValueError(f"expected 'package.module:factory', got {short_repr(source)}")
     try:
         keywords = json.loads(options or "{}")
     except (ValueError, RecursionError):
         keywords = None
     if not isinstance(keywords, dict):
-        raise ValueError(f"expected keyword arguments as a JSON object after '?', got {short(options)}")
+        raise ValueError(f"expected keyword arguments as a JSON object after '?', got {short_repr(options)}")
     try:
         made: object = getattr(import_module(module), factory)(**keywords)
     except (Exception, SystemExit) as error:  # whatever the user's module or function raises, scripts that end included
-        told = f"{type(error).__name__}: {clipped(error)}"
-        raise ValueError(f"cannot make {short(source)}: {told}") from error
+        told = f"{type(error).__name__}: {truncate(error)}"
+        raise ValueError(f"cannot make {short_repr(source)}: {told}") from error
     return made

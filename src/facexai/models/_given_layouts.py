@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 from facexai.models.layout import Layout
 
 Layouts = Mapping[str, Callable[[Tensor], Tensor]] | None
@@ -25,7 +25,7 @@ def check_layouts(layouts: Layouts, names: Collection[str]) -> None:
         )
     for name in layouts:
         if name not in names or not name:
-            raise ValueError(f"layouts: the network has no layer {name!r}; {near_matches(name, names)}")
+            raise ValueError(f"layouts: the network has no layer {name!r}; {suggest(name, names)}")
 
 
 def given_layout(name: str, function: Callable[[Tensor], Tensor], tensor: Tensor, batch: int, rows: int) -> Layout:

@@ -19,7 +19,7 @@ from typing import Any, final
 
 import torch
 
-from facexai._errors import clipped
+from facexai._errors import truncate
 
 _LONGEST = 300  # characters of the name of a class
 _MOST = 3_000_000  # steps of hashing: values in keys, those of tuples in them counted as often as they are in them
@@ -80,7 +80,7 @@ def _check_size(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
 
 def _damaged(name: str, why: object) -> ValueError:
     return ValueError(
-        f"{name!r} cannot be read ({clipped(why)}): truncated, or another kind of file? copy or download it again"
+        f"{name!r} cannot be read ({truncate(why)}): truncated, or another kind of file? copy or download it again"
     )
 
 

@@ -27,7 +27,7 @@ from facexai.models.input_variants import (
 )
 
 if TYPE_CHECKING:
-    from facexai.images import When
+    from facexai.images import AlignMode
 
 AUC_FLOOR, SEPARATION_FLOOR = 0.8, 1.0
 """Below these a network does not recognise people, whatever its input."""
@@ -105,7 +105,7 @@ def compared(
     faces: Labelled,
     pairs: Pairs,
     *,
-    align: When,
+    align: AlignMode,
     most: int | None,
     batch_size: int,
 ) -> Comparison | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from facexai import _row_passes
 from facexai.models.blackbox import BlackBox
-from facexai.turns import evaluating
+from facexai.turns import eval_scope
 
 _ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-5}  # of a row's length
 _ALLOWED_IN_HALF = 2e-2
@@ -111,7 +111,7 @@ def _first_rows(core: nn.Module, run: Callable[[Tensor], Tensor], batch: Tensor)
     seen = not isinstance(core, BlackBox | torch.jit.ScriptModule)
     hooks = [module.register_forward_hook(after) for module in core.modules() if seen and module is not core]
     try:
-        with evaluating(core):
+        with eval_scope(core):
             sample(run(batch))
     finally:
         for hook in hooks:

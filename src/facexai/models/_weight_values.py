@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from facexai._errors import short
-from facexai.hooks import quiet_grad
+from facexai._errors import short_repr
+from facexai.hooks import no_graph
 from facexai.models._weight_fit import plain, same_values
 
 _SHOWN = 4  # names in an error
@@ -24,7 +24,7 @@ def some(items: Sequence[str]) -> str:
 
 def few(names: Sequence[str]) -> str:
     """Returns the first few names, quoted, and the number of the others."""
-    return some([short(name) for name in names])
+    return some([short_repr(name) for name in names])
 
 
 def check_initialised(net: str, tensors: Mapping[str, Tensor]) -> None:
@@ -49,12 +49,12 @@ def unfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str
         given: the file's tensors by the same names.
     """
     shapes = [
-        f"{short(name)} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
+        f"{short_repr(name)} expected {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
         for name, tensor in given.items()
         if tensor.shape != wanted[name].shape
     ]
     types = [
-        f"{short(name)} expected {wanted[name].dtype}, got {_described(tensor)}"
+        f"{short_repr(name)} expected {wanted[name].dtype}, got {_described(tensor)}"
         for name, tensor in given.items()
         if not _alike(tensor, wanted[name])
     ]
@@ -71,7 +71,7 @@ def beyond_range(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
         wanted, given: as for :func:`unfit`.
     """
     beyond = [
-        f"{short(name)} holds {value} in {tensor.dtype}, expected what {wanted[name].dtype} can hold"
+        f"{short_repr(name)} holds {value} in {tensor.dtype}, expected what {wanted[name].dtype} can hold"
         for name, tensor in given.items()
         if _alike(tensor, wanted[name]) and (value := _beyond(tensor, wanted[name].dtype))
     ]
@@ -86,7 +86,7 @@ def unwritable(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> lis
     a copy of the memory.
     """
     lines = []
-    closed = [f"{short(name)} ({_described(wanted[name])})" for name in given if not _open(wanted[name])]
+    closed = [f"{short_repr(name)} ({_described(wanted[name])})" for name in given if not _open(wanted[name])]
     if closed:
         hint = "expected plain tensors; net.to_empty(device='cpu') gives memory to those on the meta device"
         lines.append(f"{len(closed)} of the network's cannot be written: {some(closed)}; {hint}")
@@ -124,7 +124,7 @@ def _memory(tensor: Tensor) -> tuple[Any, ...]:
 
 def _agree(names: Sequence[str], wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
     """Says whether all names of one piece of memory read what the file gives them after all of them were written."""
-    with quiet_grad():
+    with no_graph():
         memory = wanted[names[0]].untyped_storage().clone()  # type: ignore[no-untyped-call]
         for read in (False, True):
             for name in names:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from facexai._html import words
 from facexai.functional import at_least_float32
-from facexai.hooks import alone, quiet_grad, seeded
+from facexai.hooks import exclusive, no_graph, seeded
 from facexai.models._row_mixing import known_to_mix
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
@@ -129,7 +129,7 @@ def acceleration(
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
     images = face.noise(batch_size) if images is None else images
     face.spec.check(images)
-    with quiet_grad():
+    with no_graph():
         batches = torch.split(images, batch_size)
         timed = batches[0]
         noise = face.noise(3 if len(timed) == 2 else 2, seed=1)
@@ -202,7 +202,7 @@ def _copied(core: nn.Module) -> nn.Module:
     """
     name = type(core).__name__
     try:
-        with alone(core):  # nobody else's hooks are copied
+        with exclusive(core):  # nobody else's hooks are copied
             net = copy.deepcopy(core)
     except Exception as error:  # whatever the parts of the user's network raise
         raise ValueError(

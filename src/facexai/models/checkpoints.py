@@ -15,7 +15,7 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, clipped, near_matches
+from facexai._errors import FaceXAIWarning, suggest, truncate
 from facexai.models._pickle_guard import TORCHSCRIPT, checked
 from facexai.models._weight_fit import Fit, weights_among
 from facexai.models._weight_fit import fit as fit_of
@@ -156,11 +156,11 @@ def _existing(path: Path) -> Path:
     """The path, if there is a file with something in it."""
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir() if p.is_file())
-        hint = near_matches(path.name, inside) if inside else "there is no file in it"
+        hint = suggest(path.name, inside) if inside else "there is no file in it"
         raise ValueError(f"{str(path)!r} is a folder, expected a checkpoint; name the file in it; {hint}")
     if not path.exists():
         beside = sorted(p.name for p in path.parent.iterdir() if p.is_file()) if path.parent.is_dir() else []
-        hint = f"; {near_matches(path.name, beside)}" if beside else ""
+        hint = f"; {suggest(path.name, beside)}" if beside else ""
         raise FileNotFoundError(f"there is no file {str(path)!r}{hint}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name!r} is empty; copy or download it again")
@@ -187,7 +187,7 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return safetensors.load_file(str(path), device="cpu")
     except Exception as error:  # of a type of safetensors' own
-        told = clipped(error)
+        told = truncate(error)
         raise ValueError(f"{path.name!r} cannot be read ({told}): truncated? copy or download it again") from None
 
 
@@ -203,8 +203,8 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # unpickling, runtime, end of file, key: whatever a broken file provokes
         known = re.search(r"GLOBAL ([\w.]+)", str(error))
         if known and not known[1].startswith("torch._"):  # a name of torch's own that it does not know is a broken one
-            raise ValueError(_refusal(path, f"{clipped(known[1], 80)} beside its tensors")) from None
-        told = clipped((str(error) or type(error).__name__).splitlines()[0].split(". ")[0])
+            raise ValueError(_refusal(path, f"{truncate(known[1], 80)} beside its tensors")) from None
+        told = truncate((str(error) or type(error).__name__).splitlines()[0].split(". ")[0])
         raise ValueError(
             f"{path.name!r} cannot be read as a checkpoint of torch.save ({told}): truncated, or another kind of file? "
             "copy or download it again"
@@ -256,7 +256,7 @@ def _chosen(fits: Mapping[str, Fit], path: Path, key: str | None) -> str:
     """The place under which most names agree; of equal ones the first, which is said."""
     if key is not None:
         if key not in fits:
-            raise ValueError(f"{path.name!r} has no tensors under {key!r}; {near_matches(key, fits)}")
+            raise ValueError(f"{path.name!r} has no tensors under {key!r}; {suggest(key, fits)}")
         return key
     best = max(fits, key=lambda place: fits[place].score)
     equal = [place for place in fits if fits[place].score == fits[best].score]
@@ -314,7 +314,7 @@ def _one_sided(wanted: Mapping[str, Tensor], missing: Sequence[str], fit: Fit) -
     lines = []
     spare = [name for name in fit.names if name not in wanted]
     if missing:
-        hint = f"; {near_matches(missing[0], spare)}" if spare else ""
+        hint = f"; {suggest(missing[0], spare)}" if spare else ""
         lines.append(f"{len(missing)} missing in the file: {few(missing)}{hint}")
     if own := _inside(wanted, spare, fit.around):
         lines.append(f"{len(own)} more in the file: {few(own)}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facexai._html import words
 from facexai.functional import at_least_float32, completeness_error
-from facexai.hooks import capture, in_training, quiet_grad, recording, seeded
+from facexai.hooks import capture, grad_scope, in_training, no_graph, seeded
 from facexai.models._choice import choice
 from facexai.models._finding import Finding, Verdict
 from facexai.models._recognition import ALIKE, compared, of_input, of_reference, reference_of
@@ -33,7 +33,7 @@ from facexai.models.input_variants import (
 from facexai.models.outputs import ALONE
 
 if TYPE_CHECKING:
-    from facexai.images import When
+    from facexai.images import AlignMode
 
 _MARKS = {"good": "ok ", "note": "-  ", "bad": "BAD"}
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # of an embedding's length
@@ -96,7 +96,7 @@ def doctor(
     model: FaceModel | Gallery,
     pairs: Pairs | None = None,
     *,
-    align: When = "never",
+    align: AlignMode = "never",
     most: int | None = 10,
     batch_size: int = 32,
     reference: FaceModel | Gallery | None = None,
@@ -176,7 +176,7 @@ def completeness(model: FaceModel, images: Tensor, seed: int = 0) -> Tensor:
         HeadDoesNotFold: there is no folded head.
     """
     head = model.head
-    with quiet_grad():
+    with no_graph():
         with capture(model.net, head.layer, side=head.side) as a, capture(model.net, head.last) as e:
             model.outputs(images)
         activations, output = at_least_float32(head.layout.map(a.last)), at_least_float32(e.last.flatten(1))
@@ -190,7 +190,7 @@ def completeness(model: FaceModel, images: Tensor, seed: int = 0) -> Tensor:
 
 def _run(model: FaceModel, images: Tensor) -> Tensor | Finding:
     try:
-        with quiet_grad():
+        with no_graph():
             return model.outputs(images)
     except Exception as error:  # whatever the network raises
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]).replace("\n", " ")
@@ -217,7 +217,7 @@ def _batch_advice(model: FaceModel) -> str:
 
 def _runs(model: FaceModel, size: int) -> bool:
     try:
-        with quiet_grad():
+        with no_graph():
             model.outputs(model.noise(size))
     except Exception:  # whatever the network raises
         return False
@@ -264,7 +264,7 @@ def _values(model: FaceModel, images: Tensor, rows: Tensor, faces: Labelled | No
         yield Finding("finite", "good", "finite on black, grey and white images")
     yield _varies(model, rows, faces)
     # calls restore the random state, so equal seeds would hide dropout
-    with seeded(1, model.net), quiet_grad():
+    with seeded(1, model.net), no_graph():
         again = _run(model, images)
     if isinstance(again, Finding):
         yield Finding("repeatable", "bad", f"the same images a second time: {again.found}", "see the error")
@@ -331,7 +331,7 @@ def _gradient(model: FaceModel, images: Tensor) -> Finding:
         return Finding("gradient", "note", "none: the model is a function", "black-box methods and metrics work")
     advice = "gradient methods do not work (no_grad, detach, NumPy or quantised weights inside?); CAM and metrics may"
     try:
-        with recording(model.net):
+        with grad_scope(model.net):
             x = images.detach().clone().requires_grad_()
             outputs = model.outputs(x)
             gradient = torch.autograd.grad(outputs.square().sum(), x)[0] if outputs.requires_grad else None

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from facexai._errors import FaceXAIWarning
 from facexai._progress import tqdm
-from facexai.hooks import quiet_grad
-from facexai.images import When, Which, fitted, load, photo_files
+from facexai.hooks import no_graph
+from facexai.images import AlignMode, FaceChoice, fit_to_spec, load, photo_files
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 
@@ -31,11 +31,11 @@ _MOST = 50_000_000  # scores that a scale is calibrated on
 
 @final
 @dataclass(frozen=True)
-class Reading:
+class PhotoOptions:
     """How photos of people are read; the fields are arguments of :meth:`FaceModel.gallery`."""
 
-    align: When = "never"
-    face: Which = "only"
+    align: AlignMode = "never"
+    face: FaceChoice = "only"
     batch_size: int = 64
     progress: bool = False
     names: Sequence[str] | None = None
@@ -47,7 +47,7 @@ def enrol(
     *,
     scale: float | Literal["calibrated"],
     center: Literal["enrolled"] | Tensor | None,
-    how: Reading,
+    how: PhotoOptions,
 ) -> Gallery:
     """Build a gallery; the arguments are those of :meth:`FaceModel.gallery`."""
     if isinstance(people, Tensor):
@@ -62,7 +62,7 @@ def enrol(
         raise ValueError(f"expected scale a number or 'calibrated', got {scale!r}")
     if len({str(name) for name in people}) < len(people):
         raise ValueError("two people have the same name once names are text; give each a name of their own")
-    with quiet_grad():
+    with no_graph():
         everyone = tqdm(people.items(), desc="enrol", unit="person", disable=not how.progress or None)
         rows = {str(name): _rows(model, str(name), given, how) for name, given in everyone}
         sizes = {name: row.shape[1] for name, row in rows.items()}
@@ -181,7 +181,7 @@ def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor
     return rows.mean(0)
 
 
-def _rows(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
+def _rows(model: FaceModel, name: str, given: object, how: PhotoOptions) -> Tensor:
     """A person's unit embeddings (n, D)."""
     if isinstance(given, str | Path):
         given = [given]
@@ -203,14 +203,14 @@ def _rows(model: FaceModel, name: str, given: object, how: Reading) -> Tensor:
     return rows
 
 
-def read_photos(model: FaceModel, name: str, paths: Sequence[object], *, align: When, face: Which) -> Tensor:
+def read_photos(model: FaceModel, name: str, paths: Sequence[object], *, align: AlignMode, face: FaceChoice) -> Tensor:
     """Photos of one person as the model wants them: (n, 3, H, W) on its device."""
     if not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ValueError(f"{name!r}: expected photo paths, at least one")
     photos = []
     for path in paths:
         try:
-            photos.append(fitted(load(str(path)), model.spec, when=align, face=face).image)
+            photos.append(fit_to_spec(load(str(path)), model.spec, when=align, face=face).image)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return torch.cat(photos).to(model.device)

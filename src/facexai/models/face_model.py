@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facexai._errors import short
+from facexai._errors import short_repr
 from facexai._html import words
-from facexai.hooks import evaluating, quiet_grad, unwrapped
+from facexai.hooks import eval_scope, no_graph, unwrapped
 from facexai.input_spec import InputSpec
 from facexai.models._factory import call_factory
 from facexai.models._given_layouts import Layouts, check_layouts
@@ -29,7 +29,7 @@ from facexai.models.structure import Structure, layer_named, look, same_objects
 if TYPE_CHECKING:
     import numpy as np
 
-    from facexai.images import When, Which
+    from facexai.images import AlignMode, FaceChoice
     from facexai.models.enroll import People
     from facexai.models.gallery import Gallery
 
@@ -121,7 +121,8 @@ class FaceModel:
         model = call_factory(source)
         if not isinstance(model, FaceModel):
             raise TypeError(
-                f"{short(source)} returned a {type(model).__name__}, expected a facexai.FaceModel around the network"
+                f"{short_repr(source)} returned a {type(model).__name__}, expected a facexai.FaceModel around the "
+                "network"
             )
         model._source = source
         return model
@@ -243,7 +244,7 @@ class FaceModel:
         if isinstance(self.core, BlackBox):
             self.core.check(x)
         kwargs = bound(self.forward_kwargs, len(x), index, x.device)
-        with evaluating(self.net):
+        with eval_scope(self.net):
             x, other = both(x, self.flip), lambda: self.spec.prepare(self.noise(1, seed=2)).to(self.dtype)
             rows, took = forward(self.core, x, self.took, self.spec, kwargs, len(images), other)
         if took is not self._took:
@@ -282,7 +283,7 @@ class FaceModel:
         """
         self.spec.check(images)
         bound(self.forward_kwargs, len(images), None, images.device)  # a row for each, or one for all
-        with quiet_grad():
+        with no_graph():
             parts = zip(*(torch.split(x, batch_size) for x in (images, torch.arange(len(images)))), strict=True)
             features = torch.cat([self.features(self.outputs(part, index)) for part, index in parts])
         if self.gives_logits:
@@ -295,7 +296,7 @@ class FaceModel:
         Raises:
             ValueError: the network gives embeddings.
         """
-        with quiet_grad():
+        with no_graph():
             features = self.features(self.outputs(images))
         return self.score(features)
 
@@ -365,8 +366,8 @@ class FaceModel:
         scale: float | Literal["calibrated"] = 64.0,
         center: Literal["enrolled"] | Tensor | None = None,
         names: Sequence[str] | None = None,
-        align: When = "never",
-        face: Which = "only",
+        align: AlignMode = "never",
+        face: FaceChoice = "only",
         batch_size: int = 64,
         progress: bool = False,
     ) -> Gallery:
@@ -390,7 +391,7 @@ class FaceModel:
             ValueError, TypeError: nobody enrolled, empty person, zero or non-finite embedding, sizes that differ.
             FileNotFoundError: no such folder.
         """
-        from facexai.models.enroll import Reading, enrol
+        from facexai.models.enroll import PhotoOptions, enrol
 
-        how = Reading(align=align, face=face, batch_size=batch_size, progress=progress, names=names)
+        how = PhotoOptions(align=align, face=face, batch_size=batch_size, progress=progress, names=names)
         return enrol(self, people, scale=scale, center=center, how=how)

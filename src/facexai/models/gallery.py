@@ -9,9 +9,9 @@ from typing import final
 
 from torch import Tensor, nn
 
-from facexai._errors import near_matches, short
+from facexai._errors import short_repr, suggest
 from facexai._html import facts
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.models.face_model import FaceModel
 
 _MOST_NAMED = 20  # in a notebook
@@ -78,7 +78,7 @@ class Gallery:
             ValueError: nobody of that name is enrolled.
         """
         if name not in self.names:
-            raise ValueError(f"nobody enrolled is called {short(name)}; {near_matches(name, self.names)}")
+            raise ValueError(f"nobody enrolled is called {short_repr(name)}; {suggest(name, self.names)}")
         return self.names.index(name)
 
     def _unit(self, features: Tensor, detach_norm: bool) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ class Gallery:
 
     def logits(self, images: Tensor) -> Tensor:
         """``scale * cosine`` of images (N, 3, H, W) to every person: (N, C)."""
-        with quiet_grad():
+        with no_graph():
             return self.score(self.model.features(self.model.outputs(images)))
 
     def cosines(self, images: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from facexai.functional import auc
 from facexai.functional._labels import labels_of
-from facexai.hooks import quiet_grad
+from facexai.hooks import no_graph
 from facexai.input_spec import Channels, InputSpec
 from facexai.models.blackbox import BlackBox
 from facexai.models.face_model import FaceModel
 
 if TYPE_CHECKING:
-    from facexai.images import When
+    from facexai.images import AlignMode
 
 Array = NDArray[Any]
 Pairs = tuple[Tensor, Tensor, Any] | Mapping[str, Tensor] | str | Path
@@ -81,7 +81,7 @@ class Labelled:
     owner: Array
 
 
-def labelled(model: FaceModel, pairs: Pairs, *, align: When = "never", most: int | None = None) -> Labelled:
+def labelled(model: FaceModel, pairs: Pairs, *, align: AlignMode = "never", most: int | None = None) -> Labelled:
     """Labelled faces from what a user has.
 
     Args:
@@ -194,7 +194,7 @@ def cosines(model: FaceModel, spec: InputSpec, faces: Labelled, batch_size: int)
         model.net, spec, take=model.took, flip=model.flip, center=model.center, forward_kwargs=model.forward_kwargs
     )
     try:
-        with quiet_grad():
+        with no_graph():
             rows = [twin.features(twin.outputs(part)) for part in torch.split(faces.images, batch_size)]
     except (ValueError, RuntimeError):
         return None

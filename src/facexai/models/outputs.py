@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, clipped, near_matches, short
+from facexai._errors import FaceXAIWarning, short_repr, suggest, truncate
 from facexai._row_passes import one_by_one
 from facexai.models._row_mixing import mixes, row_arguments
 
@@ -127,7 +127,7 @@ def select(output: Any, take: Take | None, images: int) -> Tensor:
     elif take is not None:
         if isinstance(output, Mapping):
             if take not in output:
-                raise ValueError(f"the network's output has no {take!r}; {near_matches(str(take), map(str, output))}")
+                raise ValueError(f"the network's output has no {take!r}; {suggest(str(take), map(str, output))}")
         elif (
             not isinstance(output, tuple | list) or not isinstance(take, int) or not -len(output) <= take < len(output)
         ):
@@ -190,13 +190,13 @@ def taking(path: Sequence[int | str]) -> str:
 def shapes(output: Any) -> str:
     """Returns every tensor in an output with its shape, in words."""
     some = itertools.islice(elements(output), 50)
-    return clipped(", ".join(f"{'.'.join(map(str, path))}: {tuple(x.shape)}" for path, x in some))
+    return truncate(", ".join(f"{'.'.join(map(str, path))}: {tuple(x.shape)}" for path, x in some))
 
 
 def _advice(output: Any, images: int) -> str:
     """The elements of an output that fit, as the end of a sentence; nothing where none does."""
     fit = [f"{taking(path)} {tuple(x.shape)}" for path, x in candidates(output, images).items()]
-    return f"; what fits: {clipped(', '.join(fit))}" if fit else ""
+    return f"; what fits: {truncate(', '.join(fit))}" if fit else ""
 
 
 def describe(output: Any) -> str:
@@ -208,7 +208,7 @@ def describe(output: Any) -> str:
     if isinstance(output, Tensor):
         return f"a {output.dtype} tensor of shape {tuple(output.shape)}"
     if isinstance(output, Mapping):
-        return f"a dict with {clipped(', '.join(short(key) for key in itertools.islice(output, 50)))}"
+        return f"a dict with {truncate(', '.join(short_repr(key) for key in itertools.islice(output, 50)))}"
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of {len(output)}"
     return f"a {type(output).__name__}"

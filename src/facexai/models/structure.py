@@ -12,8 +12,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, near_matches
-from facexai.hooks import Call, alone, capture, quiet_grad, recording, replacing, trace
+from facexai._errors import FaceXAIWarning, suggest
+from facexai.hooks import Call, capture, exclusive, grad_scope, no_graph, replacing, trace
 from facexai.models._given_layouts import Layouts
 from facexai.models._map_layers import find_maps, swapped
 from facexai.models._token_order import PART, corner_changed
@@ -79,14 +79,14 @@ class Structure:
                 + "".join(unread[-1:])
             )
         tokens = [n for n in self._mixed(name) or () if self.layers[n].order in _TOKENS]
-        return self._deepest(tokens, alone=True) or name
+        return self._deepest(tokens, deciding_only=True) or name
 
-    def _deepest(self, names: Collection[str], *, alone: bool = False) -> str | None:
-        """The deepest of these layers by the rule of :attr:`default`; with ``alone`` only one that decides alone."""
+    def _deepest(self, names: Collection[str], *, deciding_only: bool = False) -> str | None:
+        """Returns the deepest layer by the rule of :attr:`default`, or None; ``deciding_only``: one that decides."""
         skip = frozenset() if isinstance(self.head, HeadDoesNotFold) else self.head.names
         large = [[n for n in names if max(self.layers[n].grid) >= cells and n not in skip] for cells in _CELLS]
         deciding = (name for some in large for name in reversed(some) if self.decides(name))
-        rest = (some[-1] for some in large if some and not alone)
+        rest = (some[-1] for some in large if some and not deciding_only)
         return next(deciding, None) or next(rest, None)
 
     def _mixed(self, name: str) -> list[str] | None:
@@ -107,7 +107,7 @@ class Structure:
     def missing(self) -> str | None:
         """Why :attr:`default` is a layer before the network mixes its cells, such as a patch embedding; else None."""
         mixed, names = self._mixed(self.default), list(self.readings)
-        if mixed is None or self._deepest(mixed, alone=True) is not None:
+        if mixed is None or self._deepest(mixed, deciding_only=True) is not None:
             return None
         for name in names[names.index(self.default) + 1 :]:
             if name not in self.layers and name not in self.idle:
@@ -157,7 +157,7 @@ def layer_named(net: nn.Module, name: str, layers: Collection[str]) -> str:
         raise TypeError(f"expected the name of a layer, got {type(name).__name__}; names are in model.layers")
     modules = dict(net.named_modules())
     if name not in modules or not name:
-        raise ValueError(f"the network has no layer {name!r}; {near_matches(name, layers or modules)}")
+        raise ValueError(f"the network has no layer {name!r}; {suggest(name, layers or modules)}")
     return name
 
 
@@ -203,7 +203,7 @@ def look(
     def again(images: Tensor, names: Collection[str]) -> list[Call]:
         return trace(lambda: run(images), {name: modules[name] for name in names})[0]
 
-    with alone(net), quiet_grad():
+    with exclusive(net), no_graph():
         calls, outputs = trace(lambda: run(images), modules)
         maps = find_maps(calls, len(outputs), images, again, given)
         peak, largest = peak_bytes(lambda: run(images))
@@ -235,7 +235,7 @@ def _idle(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer
     if not layers:
         return frozenset()
     with ExitStack() as stack:
-        stack.enter_context(recording(net))
+        stack.enter_context(grad_scope(net))
         seen = {n: stack.enter_context(capture(net, n, graph="keep", batch=x.batch)) for n, x in layers.items()}
         outputs = run(images.clone().requires_grad_())
         tensors = {name: record.last for name, record in seen.items() if record.last.requires_grad}
@@ -248,7 +248,7 @@ def _idle(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer
 
 def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer: str, layout: Layout) -> bool:
     """Whether two images swap their outputs when they swap this layer's maps."""
-    with quiet_grad():
+    with no_graph():
         expected = swapped(run(images))
         with replacing(net, layer, lambda tensor: swapped(tensor, layout.batch)):
             outputs = run(images)
@@ -261,7 +261,7 @@ def _reach(
 ) -> dict[str, float]:
     """What share of the cells of each layer a change of the picture moves in the first cell of the first layer."""
     grid = next(iter(layers.values())).grid
-    with quiet_grad(), ExitStack() as stack:
+    with no_graph(), ExitStack() as stack:
         seen = {n: stack.enter_context(capture(net, n, batch=layout.batch)) for n, layout in layers.items()}
         run(corner_changed(images, grid))
     maps = {name: layout.map(seen[name].last) for name, layout in layers.items()}

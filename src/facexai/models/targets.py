@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from facexai._errors import near_matches
+from facexai._errors import suggest
 
 Targets = int | str | Sequence[int | str] | Tensor | None
 
@@ -58,7 +58,7 @@ def index(target: int | str, names: tuple[str, ...] | None, classes: int) -> int
                 f"this classifier has no names, so {target!r} is unknown; give a class index below {classes}"
             )
         if target not in names:
-            raise ValueError(f"no class is called {target!r}; {near_matches(target, names)}")
+            raise ValueError(f"no class is called {target!r}; {suggest(target, names)}")
         return names.index(target)
     if isinstance(target, bool) or not isinstance(target, int):
         raise TypeError(f"expected a class index or a name, got {target!r}")

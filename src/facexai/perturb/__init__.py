@@ -1,24 +1,30 @@
 """Changing images by a map: which pixels, and what stands in their place."""
 
-from facexai.perturb.draws import generator, numbered
-from facexai.perturb.fills import Fill, blurred, filling, smoothed
+from typing import TYPE_CHECKING
+
+from facexai import _renamed
+from facexai.perturb.draws import check_items, generator
+from facexai.perturb.fills import Fill, blurred, gaussian_blur, make_fill
 from facexai.perturb.masks import black_patches, grid_masks
-from facexai.perturb.patches import Swapped, patch_swap
-from facexai.perturb.regions import centre_prior, check_maps, moved, top_area
+from facexai.perturb.patches import PatchedPairs, patch_swap
+from facexai.perturb.regions import centre_prior, check_maps, shift_mask, top_area
 
 __all__ = [
     "Fill",
-    "Swapped",
+    "PatchedPairs",
     "black_patches",
     "blurred",
     "centre_prior",
+    "check_items",
     "check_maps",
-    "filling",
+    "gaussian_blur",
     "generator",
     "grid_masks",
-    "moved",
-    "numbered",
+    "make_fill",
     "patch_swap",
-    "smoothed",
+    "shift_mask",
     "top_area",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = _renamed.getter(__name__)

@@ -14,7 +14,7 @@ def generator(seed: int, item: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def numbered(items: Sequence[int] | None, n: int) -> Sequence[int]:
+def check_items(items: Sequence[int] | None, n: int) -> Sequence[int]:
     """The items, or 0 to n - 1; one for each image."""
     items = range(n) if items is None else items
     if len(items) != n:

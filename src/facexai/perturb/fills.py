@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai.perturb.draws import generator, numbered
+from facexai.perturb.draws import check_items, generator
 
 Fill = Literal["black", "mean", "blur", "noise"] | float
 
 _BLUR_SHARE = 0.05  # sigma of the blur in widths of the image
 
 
-def filling(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
+def make_fill(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
     """What stands in place of removed pixels, for every pixel of every image.
 
     Args:
@@ -46,7 +46,7 @@ def filling(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int] |
         return blurred(images, _BLUR_SHARE * images.shape[3])
     if fill == "noise":
         drawn = [
-            torch.rand(images.shape[1:], generator=generator(seed, i, "fill")) for i in numbered(items, len(images))
+            torch.rand(images.shape[1:], generator=generator(seed, i, "fill")) for i in check_items(items, len(images))
         ]
         return torch.stack(drawn).to(images)
     raise ValueError(f"expected fill 'black', 'mean', 'blur', 'noise' or a value from 0 to 1, got {fill!r}")
@@ -54,10 +54,10 @@ def filling(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int] |
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
     """Images under a Gaussian of that sigma in pixels; the edge is mirrored."""
-    return smoothed(images, sigma).clamp(0, 1)
+    return gaussian_blur(images, sigma).clamp(0, 1)
 
 
-def smoothed(images: Tensor, sigma: float) -> Tensor:
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Maps or images (N, C, H, W) of any values under a Gaussian of that sigma in pixels; the edge is mirrored."""
     radius = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)
     x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)

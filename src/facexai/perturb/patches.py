@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facexai._html import words
 from facexai.input_spec import check_pixels
-from facexai.perturb.draws import generator, numbered
+from facexai.perturb.draws import check_items, generator
 
 Shape = Literal["ellipse", "rectangle"]
 Side = Literal["first", "second"]
@@ -23,7 +23,7 @@ _TINY = 1e-6
 
 @final
 @dataclass(frozen=True, eq=False)
-class Swapped:
+class PatchedPairs:
     """Pairs of which one image holds a patch of another face.
 
     Attributes:
@@ -46,7 +46,9 @@ class Swapped:
 
     def __repr__(self) -> str:
         share = float(self.masks.double().mean())
-        return f"Swapped({len(self)} pairs, {self.recipe['shape']} in the {self.recipe['into']}, {share:.3f} of it)"
+        return (
+            f"PatchedPairs({len(self)} pairs, {self.recipe['shape']} in the {self.recipe['into']}, {share:.3f} of it)"
+        )
 
 
 def patch_swap(
@@ -61,7 +63,7 @@ def patch_swap(
     match_colour: bool = True,
     seed: int = 0,
     items: Sequence[int] | None = None,
-) -> Swapped:
+) -> PatchedPairs:
     """Paste a patch of a donor's face into one image of each pair, at the same place: eyes on eyes.
 
     Two questions with a known answer. A pair of one person and a donor who is somebody else: the patch is what speaks
@@ -107,7 +109,7 @@ def patch_swap(
         raise ValueError(f"expected the shape 'ellipse' or 'rectangle', got {shape!r}")
     if not 0 <= soft <= 1:
         raise ValueError(f"expected soft from 0 to 1, in widths of the image, got {soft}")
-    centres = _centres(centre, extent, len(first), seed, numbered(items, len(first)))
+    centres = _centres(centre, extent, len(first), seed, check_items(items, len(first)))
     base = given[into]
     distance = _distance(centres, extent, shape, (base.shape[2], base.shape[3])).to(base.device)
     masks = distance <= 0
@@ -119,7 +121,7 @@ def patch_swap(
     pasted = _matched(donors, base, masks) if match_colour else donors
     given[into] = torch.where(share == 0, base, torch.where(share == 1, pasted, base + share * (pasted - base)))
     recipe = {"into": into, "shape": shape, "size": extent, "soft": soft, "match_colour": match_colour, "seed": seed}
-    return Swapped(given["first"], given["second"], masks, centres, recipe)
+    return PatchedPairs(given["first"], given["second"], masks, centres, recipe)
 
 
 def _extent(size: float | tuple[float, float]) -> tuple[float, float]:

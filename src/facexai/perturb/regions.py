@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from facexai.perturb._ties import tied_shares, top_pixels, untied
-from facexai.perturb.draws import generator, numbered
+from facexai.perturb.draws import check_items, generator
 
 
 def top_area(maps: Tensor, area: float, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
@@ -33,7 +33,7 @@ def top_area(maps: Tensor, area: float, *, seed: int = 0, items: Sequence[int] |
     """
     check_maps(maps)
     check_area(area)
-    numbers = numbered(items, len(maps))
+    numbers = check_items(items, len(maps))
     tied = tied_shares(maps, (area,))[:, 0].nonzero()[:, 0].tolist()
     values = maps
     if tied:
@@ -57,7 +57,7 @@ def check_maps(maps: Tensor) -> None:
         raise ValueError(f"expected finite maps, got NaN or infinity in the map of image {bad[:8]}")
 
 
-def moved(masks: Tensor, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
+def shift_mask(masks: Tensor, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
     """Each region at a random place: shifted cyclically, its area unchanged, by at least one pixel.
 
     Args:
@@ -67,7 +67,7 @@ def moved(masks: Tensor, *, seed: int = 0, items: Sequence[int] | None = None) -
     """
     height, width = masks.shape[1:]
     result = []
-    for mask, item in zip(masks, numbered(items, len(masks)), strict=True):
+    for mask, item in zip(masks, check_items(items, len(masks)), strict=True):
         place = int(torch.randint(1, max(2, height * width), (1,), generator=generator(seed, item, "shift")))
         result.append(mask.roll((place // width, place % width), (0, 1)))
     return torch.stack(result)

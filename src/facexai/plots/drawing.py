@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facexai import _html
-from facexai._errors import muted, require
+from facexai._errors import require, suppress_warnings
 from facexai.io import write_whole
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def figure(width: float, height: float) -> Figure:
 def png(picture: Figure, dpi: int = 110) -> bytes:
     """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    with muted(UserWarning, "Glyph .* missing"):  # names in scripts that the font lacks
+    with suppress_warnings(UserWarning, "Glyph .* missing"):  # names in scripts that the font lacks
         picture.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from facexai._errors import short
+from facexai._errors import short_repr
 from facexai._json import finite, plain
 from facexai.metrics import Curve, Drop, PairCurve, Statistic
 from facexai.report.format import apart, number, rough
@@ -68,7 +68,7 @@ def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
     for name, made in one.recipe.get("explained", {}).items():
         own = known.get(name, made)
         if own != made:
-            told = f"maps of {name} {short(made)}, this result has {short(own)}"
+            told = f"maps of {name} {short_repr(made)}, this result has {short_repr(own)}"
             raise ValueError(f"measured= is about {told}; measure this one")
     if isinstance(one, PairCurve) and isinstance(why, PairSaliency):
         whole = one.cosines[:, 0 if one.recipe.get("scheme") == "deletion" else -1]

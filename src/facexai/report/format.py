@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facexai._errors import clipped, printable
+from facexai._errors import printable, truncate
 
 NONE = "\u2013"
 """What stands where a number is not known."""
@@ -97,7 +97,7 @@ def inside(name: object) -> str:
     >>> inside("Ann"), inside("\u05d0\u05d1") == "\u2068\u05d0\u05d1\u2069"
     ('Ann', True)
     """
-    told = clipped(name_of(name), _LONGEST)
+    told = truncate(name_of(name), _LONGEST)
     turned = any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in told)
     return f"{_START}{told}{_END}" if turned else told
 

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from facexai import evaluate, io
-from facexai._errors import short, told
+from facexai._errors import short_repr, told
 from facexai.functional._decision import is_threshold
 from facexai.images import Aligned
 from facexai.report.page import free
-from facexai.report.section import Section, Told
+from facexai.report.section import RecordedFinding, Section
 from facexai.report.sections import findings
 from facexai.report.thresholds import network_of
 from facexai.results import Counterfactual, FrequencyHeat, PairSaliency, Saliency, load
 from facexai.results.saliency import ARRAYS
 
 Photo = Callable[[str, Mapping[str, Any], str], Aligned | None]
-"""A photo by its name, as the network wants it; None where nobody looks for photos. What is told of ``when`` and
-``face`` of :func:`facexai.images.fitted` holds instead of the command's own; another SHA-256 than the one that is told
-is refused."""
+"""A photo by its name, prepared for the network; None where photos are not looked for. The recorded ``when`` and
+``face`` of :func:`facexai.images.fit_to_spec` replace the command's own; a photo whose SHA-256 differs from the
+recorded one is refused."""
 
 Sections = dict[str, Section]
 
@@ -109,7 +109,7 @@ class _Shown:
 
     def noted(self, section: Section) -> Section:
         """The section, with what could not be shown; of one whose result has no photos, as it is."""
-        if not self._lost or isinstance(section.result, Told):
+        if not self._lost or isinstance(section.result, RecordedFinding):
             return section
         lost = "; ".join(f"{name}: {why}" for name, why in self._lost.items())
         return replace(section, note=f"{section.note} Photos that cannot be shown: {lost}.".strip())
@@ -123,7 +123,7 @@ def decided_with(folder: Path) -> float | None:
 
 @final
 @dataclass(frozen=True)
-class Found:
+class FoundThreshold:
     """A threshold that a command found.
 
     Attributes:
@@ -139,7 +139,7 @@ class Found:
     path: Path
 
 
-def threshold_of(folder: Path) -> Found | None:
+def threshold_of(folder: Path) -> FoundThreshold | None:
     """The threshold that ``facexai verify`` or ``facexai audit`` found in a folder.
 
     Raises:
@@ -153,10 +153,10 @@ def threshold_of(folder: Path) -> Found | None:
         if value is None:
             continue
         if not is_threshold(value):
-            raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short(value)}")
+            raise ValueError(f"{folder / name}: expected a threshold from -1 to 1, got {short_repr(value)}")
         rule = record.get("rule") or record.get("recipe", {}).get("rule", "")
         where = f"{name}: rule {rule}, {pairs.replace('_', ' ')} {record.get(pairs)}"
-        return Found(float(value), where, network_of(record), folder / name)
+        return FoundThreshold(float(value), where, network_of(record), folder / name)
     return None
 
 
@@ -181,7 +181,7 @@ def _networks(told: Any) -> Iterator[str]:
 def _answer(folder: Path, name: str, kind: type) -> Any:
     """A saved answer of a folder; names come from a file, so they must not lead out of it."""
     if Path(name).name != name or not name.endswith(".npz"):
-        raise ValueError(f"expected the name of a file .npz, got {short(name)}")
+        raise ValueError(f"expected the name of a file .npz, got {short_repr(name)}")
     answer = load(folder / name)
     if not isinstance(answer, kind):
         raise ValueError(f"{folder / name}: expected a {kind.__name__}, got a {type(answer).__name__}")
@@ -237,7 +237,7 @@ def _edited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) 
 
 def _audited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     about = {**record["recipe"], **{name: record[name] for name in ("model", "fingerprint") if name in record}}
-    yield "Groups of people", Section(Told({**findings.groups_told(dict(record)), "recipe": about}))
+    yield "Groups of people", Section(RecordedFinding({**findings.groups_told(dict(record)), "recipe": about}))
     if (folder / "frequency.npz").is_file():
         heat = _answer(folder, "frequency.npz", FrequencyHeat)
         mean = "The mean of all pairs stands above; single pairs are not named."
@@ -246,14 +246,14 @@ def _audited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int)
 
 def _verified(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     about = {name: record[name] for name in ("model", "fingerprint", "pairs", "images", "rule") if name in record}
-    yield "Error rates", Section(Told({**findings.roc_told(dict(record)), "recipe": about}))
+    yield "Error rates", Section(RecordedFinding({**findings.roc_told(dict(record)), "recipe": about}))
 
 
 def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     run = {name: record[name] for name in ("run", "explainers") if name in record}
     rows = record["table"]
     panels = record.get("panels") or _panels(rows)
-    table = Told({**findings.table_told(rows, panels, record), "recipe": run})
+    table = RecordedFinding({**findings.table_told(rows, panels, record), "recipe": run})
     if record["unit"] != "photo":
         yield (
             "Are the maps true?",

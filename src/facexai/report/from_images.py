@@ -125,7 +125,7 @@ def enrolled_photo(gallery: Path, model: FaceModel, **how: Any) -> Callable[[str
         folder = gallery / name
         for path in images.photo_files(folder) if folder.is_dir() else []:
             try:
-                return images.fitted(images.load(path), model.spec, **how).image.to(model.device)
+                return images.fit_to_spec(images.load(path), model.spec, **how).image.to(model.device)
             except (ValueError, OSError):
                 continue
         return None

@@ -21,7 +21,7 @@ _DIGITS = 5
 _DRAWN = 256  # pixels of a side that small images are enlarged to
 
 
-class Album:
+class ImageStore:
     """Pictures by name, each stored once."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def view(
-    album: Album,
+    album: ImageStore,
     cells: Tensor,
     size: tuple[int, int],
     image: Tensor | None,
@@ -76,11 +76,11 @@ def view(
         blur: sigma in pixels of a Gaussian over the drawn map; the numbers are never blurred.
         whole: tell every cell, however many there are.
     """
-    from facexai.perturb import smoothed
+    from facexai.perturb import gaussian_blur
 
     cells = cells.detach().cpu().float()
     values = upsample(cells[None], size)
-    drawn = (smoothed(values[None], blur)[0] if blur else values)[0]
+    drawn = (gaussian_blur(values[None], blur)[0] if blur else values)[0]
     told, note = (cells, "") if whole else _told(cells)
     how = colours(drawn if blur else cells)  # a smoothed map has other limits than its values
     return {
@@ -141,7 +141,7 @@ def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[
     return made
 
 
-def disc(album: Album, rings: Tensor, edges: Tensor) -> str:
+def disc(album: ImageStore, rings: Tensor, edges: Tensor) -> str:
     """Rings (2, B, S) of influence as a picture, low frequencies in the middle; transparent outside."""
     from matplotlib import colormaps
 

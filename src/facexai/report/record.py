@@ -16,7 +16,7 @@ from facexai.evaluate import Results
 from facexai.metrics import Bias, Roc, ShortcutAudit, Table
 from facexai.models import FaceModel, Gallery
 from facexai.report.caveats import GENERAL, limits
-from facexai.report.section import Page, Section, Told, checked_images
+from facexai.report.section import Page, RecordedFinding, Section, checked_images
 from facexai.report.sections import classes, counterfactuals, findings, frequency, gallery, pairs
 from facexai.report.thresholds import network_of
 from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, PairSaliency, Saliency
@@ -89,7 +89,7 @@ def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, 
 def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
     """What the page says about a section; errors name it."""
     result = section.result
-    if isinstance(result, Told):
+    if isinstance(result, RecordedFinding):
         return dict(result.record)
     told = next((told for kind, told in _TOLD if isinstance(result, kind)), None)
     if told is None:

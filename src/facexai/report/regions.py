@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facexai.functional import share
+from facexai.functional import mass_inside
 from facexai.images import TEMPLATE
 from facexai.input_spec import InputSpec
 from facexai.report.format import rough
@@ -68,7 +68,7 @@ def shares(values: Tensor, masks: Mapping[str, Tensor]) -> list[dict[str, float 
     for name, mask in masks.items():
         row: dict[str, float | str | None] = {"region": name, "area": float(mask.double().mean())}
         for kind, part in (("for", values), ("against", -values)):
-            row[kind] = float(share(part[None], mask)[0]) if bool((part > 0).any()) else None
+            row[kind] = float(mass_inside(part[None], mask)[0]) if bool((part > 0).any()) else None
         rows.append(row)
     return rows
 

@@ -9,12 +9,12 @@ from typing import Any, final
 
 from torch import Tensor
 
-from facexai._errors import short
+from facexai._errors import short_repr
 from facexai._json import finite
 from facexai.functional._decision import Verdict
 from facexai.input_spec import InputSpec, check_pixels
 from facexai.report.format import name_of
-from facexai.report.pictures import Album
+from facexai.report.pictures import ImageStore
 from facexai.report.regions import regions
 from facexai.report.thresholds import Thresholds
 
@@ -62,7 +62,7 @@ class Section:
         if not isinstance(self.note, str):
             raise TypeError(f"expected note as a sentence, got {type(self.note).__name__}")
         if self.of is not None and (isinstance(self.of, bool) or not isinstance(self.of, int) or self.of < 0):
-            raise ValueError(f"expected of as the number of all items, got {short(self.of)}")
+            raise ValueError(f"expected of as the number of all items, got {short_repr(self.of)}")
 
 
 def _listed(images: Any) -> Sequence[Any]:
@@ -71,7 +71,7 @@ def _listed(images: Any) -> Sequence[Any]:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Told:
+class RecordedFinding:
     """What a command recorded of a finding: told already.
 
     Attributes:
@@ -93,7 +93,7 @@ class Page:
         thresholds: cosines from which a pair, or a face and the nearest enrolled person, are accepted.
     """
 
-    album: Album = field(default_factory=Album)
+    album: ImageStore = field(default_factory=ImageStore)
     spec: InputSpec | None = None
     most: int = MOST
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -128,7 +128,7 @@ def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[
     if section.names is None:
         return [None] * count
     if isinstance(section.names, str) or len(section.names) != count:
-        raise ValueError(f"expected a name for each of the {count} items, got {short(section.names)}")
+        raise ValueError(f"expected a name for each of the {count} items, got {short_repr(section.names)}")
     return [_name(name, pairs) for name in section.names]
 
 
@@ -137,7 +137,7 @@ def _name(name: Any, pairs: bool) -> str | tuple[str, str]:
         return name_of(name)
     if not pairs or len(name) != 2:
         expected = "names of pairs as (first, second), or one for both" if pairs else "one name for each photo"
-        raise ValueError(f"expected {expected}, got {short(name)}")
+        raise ValueError(f"expected {expected}, got {short_repr(name)}")
     return name_of(name[0]), name_of(name[1])
 
 

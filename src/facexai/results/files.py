@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from facexai import io
-from facexai._errors import clipped, short
+from facexai._errors import short_repr, truncate
 from facexai.results import counterfactual, frequency, pairs, saliency
 from facexai.results.parts import FORMAT
 
@@ -34,12 +34,12 @@ def load(path: str | Path) -> Answer:
     kind = manifest.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS or manifest.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: expected a saved {' or '.join(_KINDS)} of format {FORMAT}, got {short(kind)} of format "
-            f"{short(manifest.get('format'))}"
+            f"{path}: expected a saved {' or '.join(_KINDS)} of format {FORMAT}, got {short_repr(kind)} of format "
+            f"{short_repr(manifest.get('format'))}"
         )
     try:
         return _KINDS[kind]({name: torch.from_numpy(array) for name, array in arrays.items()}, manifest)
     except (
         Exception
     ) as error:  # parts that are missing, and kinds and shapes that only torch looks at, fail in many ways
-        raise ValueError(f"{path} is no complete {kind}: {clipped(error)}") from error
+        raise ValueError(f"{path} is no complete {kind}: {truncate(error)}") from error

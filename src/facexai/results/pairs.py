@@ -198,11 +198,11 @@ class PairSaliency:
         )
 
     def _drawn(self, blur: float | None) -> Tensor:
-        from facexai.perturb import smoothed
+        from facexai.perturb import gaussian_blur
 
         per_pixel = tuple(self.cells.shape[2:]) == self.size
         blur = (_LOOK if per_pixel else 0.0) if blur is None else blur
-        return self.maps if blur == 0 else smoothed(self.maps, blur * self.size[1])
+        return self.maps if blur == 0 else gaussian_blur(self.maps, blur * self.size[1])
 
     def _images(self, images: Tensor | None) -> Tensor | None:
         images = self.images if images is None else images

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import io
-from facexai._errors import short
+from facexai._errors import short_repr
 
 FORMAT = 1
 _MOST_PIXELS = 2**15  # on a side
@@ -82,7 +82,7 @@ def size_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
     """
     size = manifest.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(type(s) is int and 1 <= s <= _MOST_PIXELS for s in size):
-        raise ValueError(f"expected size [H, W] of 1 to {_MOST_PIXELS} pixels, got {short(size)}")
+        raise ValueError(f"expected size [H, W] of 1 to {_MOST_PIXELS} pixels, got {short_repr(size)}")
     return size[0], size[1]
 
 
@@ -98,7 +98,7 @@ def names_of(manifest: Mapping[str, Any], *indices: Tensor | None) -> tuple[str,
     """
     names = manifest.get("names")
     if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
-        raise ValueError(f"expected names as a list of texts, got {short(names)}")
+        raise ValueError(f"expected names as a list of texts, got {short_repr(names)}")
     for index in indices:
         if index is None or not index.numel():
             continue
@@ -148,5 +148,5 @@ def recipe_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """
     recipe = manifest.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("sdd", {}), dict):
-        raise ValueError(f"expected a recipe, got {short(recipe)}")
+        raise ValueError(f"expected a recipe, got {short_repr(recipe)}")
     return recipe

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from facexai.functional import share, upsample
+from facexai.functional import mass_inside, upsample
 from facexai.results.notebook import drawn
 from facexai.results.parts import Parts, cut_recipe, names_of, parts_of, recipe_of, save_answer, size_of
 
@@ -84,7 +84,7 @@ class Saliency:
 
     def share(self, mask: Tensor) -> Tensor:
         """Share of each map's positive part inside a region (H, W) or (N, H, W), boolean: (N,)."""
-        return share(self.maps, mask.to(self.cells.device))
+        return mass_inside(self.maps, mask.to(self.cells.device))
 
     # ---- drawing and files ------------------------------------------------------------------------------------
 

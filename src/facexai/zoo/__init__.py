@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
-from facexai._errors import near_matches, short
+from facexai._errors import short_repr, suggest
 from facexai.models import FaceModel
 from facexai.zoo.dlib_resnet29 import DlibResNet29, dlib_resnet29
 from facexai.zoo.facenet_casia import InceptionResnetV1, facenet_casia
@@ -67,7 +67,7 @@ def load(name: str, **options: Any) -> FaceModel:
         ImportError: the package with the weights is not installed (extra ``zoo``).
     """
     if name not in ENTRIES:
-        raise ValueError(f"no network is called {short(name)}; {near_matches(str(name), ENTRIES)}")
+        raise ValueError(f"no network is called {short_repr(name)}; {suggest(str(name), ENTRIES)}")
     return ENTRIES[name].make(**options)
 
 
@@ -84,6 +84,6 @@ def by_name(name: str) -> FaceModel:
         return FaceModel.from_source(name)
     if name not in ENTRIES:
         raise ValueError(
-            f"no network is called {short(name)}; {near_matches(name, ENTRIES)} Or say package.module:factory"
+            f"no network is called {short_repr(name)}; {suggest(name, ENTRIES)} Or say package.module:factory"
         )
     return load(name)

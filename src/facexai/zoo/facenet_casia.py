@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from facexai._errors import clipped
+from facexai._errors import truncate
 from facexai.io import weights_file
 from facexai.models import FaceModel
 from facexai.zoo.frozen_graph import Node, read_graph
@@ -277,7 +277,7 @@ class _Walk:
         target.copy_(torch.from_numpy(value.transpose(axes).astype(np.float32)))
 
     def refuse(self, why: str) -> NoReturn:
-        raise ValueError(f"FaceNet's graph: {clipped(why)}; the file is not this network's")
+        raise ValueError(f"FaceNet's graph: {truncate(why)}; the file is not this network's")
 
 
 @torch.no_grad()

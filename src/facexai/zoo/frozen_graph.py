@@ -10,7 +10,7 @@ from typing import Any, NoReturn, final
 import numpy as np
 from numpy.typing import NDArray
 
-from facexai._errors import clipped
+from facexai._errors import truncate
 
 Value = int | float | bytes | tuple[int, ...] | NDArray[Any]
 
@@ -77,7 +77,7 @@ class _Span:
 
     def refuse(self, why: str) -> NoReturn:
         raise ValueError(
-            f"frozen graph, bytes {self.start} to {self.end}: {clipped(why)}; the file is damaged or no such graph"
+            f"frozen graph, bytes {self.start} to {self.end}: {truncate(why)}; the file is damaged or no such graph"
         )
 
     def fields(self) -> Iterator[tuple[int, int | _Span]]:

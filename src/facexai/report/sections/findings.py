@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from facexai._errors import short
+from facexai._errors import short_repr
 from facexai._json import finite, plain
 from facexai.metrics import Bias, Roc, ShortcutAudit, Statistic, Table
 from facexai.report.format import name_of
@@ -32,7 +32,7 @@ def table_told(rows: Any, panels: Any, report: Any) -> dict[str, Any]:
         ValueError: no rows.
     """
     if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, Mapping) and row for row in rows):
-        raise ValueError(f"expected a table of at least one row, got {short(rows)}")
+        raise ValueError(f"expected a table of at least one row, got {short_repr(rows)}")
     counts = {str(name): value for name, value in report.get("counts", {}).items()}
     about = report.get("classifier", report.get("decision", {}))
     return {
@@ -200,19 +200,19 @@ def roc_told(record: dict[str, Any]) -> dict[str, Any]:
 def _count(record: dict[str, Any], name: str) -> int:
     value = record[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"expected {name} as a number of pairs, got {short(value)}")
+        raise ValueError(f"expected {name} as a number of pairs, got {short_repr(value)}")
     return value
 
 
 def _number(value: Any, name: str) -> float:
     made = finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     if made is None:
-        raise ValueError(f"expected {name} as a finite number, got {short(value)}")
+        raise ValueError(f"expected {name} as a finite number, got {short_repr(value)}")
     return made
 
 
 def _share(value: Any, name: str) -> float:
     made = _number(value, name)
     if not 0 <= made <= 1:
-        raise ValueError(f"expected {name} from 0 to 1, got {short(value)}")
+        raise ValueError(f"expected {name} from 0 to 1, got {short_repr(value)}")
     return made
