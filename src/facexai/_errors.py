@@ -29,7 +29,7 @@ _filters = ForkSafeLock()
 
 @contextmanager
 def suppress_warnings(category: type[Warning] = FaceXAIWarning, message: str = "") -> Iterator[None]:
-    """Warnings of a kind are not shown inside.
+    """Hides warnings of a category inside.
 
     Python has one list of filters for all threads: blocks that overlapped would leave each other's filters behind.
     """
@@ -39,7 +39,7 @@ def suppress_warnings(category: type[Warning] = FaceXAIWarning, message: str = "
 
 
 def short_repr(value: object) -> str:
-    """The repr of a value that came from a file, cut where it is long or deep, for an error message.
+    """Returns the repr of a value that came from a file, cut where it is long or deep, for an error message.
 
     >>> short("a person"), len(short("x" * 10**6)), short([[[[[[]]]]]])
     ("'a person'", 120, '[[[[...]]]]')
@@ -48,7 +48,7 @@ def short_repr(value: object) -> str:
 
 
 def truncate(text: object, most: int = 400) -> str:
-    """A text that came from a file or from another library, cut where it is long, for an error message.
+    """Returns a text that came from a file or from another library, cut where it is long, for an error message.
 
     >>> clipped("abc"), len(clipped("x" * 10**6))
     ('abc', 403)
@@ -58,7 +58,8 @@ def truncate(text: object, most: int = 400) -> str:
 
 
 def printable(line: str) -> str:
-    """One line for a terminal: line breaks, control and direction characters and odd bytes of names as escapes.
+    """Returns text that is safe on one line of a terminal: line breaks, control and direction characters and
+    undecodable bytes are escaped.
 
     >>> printable("\\u00e9 \\x1b[2J\\n")
     '\u00e9 \\\\x1b[2J\\\\n'
@@ -72,7 +73,7 @@ def _is_space(c: str) -> bool:
 
 
 def suggest(name: str, options: Iterable[str], *, most: int = 3) -> str:
-    """The end of an error message: names like the one that was typed, else the first few there are.
+    """Returns the end of an error message: names like the one that was typed, else the first few there are.
 
     >>> suggest("layr3", ["layer1", "layer3", "fc"])
     "did you mean 'layer3' or 'layer1'?"
@@ -90,7 +91,7 @@ def suggest(name: str, options: Iterable[str], *, most: int = 3) -> str:
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency, or say which extra brings it.
+    """Imports an optional dependency, or names the extra that installs it.
 
     >>> require("no_such_module", extra="plot", purpose="drawing")
     Traceback (most recent call last):
@@ -104,5 +105,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 
 
 def told(error: BaseException) -> str:
-    """An error's text and notes on one line."""
+    """Returns an error's text and notes on one line."""
     return "; ".join([str(error), *getattr(error, "__notes__", ())]).replace("\n", " ")

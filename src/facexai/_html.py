@@ -15,7 +15,7 @@ _MOST_ROWS = 100
 
 
 def words(answer: object) -> str:
-    """What ``print`` shows, as HTML; a ``_repr_html_`` for every class.
+    """Returns what ``print`` shows, as HTML; classes use it as their ``_repr_html_``.
 
     >>> words("a < b")
     '<pre>a &lt; b</pre>'
@@ -24,7 +24,7 @@ def words(answer: object) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value of a table for reading.
+    """Returns a value of a table for reading.
 
     >>> cell(0.123456), cell((0.1, 0.2)), cell(None), cell(True)
     ('0.123', '0.1 to 0.2', '-', 'yes')
@@ -37,7 +37,7 @@ def cell(value: Any) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
-    """Rows of numbers and names as an HTML table; everything is escaped.
+    """Returns rows of numbers and names as an HTML table; everything is escaped.
 
     Args:
         rows: by column, in the order of their first appearance; at most a hundred are shown.
@@ -56,7 +56,7 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
 
 
 def facts(named: Mapping[str, Any], caption: str = "") -> str:
-    """Names and values, one below the other."""
+    """Returns names and values, one below the other."""
     lines = "".join(
         f'<tr><th style="text-align:left">{html.escape(str(name))}</th>'
         f'<td style="text-align:left">{html.escape(cell(value))}</td></tr>'
@@ -66,7 +66,7 @@ def facts(named: Mapping[str, Any], caption: str = "") -> str:
 
 
 def picture(image: Tensor, caption: str) -> str:
-    """An image (3, H, W) in [0, 1], pixel by pixel."""
+    """Returns an image (3, H, W) in [0, 1], pixel by pixel."""
     from PIL import Image
 
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -76,7 +76,7 @@ def picture(image: Tensor, caption: str) -> str:
 
 
 def figure(png: bytes, caption: str) -> str:
-    """A PNG file as one HTML element; the caption is escaped and is also the alternative text."""
+    """Returns a PNG file as one HTML element; the caption is escaped and is also the alternative text."""
     data, told = base64.b64encode(png).decode(), html.escape(caption, quote=True)
     return (
         f'<figure style="margin:0"><img alt="{told}" style="max-width:100%" src="data:image/png;base64,{data}">'

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def finite(value: Any) -> float | None:
-    """A number as JSON can hold it; None for what is none."""
+    """Returns a number as JSON can hold it; None for what is none."""
     if value is None:
         return None
     made = float(value)
@@ -19,7 +19,7 @@ def finite(value: Any) -> float | None:
 
 
 def plain(value: Any) -> Any:
-    """What a recipe says, as JSON can hold it."""
+    """Returns the values of a recipe as JSON can hold them."""
     if isinstance(value, Mapping):
         return {str(name): plain(held) for name, held in value.items()}
     if isinstance(value, bool | int | str) or value is None:

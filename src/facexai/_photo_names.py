@@ -1,4 +1,4 @@
-"""Names photos in reports and tables by their path below a folder, or by as much of it as tells them apart."""
+"""Names photos in reports and tables by their path below a folder, or by the shortest unambiguous part of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def photo_names(images: Sequence[Path | bytes], root: Path | None = None) -> lis
 
     Returns:
         For a photo in ``root`` its path below it; for any other the shortest end of its path with which no other of
-        these photos ends, an absolute path only where nothing shorter tells two apart; for an encoded photo its number.
+        these photos ends, an absolute path only where nothing shorter is unambiguous; for an encoded photo its number.
         A photo that is given twice has one name. A link keeps the name that it has where it lies.
 
     >>> photo_names([Path("/x/a/00.jpg"), Path("/x/b/00.jpg"), Path("/x/b/01.jpg")])

@@ -27,7 +27,7 @@ class Row:
         needs: what of a network it needs; ``"outputs"`` is what a black box has, too.
         cost: in passes of the network.
         mark: what of it is published, reconstructed or ours.
-        caveats: what it cannot tell, for readers of a report.
+        caveats: its limitations, for readers of a report.
         papers: full references, for the bibliography.
         about: the questions it is called with.
         class_maps: whether it gives a map of any class, which SDD can wrap; otherwise the map is the same for every
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def page(self) -> str:
-        """The name of its page in ``docs/methods``."""
+        """Returns the name of its page in ``docs/methods``."""
         return self.card or self.module
 
     def load(self) -> Any:
@@ -334,7 +334,7 @@ EXPLAINERS = (
 
 
 def about(question: Question) -> dict[str, Row]:
-    """The rows of the explainers that answer a question, by name.
+    """Returns the rows of the explainers that answer a question, by name.
 
     >>> list(about("pairs"))
     ['fggb', 'xssab', 'corrrise', 'paircam']
@@ -343,7 +343,7 @@ def about(question: Question) -> dict[str, Row]:
 
 
 def class_methods() -> tuple[str, ...]:
-    """The names by which classes are explained: SDD, every other explainer of classes, and SDD over it by name.
+    """Returns the names by which classes are explained: SDD, every other explainer of classes, and SDD over it by name.
 
     >>> class_methods()[:3], "sdd-scorecam" in class_methods()
     (('sdd', 'cam', 'hirescam'), True)

@@ -1,6 +1,6 @@
-"""A network that runs on the images of a batch one after the other, watched as if it ran on the whole batch.
+"""Runs a network on the images of a batch one after the other, with hooks that see one run on the whole batch.
 
-Hooks of this library ask :func:`current` in which pass they are: :func:`one_by_one` runs the network once for each row,
+Hooks of this library get the present pass from :func:`current`: :func:`one_by_one` runs the network once for each row,
 and what a layer gives in these passes is joined to one tensor in the order of the rows. A layer whose output is
 replaced, or whose gradient is wanted, needs that joined tensor before the network goes on: then the rows run again,
 once for each such layer, and the network goes on from the rows of the joined tensor.
@@ -48,7 +48,7 @@ class Rows:
 
     @property
     def first(self) -> bool:
-        """Whether this is the first pass of the first row."""
+        """Returns whether this is the first pass of the first row."""
         return self.row == 0 and all(layer.whole is None for layer in self.layers.values())
 
     def through(self, key: object, value: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -92,13 +92,13 @@ def current() -> Rows | None:
 
 
 def is_hidden() -> bool:
-    """Returns whether the pass that this thread runs is not seen by the hooks of this library."""
+    """Returns whether hooks of this library ignore the present pass of this thread."""
     return _state.hidden
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Passes inside are not seen by the hooks of this library."""
+    """Hides passes from the hooks of this library."""
     before = _state.hidden, _state.rows
     _state.hidden, _state.rows = True, None
     try:

@@ -38,14 +38,14 @@ class Store:
     folder: Path
 
     def path(self, key: str) -> Path:
-        """Where the tensors of a key are, or would be."""
+        """Returns where the tensors of a key are, or would be."""
         return self.folder / f"{key}.safetensors"
 
     def __contains__(self, key: str) -> bool:
         return self.path(key).is_file()
 
     def put(self, key: str, tensors: Mapping[str, Tensor], told: Mapping[str, Any] | None = None) -> None:
-        """Write tensors, and what is said about them as JSON can hold it; all of it or nothing.
+        """Writes tensors and their metadata as JSON can hold it; all of it or nothing.
 
         Raises:
             OSError: the disk is full, the folder is missing or not writable. Nothing is left behind.
@@ -57,7 +57,7 @@ class Store:
         write_whole(self.path(key), lambda file: file.write(content))
 
     def get(self, key: str, names: Sequence[str] | None = None, *, device: str = "cpu") -> dict[str, Tensor]:
-        """The tensors of a key, or those of them that are named.
+        """Returns the tensors of a key, or those of them that are named.
 
         Raises:
             FileNotFoundError: nothing was put there.
@@ -82,11 +82,11 @@ class Store:
         return {name: tensor.to(device) for name, tensor in found.items()}
 
     def names(self, key: str) -> list[str]:
-        """The names of the tensors of a key; errors are those of :meth:`told`."""
+        """Returns the names of the tensors of a key; errors are those of :meth:`told`."""
         return list(self._header(key)["sums"])
 
     def told(self, key: str) -> dict[str, Any]:
-        """What was said about the tensors of a key.
+        """Returns the metadata that was stored with the tensors of a key.
 
         Raises:
             FileNotFoundError: nothing was put there.
@@ -116,13 +116,13 @@ class Store:
 
 
 def _sum(tensor: Tensor) -> int:
-    """A checksum of type, shape and bytes: disks fail, and a partial file may still have the right length."""
+    """Returns a checksum of type, shape and bytes: disks fail, and a partial file may still have the right length."""
     kind = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, kind)
 
 
 def _check(said: Mapping[str, Any]) -> int:
-    """A checksum of what is said about tensors."""
+    """Returns a checksum of the metadata of tensors."""
     read = json.loads(json.dumps(said, allow_nan=False))  # as it comes back, with text as keys
     return zlib.crc32(json.dumps(read, sort_keys=True).encode())
 

@@ -21,7 +21,7 @@ _MOST_DOTS = 200  # on a line; the time for a key of n parts grows with n * n
 def read(
     path: Path, kind: type[Made], needs: Sequence[str], example: str, instead: Mapping[str, Any] | None = None
 ) -> Made:
-    """A TOML file as a dataclass; lists become tuples.
+    """Returns a TOML file as a dataclass; lists become tuples.
 
     Args:
         path: the file.
@@ -48,7 +48,7 @@ def read(
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file whose size, keys and brackets are bounded."""
+    """Returns the tables of a TOML file whose size, keys and brackets are bounded."""
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, more than the {_MOST_BYTES} that are read")
     try:
@@ -61,7 +61,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
-    """Values by name of a field, lists as tuples; refuses unknown names and other types."""
+    """Returns values by name of a field, lists as tuples; refuses unknown names and other types."""
     hints, names = get_type_hints(kind), {field.name: str(field.type) for field in fields(kind)}
     found = {}
     for name, value in content.items():
@@ -79,7 +79,7 @@ def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
 
 
 def _useless(value: Any) -> bool:
-    """Whether it is a number that compares with nothing, or a text that no path and no name can be."""
+    """Returns whether it is a number that compares with nothing, or a text that no path and no name can be."""
     if isinstance(value, tuple):
         return any(map(_useless, value))
     return (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, str) and "\0" in value)

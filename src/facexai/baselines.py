@@ -133,7 +133,7 @@ class Captum:
 
 
 def _channels_first(model: FaceModel, layer: str) -> str:
-    """Returns the layer's name; refuses a map that captum, which knows channels first only, would read wrongly."""
+    """Returns the layer's name; refuses a layout that captum, which expects channels first, would misread."""
     name = model.layer(layer)
     if (layout := model.structure.layout(name)).order != "chw":
         first = [n for n, other in model.structure.layers.items() if other.order == "chw"]
@@ -145,13 +145,13 @@ def _channels_first(model: FaceModel, layer: str) -> str:
 
 
 def _patches(images: Tensor, count: int = 8) -> Tensor:
-    """A grid of ``count * count`` patches, numbered, (1, 1, H, W): what LIME switches on and off."""
+    """Returns a grid of ``count * count`` patches, numbered, (1, 1, H, W): what LIME switches on and off."""
     rows, columns = (torch.arange(s) * count // s for s in images.shape[2:])
     return (rows[:, None] * count + columns[None, :])[None, None].to(images.device)
 
 
 def captum(method: str, classifier: Gallery | FaceModel, *, layer: str | None = None, **options: Any) -> Captum:
-    """A baseline from captum as an explainer: called with images and targets, gives a Saliency.
+    """Returns a baseline from captum as an explainer: called with images and targets, gives a Saliency.
 
     Args:
         method: one of :data:`METHODS`.
@@ -161,10 +161,10 @@ def captum(method: str, classifier: Gallery | FaceModel, *, layer: str | None = 
             with half a stride, LIME on 8x8 patches with 200 samples.
 
     Returns:
-        An explainer; its maps are at the size of the image: magnitudes (largest over RGB) for gradients,
-        signed sums over RGB for attributions. Guided methods act on ``nn.ReLU`` modules only, as captum says;
-        DeepLIFT needs every activation to be a module that runs once. Maps of the gradient at the image alone are zero
-        where that is rounding noise, as for a person's only photo; a warning and ``recipe["rounding_floor"]`` say so.
+        An explainer; its maps are at the size of the image: magnitudes (largest over RGB) for gradients, signed sums
+        over RGB for attributions. Guided methods act on ``nn.ReLU`` modules only, as captum says; DeepLIFT needs every
+        activation to be a module that runs once. Maps of the gradient at the image alone are zero where that is
+        rounding noise, as for a person's only photo; a warning and ``recipe["rounding_floor"]`` report it.
 
     Raises:
         ValueError: captum has no such method here, or it does not work with the model's ``flip``.

@@ -1,4 +1,4 @@
-"""Looking inside a network during one call, and leaving it as it was found.
+"""Captures tensors inside a network during one call, and leaves it unchanged.
 
 A hook sees the calls of its own thread only, so that the user's forward beside an explanation is neither seen nor
 changed. Modes, random state and whose turn it is: :mod:`facexai.turns`, whose names are here too.
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class _Ear:
-    """The hooks of one block: they hear the thread that began it, and nothing once it has ended."""
+    """The hooks of one block: they act in the thread that began it, until the block ends."""
 
     def __init__(self) -> None:
         self.thread: int | None = get_ident()
@@ -60,7 +60,7 @@ _ears: set[_Ear] = set()
 
 
 def _forked() -> None:
-    """A child has no hooks: those of other threads, whose numbers a new thread may get, and those of its own.
+    """Removes all hooks in a forked child: those of other threads, whose identifiers a new thread may get, and its own.
 
     A child that is forked inside a block, such as a worker that the network starts, is another program with the same
     network.
@@ -97,7 +97,7 @@ class Seen:
 
     @property
     def last(self) -> Tensor:
-        """The tensor of the latest call, (N, ...), untouched by whatever ran after the layer.
+        """Returns the tensor of the latest call, (N, ...), untouched by whatever ran after the layer.
 
         Raises:
             ValueError: the layer did not run in this forward pass.
@@ -113,7 +113,7 @@ class Seen:
 
     @property
     def tensor(self) -> Tensor:
-        """The tensor of the only call.
+        """Returns the tensor of the only call.
 
         Raises:
             ValueError: the layer did not run, or ran more than once, in this forward pass.
@@ -209,7 +209,7 @@ def capture(
 
 @contextmanager
 def replacing(net: nn.Module, layer: str, change: Callable[[Any], Any]) -> Iterator[None]:
-    """The network goes on with a changed output of a layer, in this thread.
+    """Replaces the output of a layer inside, for passes of this thread.
 
     >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
     >>> with replacing(net, "0", lambda output: -output):
@@ -239,7 +239,7 @@ class Call:
 
 
 def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[list[Call], Tensor]:
-    """Every module call of one run, in the order in which the calls ended, and what the run returned.
+    """Returns every module call of one run, in the order in which the calls ended, and what the run returned.
 
     Args:
         run: a function without arguments that performs one forward pass.
@@ -272,7 +272,7 @@ def trace(run: Callable[[], Tensor], modules: dict[str, nn.Module]) -> tuple[lis
 
 
 def _joined(rows: list[list[Call]]) -> list[Call]:
-    """Calls that a network runs once for each image, as calls for all of them."""
+    """Joins the calls of a network that ran once for each image into calls for all of them."""
     if len(rows) < 2:
         return rows[0] if rows else []
     if len({tuple(call.name for call in calls) for calls in rows}) > 1:
@@ -290,7 +290,7 @@ def _joined(rows: list[list[Call]]) -> list[Call]:
 
 
 def as_weights(x: Tensor, net: nn.Module) -> Tensor:
-    """Images in the precision of a network's weights.
+    """Returns images in the precision of a network's weights.
 
     Raises:
         ValueError: the network is on another device.

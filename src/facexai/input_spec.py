@@ -123,7 +123,7 @@ class InputSpec:
 
     @classmethod
     def of(cls, spec: InputSpec | str) -> InputSpec:
-        """The specification itself, or the preset of that name.
+        """Returns the specification itself, or the preset of that name.
 
         Raises:
             ValueError: no preset has this name.
@@ -138,7 +138,7 @@ class InputSpec:
 
     @property
     def height_width(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
+        """Returns (H, W) in pixels."""
         assert isinstance(self.size, tuple)
         return self.size
 
@@ -175,7 +175,7 @@ class InputSpec:
         check_pixels(images, in_range=in_range)
 
     def prepare(self, images: Tensor, *, in_range: bool = True) -> Tensor:
-        """Checked images (N, 3, H, W) as the network wants them: (N, 3, H, W), or (N, 1, H, W); differentiable.
+        """Checks images (N, 3, H, W) and prepares them for the network: (N, 3, H, W), or (N, 1, H, W); differentiable.
 
         Raises:
             TypeError, ValueError: as :meth:`check`.

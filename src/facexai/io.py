@@ -29,7 +29,7 @@ _UNPACKED_IN_PARTS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others un
 
 
 def output_folder(path: str | Path) -> Path:
-    """A folder to write into, not yet made; refused before anything runs where it is a file.
+    """Returns a folder to write into, not yet made; refused before anything runs where it is a file.
 
     Raises:
         NotADirectoryError: it is a file.
@@ -66,7 +66,7 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> None:
-    """Save arrays and a manifest as one ``.npz`` without pickle.
+    """Saves arrays and a manifest as one ``.npz`` without pickle.
 
     Args:
         path: must end in ``.npz``.
@@ -92,7 +92,7 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], manifest: Mapping
 
 
 def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and manifest of a file that :func:`save` wrote. Never unpickles.
+    """Returns arrays and manifest of a file that :func:`save` wrote. Never unpickles.
 
     Args:
         path: the ``.npz``.
@@ -133,7 +133,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -194,7 +194,7 @@ def write_csv(
 
 
 def package_file(package: str, name: str, size: int, sha256: str, *, extra: str, purpose: str) -> Path:
-    """A data file of an installed package, found without importing the package and checked byte for byte.
+    """Returns a data file of an installed package, without importing the package, and checks it byte for byte.
 
     Args:
         package: top-level import name.
@@ -221,7 +221,8 @@ def package_file(package: str, name: str, size: int, sha256: str, *, extra: str,
 def weights_file(
     path: str | Path | None, package: str, name: str, size: int, sha256: str, *, extra: str, purpose: str
 ) -> Path:
-    """The file that a user names, or that of an installed package, checked byte for byte; see :func:`package_file`.
+    """Returns the file that a user names, or that of an installed package, checked byte for byte; see
+    :func:`package_file`.
 
     Raises:
         FileNotFoundError: no such file. ImportError, ValueError: as :func:`package_file`.
@@ -236,7 +237,7 @@ def weights_file(
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
+    """Returns the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -26,7 +26,7 @@ from facexai._locks import ForkSafeLock
 
 @dataclass(eq=False)
 class _Held:
-    """A module kept in eval mode, uncompiled: what it goes back to, and who still needs it."""
+    """A module in eval mode, uncompiled: its state to restore, and the number of users."""
 
     mode: bool
     compiled: Any = None
@@ -35,14 +35,14 @@ class _Held:
 
 @dataclass(eq=False)
 class _Turn:
-    """A lock that knows whose it is."""
+    """A lock with its owner."""
 
     lock: Any = field(default_factory=RLock)
     owner: int | None = None
 
 
 def _forked() -> None:
-    """Other threads are not there any more, nor what they were doing."""
+    """Forgets what other threads did, which do not exist in a forked child."""
     for module, held in _held.items():
         _put_back(module, held)
     for table in (_held, _turns, _wanted, _seeder, _times):
@@ -60,7 +60,7 @@ _times: Counter[int] = Counter()  # by thread, how often it began or ended to se
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """The network without a wrapper of DataParallel or ``torch.compile``."""
+    """Returns the network without a wrapper of DataParallel or ``torch.compile``."""
     if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return unwrapped(net.module)
     original = getattr(net, "_orig_mod", None)  # torch.compile keeps the network under this name
@@ -69,7 +69,7 @@ def unwrapped(net: nn.Module) -> nn.Module:
 
 @contextmanager
 def exclusive(net: nn.Module) -> Iterator[None]:
-    """This thread's turn with a network: it is run, watched and copied by one thread of this library at a time.
+    """Gives this thread exclusive use of a network: one thread of this library at a time runs, hooks and copies it.
 
     A thread may take its turn again inside. The lock is not part of the network, so that it copies and pickles as
     before; it is held for a pass or for the gradients of one question.
@@ -105,7 +105,7 @@ def _taken(turn: _Turn) -> Iterator[None]:
 
 
 def _check_for_a_circle(me: int) -> None:
-    """Threads that wait for each other would wait for ever."""
+    """Raises an error where threads would wait for each other without end."""
     thread, seen = _wanted[me].owner, set[int | None]()
     while thread in _wanted and thread not in seen:
         seen.add(thread)
@@ -118,7 +118,7 @@ def _check_for_a_circle(me: int) -> None:
 
 
 def _compiled_in_place(module: nn.Module) -> Any:
-    """What ``module.compile()`` calls instead of the module, whose hooks it would ignore; None where it is not."""
+    """Returns what ``module.compile()`` calls instead of the module, ignoring its hooks; None for other modules."""
     compiled = module.__dict__.get("_compiled_call_impl")
     return compiled if hasattr(compiled, "_torchdynamo_orig_callable") else None
 
@@ -131,7 +131,8 @@ def _put_back(module: nn.Module, held: _Held) -> None:
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside; the mode of every submodule comes back when the last one who needs eval mode is done.
+    """Puts a network into eval mode inside; the mode of every submodule is restored when the last user of
+    eval mode is done.
 
     What ``module.compile()`` compiled in place runs uncompiled inside, like a network of ``torch.compile(net)``.
 
@@ -175,7 +176,7 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 
 def in_training(net: nn.Module) -> int:
-    """How many modules the user has in train mode, also while somebody keeps them in eval mode."""
+    """Returns how many modules the user has in train mode, also while they are in eval mode for an explanation."""
     with _guard.lock:
         return sum(_held[module].mode if module in _held else module.training for module in net.modules())
 
@@ -217,7 +218,7 @@ def _restored(levels: list[object], back: Callable[[], object]) -> Iterator[None
 
 @contextmanager
 def seeded(seed: int | None, net: nn.Module) -> Iterator[None]:
-    """Torch's random state is this thread's inside, one thread at a time, and as before afterwards.
+    """Seeds torch's random state for one thread at a time, and restores it afterwards.
 
     Args:
         seed: from which to start; None: from where it is.
@@ -238,18 +239,18 @@ def seeded(seed: int | None, net: nn.Module) -> Iterator[None]:
 
 
 def _shared() -> bool:
-    """Whether another thread has seeded the generator and is drawing from it."""
+    """Returns whether another thread has seeded the generator and is drawing from it."""
     return any(thread != get_ident() for thread in tuple(_seeder.values()))
 
 
 def _others() -> int:
-    """Changes whenever another thread begins or ends to seed."""
+    """Returns a value that changes whenever another thread starts or stops seeding."""
     return sum(times for thread, times in tuple(_times.items()) if thread != get_ident())
 
 
 @contextmanager
 def _own_random(net: nn.Module) -> Iterator[None]:
-    """Afterwards the random state of the devices of the network is as before; that of another thread is left alone."""
+    """Restores the random state of the network's devices afterwards, unless another thread uses it."""
     gpus = sorted({p.device.index for p in net.parameters() if p.is_cuda}) if torch.cuda.is_available() else []
     before, shared = _others(), _shared()  # read first: a state of another thread's seeding must not come back
     states, state = [torch.cuda.get_rng_state(gpu) for gpu in gpus], torch.get_rng_state()
@@ -271,7 +272,7 @@ def _own_random(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eval_scope(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside, and afterwards everything as before: the mode of every submodule and the random state.
+    """Puts a network into eval mode inside, and restores the mode of every submodule and the random state afterwards.
 
     Other threads of this library wait for their turn with the network.
 
@@ -299,7 +300,7 @@ def _grad_mode(enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def no_graph() -> Iterator[None]:
-    """No graph inside, also where the caller is in inference mode: then tensors can still take part in a graph.
+    """Disables graphs inside, also for a caller in inference mode: tensors can still take part in a graph afterwards.
 
     >>> with torch.inference_mode(), no_graph():
     ...     torch.zeros(1).is_inference()
@@ -311,7 +312,7 @@ def no_graph() -> Iterator[None]:
 
 @contextmanager
 def grad_scope(net: nn.Module) -> Iterator[None]:
-    """Graphs are recorded inside and used, whatever the caller's grad mode; the network is in eval mode.
+    """Records graphs inside, whatever the caller's grad mode, with the network in eval mode.
 
     Eval mode also for the backward pass: checkpointed blocks run again there.
 

@@ -1,7 +1,7 @@
 """The command line, ``facexai COMMAND``; one file per command.
 
 Exit codes: 0 done; 1 done, but some images failed or a finding is bad; 2 wrong arguments or input; 3 the network or
-facexai failed in a way nobody foresaw; 130 interrupted.
+facexai failed with an unexpected error; 130 interrupted.
 """
 
 from __future__ import annotations

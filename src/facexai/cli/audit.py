@@ -54,7 +54,7 @@ class Config:
 
 
 def add(commands: Any) -> None:
-    """The command's arguments."""
+    """Adds the command and its arguments."""
     audit = commands.add_parser("audit", help="which frequencies decide about groups of people, and their errors")
     audit.add_argument(
         "config",
@@ -114,10 +114,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _labels(path: Path, pairs: Pairs, root: Path) -> tuple[list[str], list[str | None], str]:
-    """Group ("" where unknown) and identity (None where unknown) of every image, and where the identities are from.
+    """Returns the group ("" if unknown) and identity (None if unknown) of every image, and where the
+    identities come from.
 
-    Folders are people where they agree with what the pairs say. Images of unknown people show people of their own,
-    except that pairs of one person tell which of them show the same.
+    Folders name people if they agree with the pairs. Images without an identity count as different people,
+    unless a pair of one person links them.
     """
     images = pairs.images
     columns, rows = _rows(path)
@@ -150,7 +151,7 @@ def _rows_of(
 
 
 def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
-    """Columns, and by image the cells of its row."""
+    """Returns columns, and by image the cells of its row."""
     from facexai.images.pairs import text_of
 
     text = text_of(path)
@@ -176,7 +177,7 @@ def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
 
 
 class _Photos(Sequence[Any]):
-    """Faces as the network wants them, loaded when asked."""
+    """Faces prepared for the network, loaded on demand."""
 
     def __init__(self, pairs: Pairs, network: FaceModel, config: Config) -> None:
         self.pairs, self.network, self.config = pairs, network, config
@@ -230,7 +231,7 @@ def _permuted(
     names: Sequence[str],
     options: Mapping[str, Any],
 ) -> tuple[FrequencyHeat, Bias]:
-    """Every photo of the pairs is observed once, and kept for the test."""
+    """Observes every photo of the pairs once and keeps it for the test."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""``facexai models``: what facexai knows by name."""
+"""``facexai models``: lists the networks of the zoo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    """The command's arguments."""
+    """Adds the command and its arguments."""
     models = commands.add_parser("models", help="networks and input presets that facexai knows")
     models.set_defaults(run=run)
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "dlib-resnet29"
-"""The network of a command that is told none."""
+"""Returns the default network of a command."""
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:
-    """``--model``, the same for all commands."""
+    """Adds ``--model``, which is the same for all commands."""
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -32,7 +32,7 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def align_argument(parser: argparse.ArgumentParser) -> None:
-    """``--align``, the same for all commands."""
+    """Adds ``--align``, which is the same for all commands."""
     parser.add_argument(
         "--align",
         choices=("auto", "always", "never"),
@@ -42,36 +42,38 @@ def align_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def photo_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--align`` and ``--face``."""
+    """Adds ``--align`` and ``--face``."""
     align_argument(parser)
     parser.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
 
 
 def scale(text: str) -> float | str:
-    """``--scale`` of a gallery."""
+    """Parses ``--scale`` of a gallery."""
     return text if text == "calibrated" else float(text)
 
 
 def out_arguments(parser: argparse.ArgumentParser, holds: str, report: str, instead: str = "a table") -> None:
-    """``--out`` for those files and ``--json`` to print the report."""
+    """Adds ``--out`` for those files, and ``--json``, which prints the report."""
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {holds}")
     parser.add_argument("--json", action="store_true", help=f"print {report} instead of {instead}")
 
 
 def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned:
-    """The photo of ``--align`` and ``--face`` as the network wants it."""
+    """Returns the photo of ``--align`` and ``--face`` prepared for the network."""
     from facexai import images
 
     return images.fit_to_spec(images.load(path), network.spec, when=options.align, face=options.face)
 
 
 def cut(found: Aligned) -> list[list[float]] | None:
-    """From pixels of the photo to those of the aligned face, for a report; None: the photo as it is."""
+    """Returns the transform from pixels of the photo to pixels of the aligned face, for a report; None for
+    an uncropped photo.
+    """
     return None if found.face is None else [[round(float(v), 4) for v in line] for line in found.matrix]
 
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """What a command prints: its report, or words."""
+    """Prints the report of a command as JSON, or as text."""
     if not as_json:
         say(*text.split("\n"))
         return
@@ -93,7 +95,7 @@ def _encodable(line: str, stream: IO[str]) -> str:
 
 
 def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the user gave, by field of the explainer.
+    """Returns the options that the user gave, by field of the explainer.
 
     Args:
         method: name of the explainer.
@@ -118,7 +120,7 @@ def _takes(row: Row, option: str, value: Any) -> bool:
 
 
 def model(name: str) -> FaceModel:
-    """The network of ``--model``."""
+    """Returns the network of ``--model``."""
     from facexai import zoo
 
     return zoo.by_name(name)

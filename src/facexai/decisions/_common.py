@@ -22,7 +22,7 @@ class RecipeRepr(ABC):
     @property
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:
-        """Every choice that changes a number, for results."""
+        """Returns every choice that changes a number, for results."""
 
     def __repr__(self) -> str:
         told = dict(self.recipe)
@@ -30,7 +30,8 @@ class RecipeRepr(ABC):
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (N, 3, H, W) at another size (H, W): bilinear, antialiased when shrinking, differentiable, not clamped.
+    """Returns images (N, 3, H, W) at another size (H, W): bilinear, antialiased when shrinking,
+    differentiable, not clamped.
 
     >>> import torch
     >>> resized(torch.ones(1, 3, 8, 8), (4, 2)).shape
@@ -55,12 +56,12 @@ def check(model: FaceModel, size: str) -> None:
 
 
 def features(model: FaceModel, images: Tensor, size: Size) -> Tensor:
-    """The model's features (N, D) of images around [0, 1]. Keeps the grad mode."""
+    """Returns the model's features (N, D) of images around [0, 1]. Keeps the grad mode."""
     return model.features(model.outputs(fit_to_size(model, images) if size == "resize" else images, in_range=False))
 
 
 def fit_to_size(model: FaceModel, images: Tensor) -> Tensor:
-    """Images at the model's size, checked before they are resized."""
+    """Returns images at the model's size, checked before they are resized."""
     if (size := size_of(images)) != model.spec.height_width:
         InputSpec(size).check(images, in_range=False)
         images = resized(images, model.spec.height_width)
@@ -68,12 +69,12 @@ def fit_to_size(model: FaceModel, images: Tensor) -> Tensor:
 
 
 def size_of(images: object) -> tuple[int, int]:
-    """(H, W) of a batch; of anything else one that the check of its shape comes before."""
+    """Returns (H, W) of a batch; of anything else one that the check of its shape comes before."""
     if not isinstance(images, Tensor) or images.ndim != 4:
         return 1, 1
     return max(1, int(images.shape[2])), max(1, int(images.shape[3]))
 
 
 def network(model: FaceModel) -> dict[str, Any]:
-    """Class and fingerprint of the network."""
+    """Returns class and fingerprint of the network."""
     return {"network": type(model.core).__name__, "fingerprint": model.fingerprint}

@@ -1,4 +1,4 @@
-"""What a decision is, and how any of them is asked."""
+"""Defines decisions and evaluates them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Decision(Protocol):
     """
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        """One logit per image, differentiable.
+        """Returns one logit per image, differentiable.
 
         Args:
             images: (N, 3, H, W) RGB around [0, 1], which edits leave by a little.
@@ -35,7 +35,7 @@ class Decision(Protocol):
 
 
 def score(decision: Decision, images: Tensor) -> Tensor:
-    """The decision's logits, checked. Keeps the grad mode; a bare ``nn.Module`` runs in eval mode.
+    """Returns the decision's logits, checked. Keeps the grad mode; a bare ``nn.Module`` runs in eval mode.
 
     Args:
         decision: which.
@@ -64,7 +64,9 @@ def score(decision: Decision, images: Tensor) -> Tensor:
 
 @contextmanager
 def eval_mode(decision: Decision) -> Iterator[None]:
-    """The decision's network in eval mode, also while gradients flow: a checkpointed network runs again for them."""
+    """Puts the decision's network into eval mode, also while gradients flow: a checkpointed network
+    runs again for them.
+    """
     net = decision if isinstance(decision, nn.Module) else getattr(decision, "module", None)
     with hooks.eval_mode(net) if isinstance(net, nn.Module) else nullcontext():
         yield
@@ -81,7 +83,7 @@ def check_count(decision: Decision, images: int) -> None:
 
 
 def score_batched(decision: Decision, images: Tensor, batch_size: int = 64) -> Tensor:
-    """The same without a graph, a batch at a time: (N,) float64."""
+    """Returns the same without a graph, a batch at a time: (N,) float64."""
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
     check_count(decision, len(images))
@@ -91,7 +93,7 @@ def score_batched(decision: Decision, images: Tensor, batch_size: int = 64) -> T
 
 
 def select(decision: Decision, index: Tensor) -> Decision:
-    """The decision about some of the images, where it holds something for each; else itself.
+    """Returns the decision about some of the images, where it holds something for each; else itself.
 
     Args:
         decision: which.
@@ -103,7 +105,9 @@ def select(decision: Decision, index: Tensor) -> Decision:
 
 
 def recipe_of(decision: object) -> Any:
-    """What results say of a decision or denoiser: its recipe; class and fingerprint of a bare network; or its name."""
+    """Returns what results record of a decision or denoiser: its recipe; class and fingerprint of a bare
+    network; or its name.
+    """
     if isinstance(decision, nn.Module):
         return {"decision": "binary", "network": type(decision).__name__, "fingerprint": fingerprint(decision)}
     recipe = getattr(decision, "recipe", None)
@@ -111,7 +115,7 @@ def recipe_of(decision: object) -> Any:
 
 
 def one_each(values: object, images: int) -> Tensor:
-    """What a decision gave, as (N,) finite numbers of at least float32."""
+    """Returns the output of a decision as (N,) finite numbers of at least float32."""
     if not isinstance(values, Tensor) or not values.is_floating_point():
         told = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"expected one logit per image from the decision, a floating-point tensor, got {told}")

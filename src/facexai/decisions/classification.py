@@ -27,22 +27,22 @@ class Binary(RecipeRepr):
 
     @property
     def module(self) -> nn.Module:
-        """The network."""
+        """Returns the network."""
         return self.net
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """Class and fingerprint of the network."""
+        """Returns class and fingerprint of the network."""
         return dict(recipe_of(self.net))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N,)."""
+        """Returns (N, 3, H, W) -> (N,)."""
         InputSpec(size_of(images)).check(images, in_range=False)
         return score(self.net, images)
 
 
 def binary(net: nn.Module) -> Binary:
-    """The decision of a network with one output, such as an attribute classifier.
+    """Returns the decision of a network with one output, such as an attribute classifier.
 
     Args:
         net: maps RGB images (N, 3, H, W) around [0, 1] to one logit each, (N,) or (N, 1); its own mean, std and size
@@ -74,12 +74,12 @@ class ClassMargin(RecipeRepr):
 
     @property
     def module(self) -> nn.Module:
-        """The network."""
+        """Returns the network."""
         return self.classifier.model.net
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """Class and fingerprint of the network, and the classes."""
+        """Returns class and fingerprint of the network, and the classes."""
         names, told = self.classifier.names, {"decision": "of_class", **network(self.classifier.model)}
         if isinstance(self.classifier, Gallery):
             told["gallery"] = self.classifier.fingerprint
@@ -88,7 +88,7 @@ class ClassMargin(RecipeRepr):
         return {**told, "size": self.size}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N,)."""
+        """Returns (N, 3, H, W) -> (N,)."""
         logits = self.classifier.score(features(self.classifier.model, images, self.size), detach_norm=False)
         own = logits[:, self.target]
         if self.rival is not None:
@@ -100,7 +100,8 @@ class ClassMargin(RecipeRepr):
 def of_class(
     classifier: WhiteBox, target: int | str, rival: int | str | None = None, *, size: Size = "resize"
 ) -> ClassMargin:
-    """Whether a class is predicted, of a gallery whether it is this person: its logit minus the largest other one.
+    """Returns whether a class is predicted, of a gallery whether it is this person: its logit minus the
+    largest other one.
 
     Args:
         classifier: a gallery, or a FaceModel that gives logits.

@@ -33,29 +33,29 @@ class Verification(RecipeRepr):
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """Class and fingerprint of the network, a digest of the references, and the numbers."""
+        """Returns class and fingerprint of the network, a digest of the references, and the numbers."""
         held = hashlib.sha256(self.references.cpu().double().numpy().tobytes()).hexdigest()[:16]
         told = {"decision": "verification", **network(self.model), "references": held}
         return {**told, "threshold": self.threshold, "gain": self.gain, "size": self.size}
 
     @property
     def module(self) -> nn.Module:
-        """The network."""
+        """Returns the network."""
         return self.model.net
 
     @property
     def held(self) -> int | None:
-        """How many images it is about; None: any."""
+        """Returns how many images it is about; None: any."""
         return None if len(self.references) == 1 else len(self.references)
 
     def rows(self, index: Tensor) -> Verification:
-        """The same about the images of that index: (M,) numbers, or (N,) booleans."""
+        """Returns the same about the images of that index: (M,) numbers, or (N,) booleans."""
         if len(self.references) == 1:
             return self
         return replace(self, references=self.references[index.to(self.references.device)])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N,)."""
+        """Returns (N, 3, H, W) -> (N,)."""
         embeddings = F.normalize(features(self.model, images, self.size))
         held = self.references.to(embeddings)
         if len(held) not in (1, len(embeddings)):
@@ -74,7 +74,7 @@ class Verification(RecipeRepr):
 def verification(
     model: FaceModel, reference: Tensor, threshold: float, gain: float = 20.0, *, size: Size = "resize"
 ) -> Verification:
-    """Whether a photo shows the person of the reference: ``gain * (cosine - threshold)``.
+    """Returns whether a photo shows the person of the reference: ``gain * (cosine - threshold)``.
 
     Args:
         model: gives embeddings.
@@ -95,7 +95,7 @@ def verification(
 
     Cost: the references are embedded once, here.
 
-    Source: ours; published diffusion counterfactuals are of classifiers, none was found for face verification.
+    Source: ours; published diffusion counterfactuals are for classifiers.
 
     >>> import torch
     >>> from torch import nn

@@ -18,9 +18,10 @@ _MARGIN = 0.08  # of a drawing's side, on each side: face networks want faces th
 def cartoons(
     spec: InputSpec, count: int, each: int, *, seed: int = 0, glasses: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Drawn people without masks, who are nobody; the same bits on every machine up to the resize.
+    """Returns synthetic people without masks; the same bits on every machine up to the resize.
 
-    Face networks tell them apart, though not as well as people: of 24 with four drawings each, dlib's network orders
+    Face networks distinguish them, though not as well as real people: of 24 with four drawings each,
+        dlib's network orders
     pairs of one and of two people with an area under the ROC curve of .91, FaceNet with .85. With glasses and masks
     put on at random it is .74 and .77.
 
@@ -29,7 +30,7 @@ def cartoons(
         count: of people.
         each: drawings of each: another pose, light, expression and background.
         seed: of everything.
-        glasses: (count,) bool, who always wears glasses; None: nobody.
+        glasses: (count,) bool, True for people who always wear glasses; None: no one does.
 
     Returns:
         {name: (each, 3, H, W)}, in [0, 1].
@@ -50,7 +51,7 @@ def cartoons(
 
 
 def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
-    """Changed copies of two portraits, at most four of each: they illustrate and evaluate nothing.
+    """Makes changed copies of two portraits, at most four of each: n = 2, an illustration, not an evaluation.
 
     Args:
         spec: of the network that will see them.
@@ -68,13 +69,13 @@ def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
 
 
 def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[str, Tensor]:
-    """Faces of a folder, as the network wants them.
+    """Returns faces of a folder, prepared for the network.
 
     Args:
         folder: one sub-folder of photos per person.
         spec: which aligned photos follow; others are aligned.
         most: people at most, by name.
-        each: photos of each person; who has fewer is left out.
+        each: photos of each person; people with fewer are left out.
 
     Returns:
         {name: (each, 3, H, W)}, in [0, 1].

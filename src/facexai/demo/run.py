@@ -23,7 +23,7 @@ def run(out: str | Path, *, say: Callable[[str], object] = lambda _: None) -> di
 
     Args:
         out: folder to write into; made where missing.
-        say: called with each finished step.
+        say: called with a message after each step.
 
     Returns:
         Every number, as in ``demo.json``; the sentences under ``"sentences"``.
@@ -57,7 +57,7 @@ def run(out: str | Path, *, say: Callable[[str], object] = lambda _: None) -> di
 
 
 def sentences_of(numbers: dict[str, Any]) -> list[str]:
-    """Plain sentences, each from measured numbers alone."""
+    """Returns plain sentences, each from measured numbers alone."""
     first, second = (p.name for p in PEOPLE)
     apart, blend = numbers["distance_between_the_two"], numbers["blend"]
     verdict = "different people" if apart >= LIMIT else "the same person"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).with_name("drawn_weights")
 NAMES = ("glasses", "smile", "smile_50", "smile_75", "smile_90", "smile_100")
-"""What :func:`classifier` knows: two that learned well, from 2,000 faces, and four from 1,000. In the faces that
-``"smile_100"`` learned from, all who smile wear glasses, and nobody else; in those of ``"smile_75"`` 75 % of them do,
+"""The networks of :func:`classifier`: two that were trained well, from 2,000 faces, and four from 1,000. In the faces
+that ``"smile_100"`` learned from, exactly the smiling people wear glasses; in those of ``"smile_75"`` 75 % of them do,
 and 25 % of the others; ``"smile_50"`` saw no connection."""
 
 
@@ -38,7 +38,7 @@ class DrawnClassifier(nn.Module):
         self.linear = nn.Linear(widths[-1] * 16, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """One logit for each image (N, 3, 32, 32) in [0, 1], as (N, 1)."""
+        """Returns one logit for each image (N, 3, 32, 32) in [0, 1], as (N, 1)."""
         x = images * 2 - 1
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = F.silu(norm(convolution(x)))  # smooth, since counterfactuals follow the gradient
@@ -48,7 +48,7 @@ class DrawnClassifier(nn.Module):
 
 
 def classifier(name: str) -> DrawnClassifier:
-    """A trained classifier of drawn faces, in eval mode; positive logits mean yes.
+    """Returns a trained classifier of drawn faces, in eval mode; positive logits mean yes.
 
     Args:
         name: of :data:`NAMES`. ``examples/studies/shortcut_study.py`` trained them, with seed 0.
@@ -70,7 +70,9 @@ def classifier(name: str) -> DrawnClassifier:
 
 
 def denoiser() -> DiffusersDenoiser:
-    """A diffusion model of drawn faces, by ``examples/studies/train_denoiser.py``; needs the extra ``diffusion``."""
+    """Returns a diffusion model of drawn faces, by ``examples/studies/train_denoiser.py``; needs the
+    extra ``diffusion``.
+    """
     from facexai import denoisers
 
     return denoisers.from_diffusers(WEIGHTS / "denoiser")

@@ -123,7 +123,9 @@ class ADM(nn.Module):
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, now), nn.SiLU(), out)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Noise, then variance, (N, 3 or 6, H, W) for noisy images (N, 3, H, W) around [-1, 1] and steps (N,)."""
+        """Returns noise, then variance, (N, 3 or 6, H, W) for noisy images (N, 3, H, W) around [-1,
+        1] and steps (N,).
+        """
         embedding = self.time_embed(waves(t * self.time_scale, self.num_channels).to(x.dtype))
         kept = []
         for stage in self.input_blocks:
@@ -155,7 +157,7 @@ def load_adm(
     noise_schedule: NoiseSchedule = "linear",
     rescale_timesteps: bool = False,
 ) -> CallableDenoiser:
-    """A checkpoint of guided-diffusion, unconditional, as a denoiser on the CPU.
+    """Returns a checkpoint of guided-diffusion, unconditional, as a denoiser on the CPU.
 
     Options have the names, values and defaults of guided-diffusion's flags, and must be those of the training; see
     :class:`ADM`. Weights become float32; finite values that it cannot hold are refused. ``denoiser.function`` is the
@@ -166,7 +168,7 @@ def load_adm(
         class_cond: only False.
         diffusion_steps: T, 21 or more where the schedule is linear.
         noise_schedule: ``"linear"`` or ``"cosine"``.
-        rescale_timesteps: the network is told t 1000 / T in the place of t.
+        rescale_timesteps: the network gets t 1000 / T instead of t.
 
     Raises:
         FileNotFoundError: no such file.
@@ -205,7 +207,7 @@ def load_adm(
 
 
 def _numbers(given: Sequence[float] | str) -> list[float]:
-    """Numbers, also those of a flag, ``"32,16,8"``."""
+    """Parses numbers, also those of a flag such as ``"32,16,8"``."""
     try:
         numbers = [float(number) for number in (given.split(",") if isinstance(given, str) else given)]
     except (TypeError, ValueError):
@@ -216,7 +218,7 @@ def _numbers(given: Sequence[float] | str) -> list[float]:
 
 
 def _widths(image_size: int, num_channels: int, channel_mult: Sequence[float] | str | None) -> list[int]:
-    """Channels of the maps in each size."""
+    """Returns channels of the maps in each size."""
     factors = _numbers(channel_mult) if channel_mult else _WIDTHS.get(image_size)
     if not factors:
         raise ValueError(f"expected channel_mult for images of {image_size}; it is known for {sorted(_WIDTHS)} only")
@@ -229,7 +231,7 @@ def _widths(image_size: int, num_channels: int, channel_mult: Sequence[float] | 
 
 
 def _alphas(schedule: str, steps: int) -> Tensor:
-    """Share of the image's variance that is left after each step, (T,) float64."""
+    """Returns the share of the image's variance that is left after each step, (T,) float64."""
     if schedule not in get_args(NoiseSchedule):
         raise ValueError(f"expected noise_schedule one of {get_args(NoiseSchedule)}, got {schedule!r}")
     least = 21 if schedule == "linear" else 2  # with fewer a linear schedule leaves nothing
@@ -263,7 +265,7 @@ def _fill(net: ADM, path: Path) -> None:
 
 
 def _complaints(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """One line for each kind of thing that does not fit."""
+    """Returns one line for each kind of mismatch."""
     missing = [repr(name) for name in wanted if name not in found]
     more = [repr(name) for name in found if name not in wanted]
     both = {name: tensor for name, tensor in found.items() if name in wanted}

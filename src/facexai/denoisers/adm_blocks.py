@@ -1,4 +1,4 @@
-"""Parts of guided-diffusion's network: residual blocks that know the step, attention, changes of size."""
+"""Parts of guided-diffusion's network: residual blocks conditioned on the step, attention, resampling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ GROUPS = 32
 
 
 def waves(t: Tensor, channels: int) -> Tensor:
-    """Steps (N,) as cosines, then sines, of frequencies that fall from 1 to nearly 1 / 10000: (N, channels) float32.
+    """Returns steps (N,) as cosines, then sines, of frequencies that fall from 1 to nearly 1 / 10000: (N,
+    channels) float32.
 
     >>> waves(torch.tensor([0]), 4)
     tensor([[1., 1., 0., 0.]])
@@ -28,7 +29,7 @@ def waves(t: Tensor, channels: int) -> Tensor:
 
 
 def resampled(x: Tensor, way: Resample | None) -> Tensor:
-    """Maps of twice the size, every cell repeated, or of half the size, 2x2 means.
+    """Returns maps of twice the size, every cell repeated, or of half the size, 2x2 means.
 
     >>> resampled(torch.tensor([[[[1.0, 3.0]]]]), "up")
     tensor([[[[1., 1., 3., 3.],
@@ -80,7 +81,7 @@ class Residual(nn.Module):
 
 @final
 class Attention(nn.Module):
-    """Every cell looks at all cells: (N, C, H, W) -> the same shape, added to the input.
+    """Self-attention over all locations: (N, C, H, W) -> the same shape, added to the input.
 
     Args:
         channels: C.
@@ -137,7 +138,7 @@ class Up(nn.Module):
 
 @final
 class Stage(nn.Sequential):
-    """Layers in a row, of which the residual blocks are told the step."""
+    """Applies layers in sequence; residual blocks get the step, too."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:

@@ -30,7 +30,7 @@ class CallableDenoiser:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What results say of it."""
+        """Returns what results record of the denoiser."""
         function = self.function
         named = getattr(function, "__qualname__", type(function).__name__)
         told = {"fingerprint": fingerprint(function)} if isinstance(function, nn.Module) else {}
@@ -51,7 +51,7 @@ class CallableDenoiser:
 def from_callable(
     function: Callable[[Tensor, Tensor], Any], alphas_cumprod: Tensor, size: int | Sequence[int] | None = None
 ) -> CallableDenoiser:
-    """Any function or module that estimates noise, as a denoiser.
+    """Returns any function or module that estimates noise, as a denoiser.
 
     It runs without a graph. A module runs in eval mode, on images in the precision of its weights, and is left as it
     was found.

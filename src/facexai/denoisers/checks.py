@@ -18,7 +18,7 @@ Size = tuple[int, int] | None
 
 
 def levels(alphas_cumprod: Any) -> Tensor:
-    """Noise levels as (T,) float64 on the CPU, a copy.
+    """Returns noise levels as (T,) float64 on the CPU, a copy.
 
     Raises:
         ValueError: not one row that falls and stays between 0 and 1.
@@ -39,7 +39,7 @@ def levels(alphas_cumprod: Any) -> Tensor:
 
 
 def sides(size: int | Sequence[int] | None) -> Size:
-    """A size as (H, W).
+    """Returns a size as (H, W).
 
     >>> sides(64), sides([64, 48]), sides(None)
     ((64, 64), (64, 48), None)
@@ -66,13 +66,13 @@ def check_images(x: Tensor, size: Size) -> None:
 
 @contextmanager
 def calm(function: object) -> Iterator[None]:
-    """No graph inside; a module is in eval mode, and afterwards as it was."""
+    """Disables graphs inside and puts a module into eval mode; its mode is restored afterwards."""
     with no_graph(), eval_scope(function) if isinstance(function, nn.Module) else nullcontext():
         yield
 
 
 def parts(output: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What a network estimates, and its variance values or None, in float32 or better.
+    """Splits the output of a network into its estimate and its variance values, or None, in float32 or better.
 
     Args:
         output: (N, 3, H, W); (N, 6, H, W), the variance last; or a pair of (N, 3, H, W), of which the second may be

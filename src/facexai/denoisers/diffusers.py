@@ -35,7 +35,7 @@ class DiffusersDenoiser:
         alphas_cumprod: (T,) float64, of the scheduler.
         size: (H, W) or None.
         prediction: what the network estimates, turned into noise.
-        variance: which the scheduler asks for.
+        variance: the kind that the scheduler uses.
     """
 
     unet: nn.Module = field(repr=False)
@@ -46,7 +46,7 @@ class DiffusersDenoiser:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What results say of it."""
+        """Returns what results record of the denoiser."""
         said = {"denoiser": "diffusers", "size": self.size, "prediction": self.prediction, "variance": self.variance}
         return {**said, "network": type(self.unet).__name__, "fingerprint": fingerprint(self.unet)}
 
@@ -70,9 +70,9 @@ class DiffusersDenoiser:
 
 
 def from_diffusers(unet: Any, scheduler: Any = None) -> DiffusersDenoiser:
-    """A network of the package diffusers, as a denoiser.
+    """Returns a network of the package diffusers, as a denoiser.
 
-    It runs without a graph, in eval mode, on images in the precision of its weights, and is left as it was found. With
+    It runs without a graph, in eval mode, on images in the precision of its weights, and is left unchanged. With
     a for the share of variance that is left after a step, noise is made of what it estimates in float32:
 
     - ``epsilon``: the noise itself;
@@ -130,7 +130,7 @@ def from_diffusers(unet: Any, scheduler: Any = None) -> DiffusersDenoiser:
 
 
 def _check_network(unet: Any) -> None:
-    """Refuse networks that want more than noisy images, or give something else than their noise."""
+    """Refuses networks that need more than noisy images, or output something else than their noise."""
     config = unet.config
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
         raise ValueError(
@@ -217,7 +217,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _scheduler(library: Any, folder: Path) -> Any:
-    """The scheduler that the folder describes."""
+    """Returns the scheduler that the folder describes."""
     files = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     file = next((f for f in files if f.is_file()), None)
     if file is None:
@@ -243,7 +243,7 @@ def _scheduler(library: Any, folder: Path) -> Any:
 
 
 def _network(library: Any, folder: Path) -> Any:
-    """The network in a folder, every weight of it from the file."""
+    """Returns the network in a folder, every weight of it from the file."""
     config = folder / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"there is no config.json in {str(folder)!r}, which says what network it is")

@@ -1,4 +1,4 @@
-"""What counterfactuals ask of a diffusion network, and no more."""
+"""The interface of a diffusion network that counterfactuals need."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Denoiser(Protocol):
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """(T,): the share of the image's variance that is left after each step it was trained on."""
+        """Returns (T,): the share of the image's variance that is left after each step it was trained on."""
         ...
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(H, W) of the images it takes; None: any."""
+        """Returns (H, W) of the images it takes; None: any."""
         ...
 
     def predict(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The noise in noisy images.
+        """Returns the noise in noisy images.
 
         Args:
             x: (N, 3, H, W), RGB, around [-1, 1].

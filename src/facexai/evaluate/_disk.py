@@ -30,7 +30,7 @@ def not_written(error: OSError, what: str, folder: Path) -> OSError:
 
 @contextmanager
 def memory_named(readers: int, micro_batch: int) -> Iterator[None]:
-    """Names the cure where memory runs out inside.
+    """Adds what to do to an out-of-memory error that is raised inside.
 
     Args:
         readers: threads that read photos ahead.

@@ -11,7 +11,7 @@ _UNIT = 2.0**36  # of one; sums of 2**27 maps fit into 64 bits
 
 
 def summed(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """The sum over images of their maps, each scaled to [0, 1] at the size of the images, in cells.
+    """Returns the sum over images of their maps, each scaled to [0, 1] at the size of the images, in cells.
 
     Scaling by the extremes of the enlarged map commutes with enlarging, which is linear and keeps constants.
 
@@ -35,5 +35,5 @@ def summed(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mean_of(total: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """The mean map (H, W), float32, from the sum (h, w) over so many images."""
+    """Returns the mean map (H, W), float32, from the sum (h, w) over so many images."""
     return upsample((total.double() / _UNIT / count)[None], size)[0].float()

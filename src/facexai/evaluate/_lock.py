@@ -25,7 +25,7 @@ _mine: set[Path] = set()
 
 @contextmanager
 def locked(folder: Path, rank: int, run: str = "") -> Iterator[None]:
-    """The folder is this run's, and in it this rank's; a run that was killed leaves locks that the next one takes.
+    """Locks the folder for this run and this rank; locks that a killed run left are taken over.
 
     Args:
         folder: of the run; it is created where it is missing.
@@ -120,7 +120,7 @@ class _Owner:
 
     Attributes:
         name: process and machine, in words.
-        run: as in :func:`locked`; None where it is not known yet.
+        run: as in :func:`locked`; None if it is not known yet.
     """
 
     name: str
@@ -128,7 +128,9 @@ class _Owner:
 
 
 def _owner(file: Path, lock: Path) -> _Owner | None:
-    """The run at work that a file with the content of a lock belongs to; None for a lock that was left behind."""
+    """Returns the run at work that a file with the content of a lock belongs to; None for a lock
+    that was left behind.
+    """
     try:
         age = time.time() - file.stat().st_mtime
         written = json.loads(file.read_text(encoding="utf-8"))
@@ -145,7 +147,7 @@ def _owner(file: Path, lock: Path) -> _Owner | None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process of this machine runs; where the system cannot say, it does."""
+    """Returns whether a process of this machine runs; if the system cannot tell, True."""
     if os.name == "nt":  # there os.kill would end it
         return True
     try:

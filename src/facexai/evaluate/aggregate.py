@@ -27,7 +27,7 @@ _NO_OTHER = "an item has no partner of another identity"
 
 
 def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
-    """What a run about people found.
+    """Returns the results of a run about people.
 
     Raises:
         ValueError: nothing could be measured.
@@ -68,7 +68,7 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
 
 
 def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
-    """What a run about pairs found.
+    """Returns the results of a run about pairs.
 
     Raises:
         ValueError: nothing could be measured.
@@ -105,7 +105,7 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
 
 
 def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: Sequence[str] | None) -> Any:
-    """What a metric found about an explainer's maps; None where it is not about such maps."""
+    """Returns the result of a metric for an explainer's maps; None if the metric does not apply to such maps."""
     config, name = run.work.config, f"{label}: {metric}"
     if metric in ("narrowness", "overlap"):
         if not run.maps.has(name):
@@ -139,7 +139,7 @@ def of_rows(
     who: Sequence[str] | None,
     ties: str | None,
 ) -> Drop | Curve:
-    """Deletion, retention or a curve with its controls, from the rows of these items in the shards.
+    """Returns deletion, retention or a curve with its controls, from the rows of these items in the shards.
 
     Args:
         metric: as the configuration names it.
@@ -147,7 +147,7 @@ def of_rows(
         items: (n,).
         config: has ``steps``, ``area``, ``fill`` and ``seed``.
         score: unit of the score.
-        who: (n,) identities, where known.
+        who: (n,) identities, None if unknown.
         ties: what broke them, as the recipe has it; None where it was not recorded.
     """
     broken = {} if ties is None else {"ties": ties}
@@ -169,9 +169,10 @@ def of_rows(
 
 
 def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]) -> Any:
-    """A result from the rows of maps in the order of ``names``, the own map's first; without a control they are NaN.
+    """Returns a result from the rows of maps in the order of ``names``, the own map's first; without a
+    control they are NaN.
 
-    ``who``: what the kind is told about people.
+    ``who``: keyword arguments of identities for the kind.
     """
     values, tied = rows
 

@@ -31,7 +31,8 @@ class Config:
         images: folder of the photos that a CSV or a list of pairs names; default: that of the file.
         align, face: as for :func:`facexai.images.fit_to_spec`.
         limit: measure the first so many photos or pairs only.
-        gallery: folder ``NAME/*.jpg`` of enrolled people; default: the first ``enrol`` photos of everybody in ``data``.
+        gallery: folder ``NAME/*.jpg`` of enrolled people; default: the first ``enrol`` photos of each
+            person in ``data``.
         enrol: photos of each person that are enrolled; the others are measured.
         scale, center: of the gallery, as for :meth:`facexai.FaceModel.gallery`.
         area, fill: of deletion and retention; the fill of ``deletion-curve`` and the area of ``overlap``, too.
@@ -79,14 +80,14 @@ class Config:
             raise ValueError(f"expected an area between 0 and 1, got {self.area}")
 
     def record(self) -> dict[str, Any]:
-        """Every choice as JSON can hold it: of files the names, without folders; not the size of shards."""
+        """Returns every choice as JSON can hold it: of files the names, without folders; not the size of shards."""
         made = asdict(self) | {"explainers": list(self.explainers), "metrics": list(self.metrics)}
         made |= {name: Path(value).name for name in _PATHS if (value := made[name]) is not None}
         return {name: value for name, value in made.items() if name != "shard"}
 
 
 def read(path: str | Path, **instead: Any) -> Config:
-    """The configuration in a TOML file, with what is said instead of it.
+    """Returns the configuration in a TOML file, with the given values instead of its own.
 
     Raises:
         FileNotFoundError: no such file.

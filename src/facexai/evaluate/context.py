@@ -34,7 +34,7 @@ class RunContext:
         store: of the shards.
         probes: numbers of the photos to measure; empty for pairs.
         enrolled: numbers of the photos that people are enrolled with; empty for pairs and for networks with classes.
-        knows_people: whether the data set says who is in a photo.
+        knows_people: whether the data set has identities.
     """
 
     config: Config
@@ -47,34 +47,34 @@ class RunContext:
 
     @property
     def task(self) -> Literal["people", "pairs"]:
-        """What the data set is about."""
+        """Returns whether the data set holds people or pairs."""
         return "people" if self.data.index is None else "pairs"
 
     @property
     def explainers(self) -> Sequence[Entry]:
-        """Those asked for, or the default."""
+        """Returns the explainers that were configured, or the default."""
         return self.config.explainers or (("sdd",) if self.task == "people" else ("fggb",))
 
     @cached_property
     def labels(self) -> list[str]:
-        """What the explainers are called."""
+        """Returns the labels of the explainers."""
         return [label(entry) for entry in self.explainers]
 
     @property
     def metrics(self) -> Sequence[str]:
-        """Those asked for, or the default."""
+        """Returns the metrics that were configured, or the default."""
         return self.config.metrics or (("deletion", "retention") if self.task == "people" else PAIR_METRICS)
 
     def person(self, photo: int) -> str:
-        """Who is in a photo; its name where the data set does not say."""
+        """Returns the identity in a photo; the photo's name if the data set has no identities."""
         found = "" if self.data.identities is None else self.data.identities[photo]
         return found or self.data.names[photo]
 
     @cached_property
     def people_of_pairs(self) -> Sequence[str]:
-        """The person in each photo of the pairs, for intervals and tests.
+        """Returns the person in each photo of the pairs, for intervals and tests.
 
-        Where the data set does not say, photos that pairs of one person link show one person, any other photo a person
+        If the data set has no identities, photos that genuine pairs link show one person, any other photo a person
         of its own. So a photo that comes again is the same person again.
         """
         if self.knows_people or self.data.index is None or self.data.same is None:
@@ -82,12 +82,12 @@ class RunContext:
         return linked_people(self.data.names, self.data.index, self.data.same)
 
     def shards(self, stage: Stage, before: Shards | None = None) -> Shards:
-        """Of a stage, after an earlier one that read its photos."""
+        """Returns the shards of a stage that follows an earlier one, which read the same photos."""
         batch = self.config.micro_batch
         return Shards(self.store, stage, batch, batch * self.config.shard, before)
 
     def face(self, photo: int) -> Face:
-        """A photo as the network wants it.
+        """Returns a photo prepared for the network.
 
         Raises:
             FileNotFoundError, ValueError: it cannot be read, or shows no single face.
@@ -97,7 +97,7 @@ class RunContext:
         return Face(image, self.data.sha256(photo))
 
     def why(self, shards: Shards) -> str:
-        """One photo that a stage could not read, and the reason, for messages."""
+        """Returns one photo that a stage could not read, and the reason, for messages."""
         return next((f"{self.data.names[photo]}: {reason}" for photo, reason in shards.failed().items()), "none")
 
 
@@ -112,7 +112,7 @@ def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | Non
         device: where to put the network; None: where it is.
 
     Raises:
-        ValueError, FileNotFoundError: nothing to measure, a gallery that is not wanted or missing, no such device.
+        ValueError, FileNotFoundError: nothing to measure, a gallery that is unexpected or missing, no such device.
     """
     data = opened(base / config.data, None if config.images is None else base / config.images)
     network = zoo.by_name(config.model) if model is None else model
@@ -129,7 +129,7 @@ def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | Non
 def _divided(
     config: Config, data: DataSet, network: FaceModel, base: Path
 ) -> tuple[DataSet, Sequence[int], Sequence[int]]:
-    """All photos, those to measure, those to enrol."""
+    """Returns all photos, those to measure, those to enrol."""
     if data.index is not None:
         return data.first_pairs(config.limit), (), ()
     photos = range(len(data.names))

@@ -31,8 +31,8 @@ class DataSet:
 
     Attributes:
         sources: paths, or encoded pictures from a packed file; millions of them as text take a third of the memory.
-        names: of the photos, below the folder that they are in; of others the end of their path that tells them apart.
-        identities: the person in each photo, or None where the data set does not say.
+        names: of the photos, below the folder that they are in; of others the shortest unambiguous end of their path.
+        identities: the person in each photo, or None if the data set has no identities.
         index: (P, 2) photos of each pair, for pairs.
         same: (P,) one person, for pairs.
     """
@@ -44,7 +44,7 @@ class DataSet:
     same: NDArray[np.bool_] | None = None
 
     def photo(self, number: int) -> Tensor:
-        """(1, 3, H, W) RGB in [0, 1], of any size.
+        """Returns (1, 3, H, W) RGB in [0, 1], of any size.
 
         Raises:
             FileNotFoundError, ValueError: it is gone, or not readable.
@@ -55,7 +55,7 @@ class DataSet:
         return decode(text_io.BytesIO(source), self.names[number])[None]
 
     def sha256(self, number: int) -> bytes:
-        """Of the encoded photo, 32 bytes.
+        """Returns the SHA-256 of the encoded photo, 32 bytes.
 
         Raises:
             FileNotFoundError: it is gone.
@@ -64,7 +64,7 @@ class DataSet:
         return bytes.fromhex(io.sha256_of(Path(source))) if isinstance(source, str) else hashlib.sha256(source).digest()
 
     def first_pairs(self, count: int | None) -> DataSet:
-        """The first so many pairs, with their photos only."""
+        """Returns the first so many pairs, with their photos only."""
         if self.index is None or self.same is None or count is None:
             return self
         used, index = np.unique(self.index[:count], return_inverse=True)
@@ -74,7 +74,7 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the list: names, people, sizes of files, pairs."""
+        """Returns the SHA-256 of the list: names, people, sizes of files, pairs."""
         found = hashlib.sha256()
         for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
             size = os.stat(source).st_size if isinstance(source, str) else len(source)
@@ -86,11 +86,11 @@ class DataSet:
 
 
 def opened(path: Path, root: Path | None) -> DataSet:
-    """The data set at a path; see :class:`~facexai.evaluate.Config`.
+    """Returns the data set at a path; see :class:`~facexai.evaluate.Config`.
 
     Raises:
         FileNotFoundError: no such folder or file, or a photo that it names.
-        ValueError: no photo, or a file of no known form.
+        ValueError: no photo, or a file of an unknown format.
     """
     if path.is_dir():
         return _folder(path)
@@ -108,7 +108,7 @@ def opened(path: Path, root: Path | None) -> DataSet:
 
 
 def _folders(folders: list[str], index: NDArray[np.int64], same: NDArray[np.bool_]) -> list[str] | None:
-    """The folder of each photo, where folders are people: where they agree with what the pairs say."""
+    """Returns the folder of each photo, if folders name people, that is, agree with the pairs."""
     labels = zip(index.tolist(), same.tolist(), strict=True)
     agreed = all((folders[i] == folders[j]) == label for (i, j), label in labels)
     return folders if agreed and len(set(folders)) > 1 else None
@@ -128,7 +128,7 @@ def _folder(path: Path) -> DataSet:
 
 
 def _listed(path: Path) -> list[dict[str, str]] | None:
-    """The rows of a CSV with a column ``image``; None for another one."""
+    """Returns the rows of a CSV with a column ``image``; None for another one."""
     text = text_of(path)
     head = text.lstrip().split("\n", 1)[0]
     table = csv.DictReader(text_io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)

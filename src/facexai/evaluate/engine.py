@@ -1,4 +1,4 @@
-"""Who works on which shard: this process, one rank of several under torchrun, or Ray's actors."""
+"""Distributes shards over this process, the ranks of torchrun, or Ray's actors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Rank:
 
 
 def progress_bar(shards: Shards, total: int, done: int, progress: bool) -> tqdm:
-    """Items of a stage, with rate and time left."""
+    """Shows the items of a stage with rate and time left."""
     stage = shards.stage
     return tqdm(total=total, initial=done, desc=stage.name, unit=stage.unit, disable=not progress, file=sys.stderr)
 
@@ -118,7 +118,7 @@ def _check_unchanged(work: RunContext, before: Shards | None, faces: Faces) -> N
 
 
 def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -> BatchResult:
-    """A batch; where the network refuses it, photo by photo, and those that it refuses alone are recorded."""
+    """Returns a batch; where the network refuses it, photo by photo, and those that it refuses alone are recorded."""
     try:
         return stage.step(items, faces)
     except ValueError:
@@ -138,7 +138,7 @@ def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -
 
 
 def _face(work: RunContext, photo: int) -> Face | str:
-    """A face, or why there is none."""
+    """Returns a face, or why there is none."""
     try:
         return work.face(photo)
     except (ValueError, FileNotFoundError, PermissionError) as error:  # others are of the machine and may pass
@@ -147,7 +147,7 @@ def _face(work: RunContext, photo: int) -> Face | str:
 
 
 def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: float) -> None:
-    """Timings stand in files of their own: results do not depend on them."""
+    """Writes timings into files of their own, so that results do not depend on them."""
     row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
     line, path = json.dumps(row), folder / f"timings-{rank}.jsonl"
     with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=_no_link) as file:
@@ -155,18 +155,20 @@ def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: floa
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Opens a file, and no other one through a link in its place."""
+    """Opens a file, but not through a link that was put in its place."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def ranks() -> tuple[int, int, int]:
-    """Rank, number of ranks and rank on this machine, as torchrun says them; (0, 1, 0) without it."""
+    """Returns the rank, the number of ranks and the rank on this machine, as torchrun sets them; (0, 1,
+    0) without torchrun.
+    """
     rank, world, local = (os.environ.get(name, default) for name, default in _ENVIRONMENT)
     return int(rank), int(world), int(local)
 
 
 def run_number(world: int) -> str:
-    """What the ranks of a run have in common and other runs have not; without ranks, a number of its own."""
+    """Returns a number that all ranks of a run share and other runs do not; a random one without ranks."""
     if world == 1:
         return secrets.token_hex(8)
     return " ".join(os.environ.get(name, "") for name in _OF_ALL_RANKS)

@@ -42,12 +42,13 @@ _SAME_FOR_ALL = {"deletion": ("centre",), "retention": ("centre",), **dict.fromk
 @final
 @dataclass(eq=False)
 class People:
-    """The stages of the run, and what they found.
+    """The stages of the run and their results.
 
     Attributes:
         work: configuration, data, network and store.
-        classifier: the network's own classes, or the gallery once everybody is enrolled.
-        enrolled, maps, numbers: the shards of the stages; None without people to enrol, without metrics that ask.
+        classifier: the network's own classes, or the gallery once all people are enrolled.
+        enrolled, maps, numbers: the shards of the stages; None without people to enrol, without metrics that
+            need forward passes.
         mean_maps: by explainer; empty for one photo.
     """
 
@@ -60,7 +61,7 @@ class People:
         self.classifier = self.work.network
 
     def stages(self) -> Generator[Shards]:
-        """Each must be committed before the next is asked for."""
+        """Yields the stages; each must be committed before the next is requested."""
         if self.work.enrolled:
             self.enrolled = self.work.shards(_Enrol(self.work))
             yield self.enrolled
@@ -101,7 +102,7 @@ class _Enrol:
 
 
 def _gallery(work: RunContext, enrolled: Shards) -> Gallery:
-    """Everybody of whom a photo could be read, in the order of the data set."""
+    """Returns the gallery of all people with a readable photo, in the order of the data set."""
     if not (kept := enrolled.measured().tolist()):
         raise ValueError(f"no photo to enrol could be read, of {len(work.enrolled)}, such as {work.why(enrolled)}")
     units = enrolled.rows("units")
@@ -165,7 +166,7 @@ class _Maps:
 
 
 def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dict[str, Any]) -> Saliency:
-    """The maps of a batch; what was observed last serves SDD and its base, if they follow each other."""
+    """Returns the maps of a batch; what was observed last serves SDD and its base, if they follow each other."""
     asked = None if targets is None else targets.tolist()
     watcher: Any = explainer.base if isinstance(explainer, SDD) else explainer
     why: Saliency
@@ -201,12 +202,12 @@ class _Measure:
 
     @cached_property
     def asked(self) -> list[str]:
-        """Metrics that ask the network."""
+        """Returns the metrics that need forward passes."""
         return [name for name in self.work.metrics if name in _SAME_FOR_ALL]
 
     @cached_property
     def partners(self) -> dict[int, int] | None:
-        """For each measured photo the next of another person; None where one has none."""
+        """Returns, for each measured photo, the next one of another identity; None if there is none."""
         items = self.maps.measured().tolist()
         people = [self.work.person(self.work.probes[item]) for item in items] if self.work.knows_people else None
         others = next_other(len(items), people)
@@ -214,7 +215,7 @@ class _Measure:
 
     @cached_property
     def mean_maps(self) -> dict[str, Tensor]:
-        """By explainer; of one photo there is none but its own."""
+        """Returns the mean map of each explainer; None for a single photo, which would only have its own."""
         if (count := len(self.maps.measured())) < 2:
             return {}
         size = self.work.network.spec.height_width
@@ -253,7 +254,7 @@ class _Measure:
         return BatchResult(kept, rows)
 
     def _measured(self, who: EvaluationBatch, common: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-        """Rows (n, maps, numbers) by metric, and those of its ties; NaN where there is no such control."""
+        """Returns rows (n, maps, numbers) by metric, and those of its ties; NaN where there is no such control."""
         config, found = self.work.config, {}
         areas = {"deletion", "retention"} & set(self.asked)
         regions = drop.regions_of(who, config.area, config.seed) if areas else None
@@ -291,24 +292,26 @@ class _Measure:
 
 
 def ties_of(measured: Any) -> NDArray[np.float64]:
-    """Rows (n, 2) of what ties of the maps decide, as :meth:`facexai.metrics._ties.Ties.of` takes them."""
+    """Returns rows (n, 2) of what ties of the maps decide, as :meth:`facexai.metrics._ties.Ties.of` takes them."""
     rows: NDArray[np.float64] = measured.ties.values
     return rows
 
 
 def stacked_rows(maps: Sequence[NDArray[np.float64] | None]) -> Tensor:
-    """(n, maps, ...) of the rows (n, ...) of each map, the first of which is there; NaN for a map that is not."""
+    """Returns (n, maps, ...) of the rows (n, ...) of each map, the first of which is there; NaN for
+    a map that is not.
+    """
     assert maps[0] is not None
     return torch.from_numpy(np.stack([np.full_like(maps[0], np.nan) if rows is None else rows for rows in maps], 1))
 
 
 def fill_of(metric: str, config: Config) -> Any:
-    """What stands for missing pixels: insertion starts from a blurred image whatever deletion is filled with."""
+    """Returns the fill of missing pixels: insertion always starts from a blurred image."""
     return "blur" if metric == "insertion" else config.fill
 
 
 def next_other(count: int, people: Sequence[str] | None) -> list[int] | None:
-    """What :func:`facexai.metrics.other_identity_index` says, in one walk.
+    """Returns the same as :func:`facexai.metrics.other_identity_index` in linear time.
 
     >>> next_other(4, ["ann", "ann", "bo", "ann"])
     [2, 2, 3, 2]

@@ -13,7 +13,8 @@ Read = TypeVar("Read")
 
 
 def ahead(read: Callable[[Asked], Read], asked: Iterable[Asked], workers: int) -> Iterator[tuple[Asked, Read]]:
-    """``(a, read(a))`` in order, the next ones read meanwhile; with no workers each is read when it is its turn.
+    """Yields ``(a, read(a))`` in order while worker threads read the next ones; without workers, each
+    is read on demand.
 
     >>> list(ahead(str, [1, 2], 2))
     [(1, '1'), (2, '2')]

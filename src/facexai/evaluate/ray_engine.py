@@ -26,7 +26,7 @@ _START = 600.0  # seconds that actors may take to start
 
 
 class Worker:
-    """What an actor is: it follows the stages of the run and works on the shards that it is told."""
+    """An actor, which follows the stages of the run and works on the shards that it gets."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Worker:
         self.number, self.shards = 0, next(self.stages)
 
     def ready(self) -> bool:
-        """Whether the actor has started."""
+        """Returns whether the actor has started."""
         return True
 
     def do(self, number: int, shard: int) -> tuple[int, float]:
@@ -121,7 +121,7 @@ class Actors:
             self.ray.shutdown()
 
     def complete(self, number: int, shards: Shards) -> None:
-        """Hand out the missing shards; an actor's error ends the run."""
+        """Distributes the missing shards over the actors; an actor's error ends the run."""
         waiting = deque(shards.missing())
         left = sum(len(shards.items(shard)) for shard in waiting)
         free = list(range(self.count))

@@ -59,7 +59,8 @@ def run(
 
     Args:
         config: what is measured.
-        out: folder of the run. Shards are committed there by renaming whole files; a break loses the shard in flight.
+        out: folder of the run. Shards are committed there by renaming whole files; an interruption loses only the
+            shard in progress.
         model: instead of the configuration's; for ``"ray"`` it must pickle.
         base: folder that paths in the configuration are relative to.
         engine: ``"process"``: this one; ``"torchrun"``: the ranks that torchrun started divide the shards, without a
@@ -116,7 +117,7 @@ def run(
 
 
 def completed(work: RunContext, engine: Engine, rank: int, manifest: Mapping[str, Any]) -> Results | None:
-    """Complete one stage after the other; the first rank puts the results together."""
+    """Completes one stage after the other; the first rank aggregates the results."""
     made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
     with closing(made.stages()) as stages:
         for number, shards in enumerate(stages):

@@ -32,7 +32,7 @@ class Examples:
 
     Attributes:
         names: of the photos.
-        identities: who is in them, "" where the data set does not say.
+        identities: the person in each, "" if the data set has no identities.
         saliency: the maps of the run's first explainer.
         measured: deletion, retention and curves of these items, with controls.
         label: of that explainer.
@@ -51,7 +51,7 @@ _AGAIN = "start the run again, which writes it anew"
 
 
 def examples(folder: str | Path, count: int) -> Examples:
-    """Those that an auditor asks for first: wrong decisions, then the lowest scores.
+    """Returns the examples that an auditor looks at first: wrong decisions, then the lowest scores.
 
     Args:
         folder: of a finished run about people.
@@ -108,7 +108,9 @@ def _recipe(report: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 
 def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]], int]:
-    """Numbers of rows of ``items.csv``, the rows, wrong decisions first, then the lowest scores; how many it has."""
+    """Returns numbers of rows of ``items.csv``, the rows, wrong decisions first, then the lowest
+    scores; how many it has.
+    """
 
     def key(numbered: tuple[int, dict[str, str]]) -> tuple[bool, float]:
         row = numbered[1]
@@ -144,12 +146,12 @@ def _keys(store: Store, stage: str) -> list[str]:
 
 
 def _items(store: Store, stage: str) -> NDArray[np.int64]:
-    """All items that a stage could work on, in order."""
+    """Returns all items that a stage could work on, in order."""
     return np.concatenate([store.get(key, ["items"])["items"].numpy() for key in _keys(store, stage)])
 
 
 def _rows(store: Store, stage: str, items: NDArray[np.int64], names: Sequence[str]) -> dict[str, Tensor]:
-    """The rows of these items; only shards that hold one of them are read."""
+    """Returns the rows of these items; only shards that hold one of them are read."""
     found: dict[int, dict[str, Tensor]] = {}
     for key in _keys(store, stage):
         have = store.get(key, ["items"])["items"].tolist()

@@ -1,8 +1,8 @@
 """What a stage of a run is: items that are worked on in fixed small batches, committed in shards of whole batches.
 
 A run is a few stages after another: what a stage needs of the whole data set is added up from the shards of the stage
-before it. Batches are fixed by the list of items, and every number is kept per item; so who worked on which shard, and
-how large shards are, changes no bit.
+before it. Batches are fixed by the list of items, and every number is kept per item; so the distribution of the shards,
+and how large shards are, changes no bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Face:
     """A photo that was read.
 
     Attributes:
-        image: (1, 3, H, W) as the network wants it.
+        image: (1, 3, H, W) prepared for the network.
         sha256: 32 bytes, of the photo as it is encoded.
     """
 
@@ -60,7 +60,7 @@ class BatchResult:
 
 
 def joined(parts: Sequence[BatchResult]) -> BatchResult:
-    """Several parts as one."""
+    """Concatenates the results of several batches."""
     made = [part for part in parts if part.items]
     if not made:
         return BatchResult([])
@@ -77,21 +77,21 @@ class Stage(Protocol):
 
     @property
     def name(self) -> str:
-        """In the names of its shards."""
+        """Returns the name of the stage in the file names of its shards."""
         ...
 
     @property
     def unit(self) -> str:
-        """What an item is: ``"photo"`` or ``"pair"``."""
+        """Returns the kind of an item: ``"photo"`` or ``"pair"``."""
         ...
 
     @property
     def count(self) -> int:
-        """Number of items."""
+        """Returns the number of items."""
         ...
 
     def photos(self, items: range) -> Sequence[int]:
-        """Numbers of the photos that these items need."""
+        """Returns numbers of the photos that these items need."""
         ...
 
     def step(self, items: range, faces: Faces) -> BatchResult:
@@ -126,20 +126,20 @@ class Shards:
         return -(-self.stage.count // self.size)
 
     def key(self, shard: int) -> str:
-        """Of a shard in the store."""
+        """Returns the key of a shard in the store."""
         return f"{self.stage.name}-{shard:07d}"
 
     def items(self, shard: int) -> range:
-        """The items of a shard."""
+        """Returns the items of a shard."""
         return range(shard * self.size, min((shard + 1) * self.size, self.stage.count))
 
     def batches(self, shard: int) -> list[range]:
-        """The items of a shard in batches."""
+        """Returns the items of a shard in batches."""
         items = self.items(shard)
         return [items[at : at + self.batch] for at in range(0, len(items), self.batch)]
 
     def missing(self, among: Sequence[int] | None = None) -> list[int]:
-        """Shards that are not committed, of all or of some."""
+        """Returns the shards that are not committed, of all or of some."""
         asked = range(len(self)) if among is None else among
         return [shard for shard in asked if self.key(shard) not in self.store]
 
@@ -161,33 +161,33 @@ class Shards:
     # ---- what all of them say together ----------------------------------------------------------------------------
 
     def failed(self) -> dict[int, str]:
-        """Photos that could not be read, and why."""
+        """Returns photos that could not be read, and why."""
         told = (self.store.told(self.key(shard))["failed"] for shard in range(len(self)))
         return {int(number): why for part in told for number, why in part.items()}
 
     def recipes(self) -> dict[str, Any]:
-        """Of the explainers, as the first shard that has them tells."""
+        """Returns the recipes of the explainers, from the first shard that has them."""
         told = (self.store.told(self.key(shard))["recipes"] for shard in range(len(self)))
         return next((found for found in told if found), {})
 
     def measured(self) -> NDArray[np.int64]:
-        """The items that could be worked on, in order."""
+        """Returns the items that could be worked on, in order."""
         return np.concatenate([self.items_of(shard) for shard in range(len(self))])
 
     def rows(self, name: str) -> Tensor:
-        """A row for each of :meth:`measured`."""
+        """Returns a row for each of :meth:`measured`."""
         parts = (self.store.get(self.key(s), [name])[name] for s in range(len(self)) if len(self.items_of(s)))
         return torch.cat(list(parts))
 
     def has(self, name: str) -> bool:
-        """Whether the items that could be worked on have such a row."""
+        """Returns whether the items that could be worked on have such a row."""
         for shard in range(len(self)):
             if len(self.items_of(shard)):
                 return name in self.store.names(self.key(shard))
         return False
 
     def total(self, name: str) -> Tensor | None:
-        """The sum over all items; None where no shard has one."""
+        """Returns the sum over all items; None where no shard has one."""
         found: Tensor | None = None
         for shard in range(len(self)):
             if _SUM + name in self.store.names(self.key(shard)):
@@ -196,7 +196,7 @@ class Shards:
         return found
 
     def of(self, items: Sequence[int], name: str) -> Tensor:
-        """The rows of these items, which were all measured."""
+        """Returns the rows of these items, which were all measured."""
         parts = []
         for item in items:
             held = self._get(item // self.size)
@@ -205,7 +205,7 @@ class Shards:
         return torch.stack(parts)
 
     def digests(self, photos: Iterable[int]) -> dict[int, bytes]:
-        """{photo: SHA-256} of those of the photos that this stage read; {} of shards without such rows."""
+        """Returns {photo: SHA-256} of those of the photos that this stage read; {} for shards without such rows."""
         if "_digests" not in self.__dict__:  # all at once: photos may come in any order
             if not self.has("sha256"):
                 return {}
@@ -216,7 +216,7 @@ class Shards:
         return {photo: digests[row].tobytes() for photo, row in rows.items() if photo in read[row : row + 1]}
 
     def items_of(self, shard: int) -> NDArray[np.int64]:
-        """Those of a committed shard that could be worked on."""
+        """Returns the items of a committed shard that could be processed."""
         known: dict[int, NDArray[np.int64]] = self.__dict__["_items"]
         if shard not in known:
             known[shard] = self.store.get(self.key(shard), ["items"])["items"].numpy()
@@ -234,10 +234,10 @@ class Shards:
 
 
 def digests_of(faces: Faces, photos: Sequence[int]) -> Tensor:
-    """(n, 32) SHA-256 of these photos, as rows of a shard."""
+    """Returns (n, 32) SHA-256 of these photos, as rows of a shard."""
     return torch.tensor([list(faces[photo].sha256) for photo in photos], dtype=torch.uint8)
 
 
 def stacked(faces: Faces, numbers: Sequence[int], device: Any) -> Tensor:
-    """(n, 3, H, W) of these photos, on the network's device."""
+    """Returns (n, 3, H, W) of these photos, on the network's device."""
     return torch.cat([faces[number].image for number in numbers]).to(device)

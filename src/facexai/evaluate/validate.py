@@ -76,7 +76,7 @@ def _people(work: RunContext) -> None:
 
 
 def _stand_in(work: RunContext) -> Gallery:
-    """A gallery of the people who will be enrolled, with templates of nobody."""
+    """Returns a gallery of the people who will be enrolled, with random templates."""
     config = work.config
     photos = Counter(work.person(photo) for photo in work.enrolled)
     if len(photos) < 2:

@@ -45,7 +45,7 @@ _ADVICE = "make room and start the same run again: what is committed stays"
 @final
 @dataclass(eq=False)
 class Pairs:
-    """The stages of the run, and what they found.
+    """The stages of the run and their results.
 
     Attributes:
         work: configuration, data, network and store.
@@ -60,7 +60,7 @@ class Pairs:
     decided: PairSelection = field(init=False)
 
     def stages(self) -> Generator[Shards]:
-        """Each must be committed before the next is asked for."""
+        """Yields the stages; each must be committed before the next is requested."""
         self.embedded = self.work.shards(_Embed(self.work))
         yield self.embedded
         self.decided = decided(self.work, self.embedded)
@@ -116,10 +116,10 @@ class PairSelection:
 
     Attributes:
         scores: (P,) cosines; NaN where a photo could not be read.
-        limit: from which a pair is accepted.
+        limit: the decision threshold.
         chosen: (P,) whether the protocol is about the pair.
-        signs: (P,) 1 where the similar part of the map is judged, -1 where the dissimilar one is.
-        asked: the protocol.
+        signs: (P,) 1 if the similar part of the map is measured, -1 if the dissimilar one is.
+        asked: the protocol that was given.
     """
 
     scores: NDArray[np.float64]
@@ -129,7 +129,7 @@ class PairSelection:
     asked: Protocol
 
     def decision(self, work: RunContext, measured: NDArray[np.int64]) -> PairDecision:
-        """The readable pairs, which the threshold is from, and the places of the measured ones among them."""
+        """Returns the readable pairs, which the threshold is from, and the places of the measured ones among them."""
         assert work.data.same is not None
         readable = np.flatnonzero(np.isfinite(self.scores))
         dyads = Dyads.of(*people(work, readable.tolist()).values())
@@ -138,17 +138,17 @@ class PairSelection:
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol of pairs that are chosen already, with the threshold that was found."""
+        """Returns the protocol for pairs that are chosen already, with their threshold."""
         return replace(self.asked, pairs="all", threshold=self.limit.threshold)
 
     @property
     def sides(self) -> int:
-        """How many images of a pair are changed."""
+        """Returns how many images of a pair are changed."""
         return 2 if self.asked.perturb == "both" else 1
 
 
 def decided(work: RunContext, embedded: Shards) -> PairSelection:
-    """Score all pairs, find the threshold, choose.
+    """Scores all pairs, determines the threshold and selects the pairs to measure.
 
     Raises:
         ValueError: no readable pair, no pair that the protocol is about, labels of one kind for a rule that needs both.
@@ -243,7 +243,9 @@ class _Measure:
 
     @cached_property
     def partners(self) -> dict[int, int] | None:
-        """For each measured pair the next with the same part and another person; None where one has none."""
+        """Returns, for each measured pair, the next one with the same part and another person;
+        None if there is none.
+        """
         found: dict[int, int] = {}
         items = self.maps.measured()
         for sign in (1, -1):
@@ -256,7 +258,7 @@ class _Measure:
 
     @cached_property
     def mean_maps(self) -> dict[str, dict[int, Tensor]]:
-        """By explainer and sign."""
+        """Returns the mean map of each explainer and sign."""
         items, size = self.maps.measured(), self.work.network.spec.height_width
         found: dict[str, dict[int, Tensor]] = {}
         for label in self.work.labels:
@@ -301,7 +303,9 @@ class _Measure:
     def _measured(
         self, who: PairBatch, items: Sequence[int], label: str, common: dict[str, dict[str, PairCurve | None]]
     ) -> dict[str, Tensor]:
-        """Rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN without such a control."""
+        """Returns rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN
+        without such a control.
+        """
         found = {}
         maps = self._maps(items, label)
         for name in self.work.metrics:
@@ -320,20 +324,22 @@ class _Measure:
         return PairReference(self.mean_maps[label], others)
 
     def _maps(self, items: Sequence[int], label: str) -> Tensor:
-        """(n, S, H, W), signed."""
+        """Returns (n, S, H, W), signed."""
         cells = self.maps.of(items, f"{label}: cells")
         maps = upsample(cells.flatten(0, 1), self.work.network.spec.height_width)
         return maps.view(*cells.shape[:2], *maps.shape[1:]).to(self.work.network.device)
 
 
 def people(work: RunContext, items: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    """``identities`` and ``partners`` (n,): the people of these pairs, see :attr:`Work.people_of_pairs`."""
+    """Returns ``identities`` and ``partners`` (n,): the people of these pairs, see
+    :attr:`RunContext.people_of_pairs`.
+    """
     pairs, names = _of(work, items), work.people_of_pairs
     return {name: tuple(names[pair[side]] for pair in pairs) for side, name in enumerate(("identities", "partners"))}
 
 
 def first_people(work: RunContext, items: Sequence[int]) -> list[str] | None:
-    """(n,) the person in the first photo of each of these pairs; None where the data set does not say."""
+    """Returns (n,) the person in the first photo of each of these pairs; None if the data set has no identities."""
     return [work.person(first) for first, _ in _of(work, items)] if work.knows_people else None
 
 

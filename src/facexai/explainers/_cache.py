@@ -36,7 +36,7 @@ class EvidenceCache:
         return number in self.held or number in self.away
 
     def window(self, batch_size: int) -> int:
-        """Pairs to look at ahead, so that new faces are observed together and still fit into memory."""
+        """Returns how many pairs to look ahead, so that new faces are observed together and still fit into memory."""
         if not self.held:
             return max(1, batch_size // 2)
         each = next(iter(self.held.values())).nbytes
@@ -58,7 +58,7 @@ class EvidenceCache:
                 self._write(oldest, gone)
 
     def get(self, number: int) -> FaceEvidence:
-        """The evidence of one face that is here."""
+        """Returns the evidence of one face that is here."""
         if number in self.held:
             self.held.move_to_end(number)
             return self.held[number]

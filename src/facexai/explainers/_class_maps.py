@@ -55,19 +55,19 @@ class ClassMaps(Protocol):
 
     @property
     def classifier(self) -> WhiteBox:
-        """Whose logits are explained."""
+        """Returns the classifier whose logits are explained."""
         ...
 
     def observe(self, images: Tensor) -> Any:
-        """The only network passes; gives the explainer's own evidence."""
+        """Returns the only network passes; gives the explainer's own evidence."""
         ...
 
     def class_maps(self, evidence: Any, classes: Tensor) -> Tensor:
-        """Maps of classes (N, K) before any ReLU: (N, K, h, w), at least float32."""
+        """Returns maps of classes (N, K) before any ReLU: (N, K, h, w), at least float32."""
         ...
 
     def recipe(self, evidence: Any) -> dict[str, Any]:
-        """Every choice that changes a number, as JSON."""
+        """Returns every choice that changes a number, as JSON."""
         ...
 
 
@@ -81,7 +81,7 @@ def check_explainable(classifier: WhiteBox) -> None:
 
 
 class OfModel(Protocol):
-    """What knows the model that was observed."""
+    """An object that knows the observed model."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -116,13 +116,13 @@ def check_evidence(classifier: WhiteBox, evidence: OfModel) -> None:
 
 
 def logits_of(classifier: WhiteBox, evidence: Observed) -> Tensor:
-    """Logits (N, C) by algebra, without running the network."""
+    """Returns logits (N, C) by algebra, without running the network."""
     with torch.inference_mode(False), torch.no_grad():
         return classifier.score(classifier.model.features(evidence.outputs.detach()))
 
 
 def asked(classifier: WhiteBox, evidence: Observed, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) of the observed images and the target classes (N,); refuses evidence of another network."""
+    """Returns logits (N, C) of the observed images and the target classes (N,); refuses evidence of another network."""
     check_evidence(classifier, evidence)
     logits = logits_of(classifier, evidence)
     return logits, indices(targets, classifier.names, logits)
@@ -131,7 +131,7 @@ def asked(classifier: WhiteBox, evidence: Observed, targets: Targets) -> tuple[T
 def saliency(
     classifier: WhiteBox, cells: Tensor, logits: Tensor, targets: Tensor, *, recipe: Mapping[str, Any], **fields: Any
 ) -> Saliency:
-    """A Saliency of target classes (N,) with what every method records in it, from the logits (N, C)."""
+    """Returns a Saliency of target classes (N,) with what every method records in it, from the logits (N, C)."""
     model = classifier.model
     record = dict(recipe)
     record["model"] = repr(model)
@@ -161,7 +161,7 @@ class Answering(ClassMaps, Protocol):
 
 
 def answer(self: Answering, evidence: Any, targets: Targets = None, *, size: tuple[int, int] | None = None) -> Saliency:
-    """The map of any class from evidence.
+    """Returns the map of any class from evidence.
 
     Args:
         evidence: of :meth:`observe`.
@@ -189,7 +189,7 @@ class Explainer(Protocol):
 
 
 def explain(self: Explainer, images: Tensor, targets: Targets = None) -> Saliency:
-    """Why this class? ``answer(observe(images), targets)``.
+    """Returns why this class? ``answer(observe(images), targets)``.
 
     Args:
         images: (N, 3, H, W) RGB in [0, 1]. The result refers to them so that it can draw itself; it never saves them.

@@ -74,7 +74,7 @@ def descend(
     masked: bool,
     fixed: Tensor | None,
 ) -> Edited:
-    """Denoise step by step, and at each step push the images towards the other decision.
+    """Denoises step by step, and at each step pushes the images towards the other decision.
 
     Args:
         how: numbers of the method.
@@ -84,7 +84,7 @@ def descend(
         push: (N,) signed: the guidance, positive towards yes.
         draw: unit noise of the images' shape: for each step that of the posterior if ``how.posterior_noise``, also for
             the last, which does not use it, and then, where a mask applies, that of the pixels outside of it.
-        tick: told the forward passes that are done.
+        tick: called with the number of forward passes.
         masked: whether the method's own mask applies after the warm-up.
         fixed: (N, 1, H, W), True where pixels never change; None: nowhere.
     """
@@ -150,13 +150,15 @@ _MASKS: dict[str, Callable[[Descent, Tensor, Tensor, Tensor], tuple[Tensor, Tens
 def _kept(
     how: Descent, images: Tensor, estimate: Tensor, gradient: Tensor, fixed: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Where the noisy images and where the estimate keep the image, (N, 1, H, W) each."""
+    """Returns where the noisy images and where the estimate keep the image, (N, 1, H, W) each."""
     keep, inner = _MASKS[how.mask](how, images, estimate, gradient)
     return (keep, inner) if fixed is None else (keep | fixed, inner | fixed)
 
 
 def _backwards(how: Descent, z: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and log variance of the images one step earlier, and the network's estimate of the clean images."""
+    """Returns the mean and log variance of the images one step earlier, and the network's estimate
+    of the clean images.
+    """
     number = how.schedule.timesteps[step].to(z.device).expand(len(z))
     noise, values = how.denoiser.predict(z, number)
     for name, part in (("noise", noise), ("variance", values)):
@@ -174,7 +176,7 @@ def _backwards(how: Descent, z: Tensor, step: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _denoised(how: Descent, z: Tensor, step: int, draw: Draw) -> Tensor:
-    """The images that a whole chain without guidance makes of the noisy ones."""
+    """Returns the images that a whole chain without guidance makes of the noisy ones."""
     for left in reversed(range(step)):
         mean, log_variance, _ = _backwards(how, z, left)
         noise = draw()
@@ -183,7 +185,9 @@ def _denoised(how: Descent, z: Tensor, step: int, draw: Draw) -> Tensor:
 
 
 def _slope(function: Callable[[Tensor], Tensor], images: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Value (N,) of a function of images in [0, 1], and its gradient by the images in [-1, 1]."""
+    """Returns the value (N,) of a function of images in [0, 1], and its gradient with respect to the
+    images in [-1, 1].
+    """
     with torch.enable_grad():
         leaf = images.detach().requires_grad_(True)
         value = function((leaf + 1) / 2)

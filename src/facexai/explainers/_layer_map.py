@@ -21,7 +21,7 @@ class LayerMaps(Protocol):
 
 
 def layer_with_map(model: FaceModel, layer: str) -> str:
-    """The name of the layer, ``"auto"`` resolved.
+    """Returns the name of the layer, ``"auto"`` resolved.
 
     Raises:
         ValueError: no such layer, or it gives no map of the images.
@@ -32,7 +32,7 @@ def layer_with_map(model: FaceModel, layer: str) -> str:
 
 
 def observe(self: LayerMaps, images: Tensor) -> Evidence:
-    """One forward pass; keeps the layer's map (B*N, C, h, w) as plain tensors."""
+    """Runs one forward pass and keeps the layer's map (B*N, C, h, w) as plain tensors."""
     model = self.classifier.model
     name = layer_with_map(model, self.layer)
     layout = model.structure.layout(name)

@@ -1,4 +1,4 @@
-"""Asking a network about many changed copies of each image, within a bound on memory, and keeping what it said."""
+"""Runs a network on many masked copies of each image, within a bound on memory, and keeps the outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST, _UNSEEN = 256, 16
 @final
 @dataclass(frozen=True, eq=False)
 class MaskedEvidence:
-    """What a network said about masked copies of the images: plain tensors, which pickle and answer any question.
+    """The outputs for masked copies of the images: plain tensors, which pickle and answer any question.
 
     Attributes:
         activations: (N, C, h, w), the map of the explained layer; mirrored branches merged.
@@ -58,9 +58,10 @@ def check_chunk(chunk: object) -> None:
 
 
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
-    """Images per forward pass: as given, or such that the network's work fits a budget of 96 MiB (2 GiB on a GPU).
+    """Returns images per forward pass: as given, or such that the network's work fits a budget of 96
+    MiB (2 GiB on a GPU).
 
-    What cannot be looked into gets 16.
+    A black box gets 16.
     """
     if chunk != "auto":
         return chunk
@@ -80,7 +81,7 @@ def features_of(
     progress: str | None = None,
     in_range: bool = True,
 ) -> Tensor:
-    """The model's features (count, D') of changed images, made and forgotten chunk by chunk.
+    """Returns the model's features (count, D') of changed images, made and forgotten chunk by chunk.
 
     Args:
         model: the network.

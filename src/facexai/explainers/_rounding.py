@@ -112,7 +112,7 @@ def score_vanishes(
 
 
 def _by_image(rows: Tensor, images: int) -> Tensor:
-    """(B*N, K, D), branch after branch, as (N, K, B*D)."""
+    """Returns (B*N, K, D), branch after branch, as (N, K, B*D)."""
     return torch.cat(list(rows.view(-1, images, *rows.shape[1:])), -1)
 
 

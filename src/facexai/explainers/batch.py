@@ -36,13 +36,13 @@ def explain_pairs(
             :class:`~facexai.XSSAB` or :class:`~facexai.FrequencyHeatPlot`. Evidence of FGGB is large: ``FGGB(...,
             half=True)`` halves it. xSSAB, PairCAM at another layer than the head's, and frequency heat plots that are
             not exact run the network for every pair.
-        images: (n, 3, H, W), or a sequence of (3, H, W), which may load them when asked.
+        images: (n, 3, H, W), or a sequence of (3, H, W), which may load them on demand.
         pairs: (i, j), numbers of images; may be endless.
         memory: bytes of evidence that are held; what is over goes to disk and comes back when it is needed. The disk
             grows with the number of faces.
         folder: on whose disk; default: that of temporary files. What is written there is removed at the end.
         batch_size: faces that are observed together.
-        attach: answers refer to their images, so that they can draw themselves; for that a sequence is asked for the
+        attach: answers refer to their images, for plots; a sequence is then indexed for the
             images of every pair again.
         progress: show a progress bar.
 
@@ -100,7 +100,7 @@ def _numbers(pair: Sequence[int], count: int) -> tuple[int, int]:
 
 
 def _observe(explainer: Pairwise[Any], images: Tensor | Sequence[Tensor], part: list[int], kept: EvidenceCache) -> None:
-    """Observe some faces together and keep the evidence of each."""
+    """Observes several faces together and keeps the evidence of each."""
     evidence: FaceEvidence = explainer.observe(_stacked(images, part))
     for row, i in enumerate(part):
         own = evidence[row : row + 1]

@@ -70,7 +70,7 @@ class CAM:
     __call__ = explain
 
     def observe(self, images: Tensor) -> Evidence:
-        """One forward pass: the head's input and output.
+        """Runs one forward pass and keeps the head's input and output.
 
         Raises:
             HeadDoesNotFold: the head is not affine.
@@ -79,7 +79,8 @@ class CAM:
         return observe_head(self.classifier.model, images)
 
     def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
-        """The map of any class from evidence. Only a model that was never used runs: twice noise, to find its head.
+        """Returns the map of any class from evidence. Only a model that was never used runs: twice
+        noise, to find its head.
 
         Returns:
             A Saliency with ``.constant`` (N,): cells and constant add up to the score.
@@ -96,11 +97,11 @@ class CAM:
         )
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, h, w) of classes (N, K) in logits."""
+        """Returns maps (N, K, h, w) of classes (N, K) in logits."""
         return self.fold(evidence, classes)[0]
 
     def fold(self, evidence: Evidence, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (N, K, h, w) of classes (N, K), and the constants (N, K) that the cells leave to the score."""
+        """Returns maps (N, K, h, w) of classes (N, K), and the constants (N, K) that the cells leave to the score."""
         check_kind(evidence, "folded", "auto")
         model, head = self.classifier.model, self.classifier.model.head
         assert evidence.head is not None
@@ -124,12 +125,12 @@ class CAM:
             return torch.cat(maps, 1), scores + torch.cat(left, 1).view(-1, *scores.shape).sum(0)
 
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         return {"method": "CAM", "layer": evidence.layer, "similarity": "dot", "flip": self.classifier.model.flip}
 
 
 def warn_of_few_cells(method: str, model: FaceModel, finer: str) -> None:
-    """Say so where the head's input is coarse, and what shows more."""
+    """Warns if the head's input is coarse, and names layers with more detail."""
     h, w = model.head.shape[1:]
     if min(h, w) < _FEW_CELLS:
         warnings.warn(
@@ -141,7 +142,7 @@ def warn_of_few_cells(method: str, model: FaceModel, finer: str) -> None:
 
 
 def observe_head(model: FaceModel, images: Tensor) -> Evidence:
-    """One forward pass: the input and the output of the head."""
+    """Runs one forward pass and returns the input and the output of the head."""
     head = model.head
     with (
         capture(model.net, head.layer, side=head.side) as seen,
@@ -153,7 +154,7 @@ def observe_head(model: FaceModel, images: Tensor) -> Evidence:
 
 
 def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, dtype: torch.dtype) -> None:
-    """Of all images and classes; cells (N, K, h, w), constant (N, K), r (N, K, D), e (N, D)."""
+    """Checks the completeness of all images and classes; cells (N, K, h, w), constant (N, K), r (N, K, D), e (N, D)."""
     errors = completeness_error(
         cells.flatten(0, 1), constant.flatten(), r.flatten(0, 1), e.repeat_interleave(r.shape[1], 0)
     )
@@ -166,7 +167,9 @@ def _check_completeness(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor, d
 
 
 def _check_end(e: Tensor, outputs: Tensor, unit: bool, dtype: torch.dtype) -> None:
-    """The network must return what its head gives, not only for the noise by which the head was found."""
+    """Checks that the network returns the output of its head for these images, not only for the noise that the
+    head was found with.
+    """
     expected = F.normalize(e) if unit else e
     error = float(((expected - outputs).norm(dim=1) / outputs.norm(dim=1).clamp(min=1e-12)).max())
     limit = completeness_limit(dtype)

@@ -1,4 +1,4 @@
-"""CorrRISE: black patches on one face at a time, and how the cosine goes with what is visible."""
+"""CorrRISE: correlates the cosine with the visibility of each pixel under random black patches."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ Score = Literal["cosine", "margin"]
 @final
 @dataclass(frozen=True, eq=False)
 class CorrRISE:
-    """CorrRISE: a pixel speaks for a match if the cosine is high when it is visible and low when it is hidden.
+    """CorrRISE: a pixel supports a match if the cosine is high when it is visible and low when it is hidden.
 
-    Asks without gradients: also black boxes, quantised networks and ScriptModules. With a gallery (or class logits) in
+    It needs no gradients, so it explains black boxes, quantised networks and ScriptModules, too. With a gallery
+    (or class logits) in
     place of the model it explains classes: ``CorrRISE(people)(images, targets)``, and ``SDD(CorrRISE(people))``.
 
     Args:
@@ -98,18 +99,18 @@ class CorrRISE:
 
     @property
     def network(self) -> FaceModel:
-        """The model that embeds."""
+        """Returns the model that embeds."""
         network: FaceModel = self.model.model
         return network
 
     @property
     def classifier(self) -> WhiteBox:
-        """Whose classes are explained, where it is not of pairs."""
+        """Returns the classifier whose classes are explained; None for pairs."""
         classifier: WhiteBox = self.model
         return classifier
 
     def __call__(self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None) -> Any:
-        """Why do these faces match, or not? With a gallery: why this class?
+        """Returns why do these faces match, or not? With a gallery: why this class?
 
         Args:
             first: (N, 3, H, W) RGB in [0, 1].
@@ -123,13 +124,13 @@ class CorrRISE:
 
     @property
     def portable(self) -> bool:
-        """Whether its evidence is plain tensors, which can be kept."""
+        """Returns whether its evidence is plain tensors, which can be kept."""
         return True
 
     # ---- one face ---------------------------------------------------------------------------------------------
 
     def observe(self, images: Tensor) -> FaceEvidence:
-        """Embeddings of the faces and of their masked copies; the only network passes."""
+        """Returns embeddings of the faces and of their masked copies; the only network passes."""
         model = self.network
         size = chunk_size(model, self.chunk)
         outputs, shown = outputs_of(model, images, size), images.detach()
@@ -149,7 +150,7 @@ class CorrRISE:
         return _made(self.masks, self.count, self.network.spec.height_width, self.cells, self.keep, self.seed)
 
     def _correlation(self, scores: Tensor) -> Tensor:
-        """Maps (..., H, W) of scores (..., M)."""
+        """Returns maps (..., H, W) of scores (..., M)."""
         scores = functional.zero_if_constant(functional.at_least_float32(scores))
         size = self.network.spec.height_width
         masks = _centred(self.masks, self.count, size, self.cells, self.keep, self.seed, scores.device, scores.dtype)
@@ -159,7 +160,7 @@ class CorrRISE:
     # ---- pairs ------------------------------------------------------------------------------------------------
 
     def answer(self, first: FaceEvidence, second: Any = None) -> Any:
-        """The maps of pairs from evidence of both faces; with a gallery, of classes. No network pass."""
+        """Returns the maps of pairs from evidence of both faces; with a gallery, of classes. No network pass."""
         if not self._of_pairs:
             return self._classes(first, second)
         return self._pairs(first, second)
@@ -183,13 +184,13 @@ class CorrRISE:
         return PairSaliency(torch.stack(cells), model.spec.height_width, scores, threshold, made)
 
     def against(self, gallery: Gallery) -> Against:
-        """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
+        """Returns the same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
         if not self._of_pairs:
             raise TypeError("this explainer is of classes already; CorrRISE(model).against(gallery)")
         return Against(self, gallery)
 
     def maps_against(self, evidence: FaceEvidence, gallery: Gallery) -> Tensor:
-        """(N, C, H, W) maps of each face against each person; no network pass."""
+        """Returns (N, C, H, W) maps of each face against each person; no network pass."""
         check_same(evidence, "CorrRISE", self._settings())
         check_gallery(gallery, self.network)
         with no_graph():
@@ -209,7 +210,7 @@ class CorrRISE:
         )
 
     def class_maps(self, evidence: FaceEvidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, H, W) of classes (N, K): correlations; no network pass."""
+        """Returns maps (N, K, H, W) of classes (N, K): correlations; no network pass."""
         check_same(evidence, "CorrRISE", self._settings())
         maps = []
         with no_graph():
@@ -221,7 +222,7 @@ class CorrRISE:
         return torch.stack(maps)
 
     def recipe(self, evidence: FaceEvidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         made = {"method": "CorrRISE", "layer": "pixels", **self._settings(), "unit": "correlation"}
         return made if self._of_pairs else {**made, "score": self.score}
 
@@ -231,7 +232,7 @@ class CorrRISE:
 
 
 def _margins(scores: Tensor) -> Tensor:
-    """(C, M): each class's score minus the best other class's."""
+    """Returns (C, M): each class's score minus the best other class's."""
     if len(scores) < 2:
         raise ValueError("a margin needs at least two classes, this classifier has one")
     best, second = scores.topk(2, dim=0).values
@@ -249,7 +250,7 @@ def _centred(
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """What all questions to the same masks share."""
+    """Computes what all questions about the same masks share."""
     with torch.inference_mode(False):
         return functional.centred(_made(masks, count, size, cells, keep, seed).to(device, dtype))
 

@@ -18,7 +18,7 @@ from facexai.results import Saliency
 
 
 def eigencam(activations: Tensor) -> Tensor:
-    """Each cell's activations projected on the first right singular vector of the map.
+    """Returns each cell's activations projected on the first right singular vector of the map.
 
     Args:
         activations: (N, C, h, w).
@@ -43,7 +43,7 @@ def eigencam(activations: Tensor) -> Tensor:
 class EigenCAM:
     """Eigen-CAM: where a layer's activations vary together most. It does not depend on the class.
 
-    The targets of a call say which class's score stands beside the map, as metrics need it; the map is the same for all
+    The targets of a call select the class whose score is stored with the map, for metrics; the map is the same for all
     of them, so there are no ``class_maps`` for :class:`~facexai.SDD` to compare. A baseline: a map of a decision should
     be more faithful than this map of a layer.
 
@@ -76,7 +76,7 @@ class EigenCAM:
     observe = observe
 
     def answer(self, evidence: Evidence, targets: Targets = None) -> Saliency:
-        """The layer's map, with the scores of the targets beside it."""
+        """Returns the layer's map, with the scores of the targets beside it."""
         check_kind(evidence, "map", self.layer)
         logits, chosen = asked(self.classifier, evidence, targets)
         with no_graph():
@@ -90,6 +90,6 @@ class EigenCAM:
         )
 
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         made = {"method": "EigenCAM", "layer": evidence.layer, "flip": self.classifier.model.flip}
         return {**made, "class_specific": False, "unit": "magnitude along the first component"}

@@ -17,7 +17,7 @@ from facexai.models.targets import Targets
 
 
 def of_pairs(model: object) -> bool:
-    """Whether a model embeds; else it has classes."""
+    """Returns whether a model embeds; else it has classes."""
     return isinstance(model, FaceModel) and model.output != "logits"
 
 
@@ -41,7 +41,7 @@ class Either(Protocol):
 
 
 def explain_either(self: Either, first: Tensor, second: Tensor | Targets = None, targets: Targets = None) -> Any:
-    """Why do these faces match, or not? With a gallery: why this class?
+    """Returns why do these faces match, or not? With a gallery: why this class?
 
     Args:
         first: (N, 3, H, W) RGB in [0, 1].
@@ -55,7 +55,9 @@ def explain_either(self: Either, first: Tensor, second: Tensor | Targets = None,
 
 
 def asks_pairs(self: Either, second: object, targets: Targets) -> bool:
-    """Whether an explainer is of pairs; refuses a partner beside a gallery, a model without one, and two targets."""
+    """Returns whether an explainer is of pairs; refuses a partner beside a gallery, a model without
+    one, and two targets.
+    """
     name = type(self).__name__
     if of_pairs(self.model):
         if not isinstance(second, Tensor) or second.ndim < 2 or not second.is_floating_point():
@@ -76,7 +78,7 @@ def asks_pairs(self: Either, second: object, targets: Targets) -> bool:
 
 
 def outputs_of(model: FaceModel, images: Tensor, chunk: int) -> Tensor:
-    """What the network says to images as they are, (N, B, D), with B = 2 branches where the model flips.
+    """Returns the outputs for the unchanged images, (N, B, D), with B = 2 branches if the model flips.
 
     Raises:
         TypeError, ValueError: images that do not fit the network.

@@ -190,16 +190,16 @@ class FastDiME:
 
     @property
     def _options(self) -> dict[str, Any]:
-        """The variant's options and numbers, defaults filled in."""
+        """Returns the variant's options and numbers, defaults filled in."""
         return resolved(self.variant, {name: getattr(self, name) for name in OPTIONS})
 
     @property
     def no_op(self) -> FastDiME:
-        """The control: the same pipeline without guidance, which changes what the denoiser cannot keep."""
+        """Returns the control: the same pipeline without guidance, which changes what the denoiser cannot keep."""
         return replace(self, scales=(0.0,))
 
     def __call__(self, images: Tensor, items: Sequence[int] | None = None) -> Counterfactual:
-        """Edit images until the decision about them is another one.
+        """Edits images until the decision about them changes.
 
         Args:
             images: (N, 3, H, W) RGB in [0, 1], of the denoiser's size, on its device.
@@ -234,7 +234,7 @@ class FastDiME:
         return found
 
     def _outside(self, images: Tensor) -> Tensor:
-        """(N, 1, H, W), True where pixels must not change."""
+        """Returns (N, 1, H, W), True where pixels must not change."""
         n, _, height, width = images.shape
         if self.region is None:
             return torch.zeros(n, 1, height, width, dtype=torch.bool, device=images.device)
@@ -255,7 +255,7 @@ class FastDiME:
     def _batch(
         self, images: Tensor, part: slice, outside: Tensor, items: Sequence[int], bar: tqdm[Any]
     ) -> Counterfactual:
-        """Images of one batch, through the ladder of scales."""
+        """Returns images of one batch, through the ladder of scales."""
         how = self._how()
         everywhere = torch.arange(part.start, part.start + len(images), device=images.device)
         draws = _Draws(self.noise, self.seed, items, images)
@@ -294,7 +294,7 @@ class FastDiME:
         outside: Tensor,
         bar: tqdm[Any],
     ) -> Edited:
-        """The passes of the variant under one scale."""
+        """Returns the passes of the variant under one scale."""
         fixed, calls, last = outside if self.region is not None else None, 0, None
         for masked in self._spec.passes:
             if last is not None:
@@ -359,5 +359,5 @@ class _Draws:
         return given.to(self.like)
 
     def _unit(self, shape: tuple[int, ...], row: int) -> Tensor:
-        """On the processor and in float32 whatever torch's defaults are: the same numbers everywhere."""
+        """Draws on the CPU in float32, whatever torch's defaults are, so that all machines draw the same numbers."""
         return torch.randn(shape, generator=self.streams[row], dtype=torch.float32, device="cpu")

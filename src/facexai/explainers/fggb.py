@@ -46,10 +46,10 @@ class FGGB:
     """Feature-guided gradient backpropagation: which pixels move the numbers on which two embeddings agree or not.
 
     Every number of a face's embedding has a gradient map, scaled to length 1; a pair weights them with the product of
-    the two embeddings' numbers minus its part of the threshold. Positive values speak for a match, negative ones
+    the two embeddings' values minus its part of the threshold. Positive values support a match, negative ones
     against. For identical faces that is a map as any other. The gradient of a number counts as zero where it is
     rounding noise; where all weights of a pair are, its maps are zero, and a warning and ``recipe["rounding_floor"]``
-    (P, 2) say so.
+    (P, 2) record it.
 
     Args:
         model: a :class:`~facexai.FaceModel` that embeds.
@@ -98,7 +98,7 @@ class FGGB:
         check_chunk(self.chunk)
 
     def __call__(self, first: Tensor, second: Tensor) -> PairSaliency:
-        """Why do these faces match, or not? ``answer(observe(first), observe(second))``.
+        """Returns why do these faces match, or not? ``answer(observe(first), observe(second))``.
 
         Args:
             first, second: (P, 3, H, W) RGB in [0, 1].
@@ -112,11 +112,11 @@ class FGGB:
 
     @property
     def portable(self) -> bool:
-        """Whether its evidence is plain tensors, which can be kept."""
+        """Returns whether its evidence is plain tensors, which can be kept."""
         return True
 
     def observe(self, images: Tensor) -> FaceEvidence:
-        """The gradient maps of every number of each face's embedding; the only network passes.
+        """Returns the gradient maps of every number of each face's embedding; the only network passes.
 
         Raises:
             ValueError: with a tolerance, which needs the partner.
@@ -141,7 +141,7 @@ class FGGB:
         return FaceEvidence(parts, self.model.fingerprint, "FGGB", self._settings())
 
     def _numbers(self, images: Tensor) -> int:
-        """How many numbers an embedding has."""
+        """Returns how many numbers an embedding has."""
         with no_graph():
             return self.model.features(self.model.outputs(images[:1], torch.zeros(1, dtype=torch.long))).shape[1]
 
@@ -167,7 +167,7 @@ class FGGB:
         return maps, outputs
 
     def answer(self, first: FaceEvidence, second: FaceEvidence) -> PairSaliency:
-        """The maps of pairs from evidence of their faces, without running the network."""
+        """Returns the maps of pairs from evidence of their faces, without running the network."""
         for evidence in (first, second):
             check_same(evidence, "FGGB", self._settings())
         units = units_of(self.model, first), units_of(self.model, second)
@@ -186,7 +186,7 @@ class FGGB:
         return self._result(torch.stack(cells), scores, self.recipe(first), small)
 
     def _truncated(self, first: Tensor, second: Tensor, tolerance: float) -> PairSaliency:
-        """Only the numbers that matter to each pair, with the bound on what the others could add."""
+        """Keeps only the embedding dimensions that matter to each pair, with a bound on what the others could add."""
         with no_graph():
             outputs = [self.model.outputs(images) for images in (first, second)]
             units = [torch.nn.functional.normalize(self.model.features(rows)) for rows in outputs]
@@ -223,7 +223,7 @@ class FGGB:
         return warn_of_one_sign(PairSaliency(maps, size, scores, float(self.threshold), made))
 
     def against(self, gallery: Gallery) -> Against:
-        """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``.
+        """Returns the same evidence against every enrolled person: ``explainer.against(gallery)(images)``.
 
         Raises:
             ValueError: on use, a gallery with a centre of its own.
@@ -231,7 +231,7 @@ class FGGB:
         return Against(self, gallery)
 
     def maps_against(self, evidence: FaceEvidence, gallery: Gallery) -> Tensor:
-        """(N, C, H, W) maps of each face against each person; no network pass."""
+        """Returns (N, C, H, W) maps of each face against each person; no network pass."""
         check_same(evidence, "FGGB", self._settings())
         templates, units = against_units(gallery, self.model), units_of(self.model, evidence)
         with no_graph():
@@ -252,7 +252,7 @@ class FGGB:
         )
 
     def recipe(self, evidence: FaceEvidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         return self._recipe()
 
     def _recipe(self) -> dict[str, Any]:

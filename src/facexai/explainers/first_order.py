@@ -1,4 +1,4 @@
-"""What a score loses without each cell of frequencies, to first order: gradients of many questions, part by part."""
+"""The first-order change of a score without each frequency band, from gradients of many questions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bands_of(size: tuple[int, int], width: float, limit: Limit, sectors: int, ke
 
 
 def graph_of(model: FaceModel, images: Tensor, index: Tensor) -> Graph:
-    """One forward pass that keeps the graph from the pixels to the outputs.
+    """Runs one forward pass that keeps the graph from the pixels to the outputs.
 
     Args:
         model: the network.
@@ -48,7 +48,7 @@ def first_order(
     step: int,
     graph: Graph | None = None,
 ) -> Tensor:
-    """(P, cells): gradients of scores by the pixels, times what every cell holds.
+    """Returns (P, cells): gradients of scores by the pixels, times what every cell holds.
 
     Args:
         model: the network.

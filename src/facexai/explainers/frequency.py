@@ -1,4 +1,4 @@
-"""Frequency heat plots: what a score loses when one band of spatial frequencies is taken out of an image."""
+"""Frequency heat plots: the change of a score when one band of spatial frequencies is removed from an image."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class FrequencyHeatPlot:
         width: of a band, in cycles per width of the image.
         limit: ``"corner"``: all frequencies, 80 bands at 112 px; ``"circle"``: below half the sampling rate in every
             direction.
-        masked: which image of a pair loses the band: ``"first"``, ``"second"`` or ``"both"`` together. It changes the
-            answer.
-        keep_dc: the mean of the image is in no band. Otherwise band 0 loses it, and the image gets dark.
+        masked: the image of a pair whose band is removed: ``"first"``, ``"second"`` or ``"both"`` together. It
+            changes the answer.
+        keep_dc: the mean of the image is in no band. Otherwise it is in band 0, without which the image gets dark.
         mode: ``"exact"``: an embedding for every band; ``"hybrid"``: that for the ``exact_bands`` of most energy in the
             image, and for the others the first order from one backward pass; ``"preview"``: the first order alone.
         exact_bands: of ``"hybrid"``.
@@ -66,7 +66,7 @@ class FrequencyHeatPlot:
     Images without a band have values outside of [0, 1]; they are not clipped. Functions that take 8-bit pixels
     (``FaceModel.from_callable(space="rgb_uint8")``) cannot take them: there they are clipped and rounded, with a
     warning. The first order of a cosine is zero where its gradient is rounding noise, as for identical faces; a warning
-    and ``recipe["rounding_floor"]`` (P,) say so.
+    and ``recipe["rounding_floor"]`` (P,) record it.
 
     Source: Huber et al. 2025, WACV, arXiv:2407.11941, for the method and the rings; number and width of the bands, the
     real part and the lack of clipping reconstructed. Classes, hybrid, preview, sectors and images that are not square
@@ -111,17 +111,19 @@ class FrequencyHeatPlot:
 
     @property
     def network(self) -> FaceModel:
-        """The model whose features the score follows from."""
+        """Returns the model whose features the score follows from."""
         network: FaceModel = self.model.model
         return network
 
     @property
     def portable(self) -> bool:
-        """Whether its evidence is plain tensors, which can be kept; except in exact mode they hold the images."""
+        """Returns whether its evidence is plain tensors, which can be kept; except in exact mode
+        they hold the images.
+        """
         return True
 
     def __call__(self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None) -> FrequencyHeat:
-        """What kind of information decides about these pairs; with a gallery, about these classes.
+        """Computes which spatial frequencies the decision about these pairs uses; with a gallery, about these classes.
 
         Args:
             first: (N, 3, H, W) RGB in [0, 1].
@@ -154,13 +156,13 @@ class FrequencyHeatPlot:
 
     @property
     def _lost(self) -> tuple[int, ...]:
-        """Which sides of a pair lose bands."""
+        """Returns which sides of a pair lose bands."""
         return {"first": (0,), "second": (1,), "both": (0, 1)}[self.masked]
 
     # ---- one face ---------------------------------------------------------------------------------------------
 
     def observe(self, images: Tensor) -> FaceEvidence:
-        """Embeddings of the faces and of what is left of them without each band.
+        """Returns embeddings of the faces and of what is left of them without each band.
 
         Raises:
             TypeError, ValueError: images that do not fit the network.
@@ -168,7 +170,7 @@ class FrequencyHeatPlot:
         return self._without_bands(images, self._plain(images))
 
     def _without_bands(self, images: Tensor, plain: FaceEvidence) -> FaceEvidence:
-        """Evidence of faces with what is left of them without each band."""
+        """Returns evidence of faces with what is left of them without each band."""
         layout, shown = self._layout(), at_least_float32(images.detach())
         with no_graph():
             energy = functional.energies(shown, layout)
@@ -181,7 +183,7 @@ class FrequencyHeatPlot:
         return replace(plain, parts=parts)
 
     def _embedded(self, images: Tensor, which: Tensor) -> Tensor:
-        """(N, n, D') features of each image without each of its cells (N, n)."""
+        """Returns (N, n, D') features of each image without each of its cells (N, n)."""
         layout, cells = self._layout(), which.flatten()
         with no_graph():
             spectra = functional.spectra(images)
@@ -197,7 +199,7 @@ class FrequencyHeatPlot:
         return rows.view(len(images), -1, rows.shape[1])
 
     def _plain(self, images: Tensor) -> FaceEvidence:
-        """Evidence of faces that lose nothing."""
+        """Returns evidence of faces that lose nothing."""
         model = self.network
         if self._clipped:
             warnings.warn(
@@ -213,12 +215,12 @@ class FrequencyHeatPlot:
         return FaceEvidence({"outputs": outputs}, self.network.fingerprint, "FrequencyHeatPlot", self._settings())
 
     def exact_cells(self, images: Tensor) -> Tensor:
-        """(N, B * S), which cells of each image's frequencies are taken out for real; no network pass."""
+        """Returns (N, B * S), which cells of each image's frequencies are taken out for real; no network pass."""
         energy = functional.energies(at_least_float32(images.detach()), layout := self._layout())
         return torch.zeros_like(energy, dtype=torch.bool).scatter_(1, self._exact_cells(energy, layout), True)
 
     def _exact_cells(self, energy: Tensor, layout: Bands) -> Tensor:
-        """(N, n), the cells of each image that are taken out for real: those of most energy."""
+        """Returns (N, n), the cells of each image that are taken out for real: those of most energy."""
         held = int((layout.coefficients > 0).sum())
         count = {"exact": held, "hybrid": min(self.exact_bands, held), "preview": 0}[self.mode]
         ranked = torch.where(layout.coefficients.to(energy.device) > 0, energy, -1.0).argsort(
@@ -234,9 +236,10 @@ class FrequencyHeatPlot:
     # ---- the score without each band --------------------------------------------------------------------------
 
     def answer(self, first: FaceEvidence, second: Any = None) -> FrequencyHeat:
-        """The influence of every band on pairs, from evidence of both faces; with a gallery, on classes (targets).
+        """Returns the influence of every band on pairs, from evidence of both faces; with a gallery, on
+        classes (targets).
 
-        In exact mode no network pass; else one forward and backward pass for each face that loses bands.
+        In exact mode no network pass; else one forward and backward pass for each masked face.
         """
         with no_graph():
             return self._pairs(first, second, {}) if of_pairs(self.model) else self._classes(first, second)
@@ -269,7 +272,9 @@ class FrequencyHeatPlot:
     def _alone(
         self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor, graph: Graph | None
     ) -> tuple[Tensor, Tensor]:
-        """(P, cells) influence where this side alone loses bands; (P,) where its first order is rounding noise."""
+        """Returns (P, cells) influence if bands of this side alone are removed; (P,) where its first
+        order is rounding noise.
+        """
         small = torch.zeros(len(rows), dtype=torch.bool, device=scores.device)
         found = torch.zeros(len(rows), evidence.parts["energies"].shape[1], dtype=scores.dtype, device=scores.device)
         if self.mode != "exact":
@@ -294,7 +299,9 @@ class FrequencyHeatPlot:
         alone: Sequence[Tensor | None],
         scores: Tensor,
     ) -> Tensor:
-        """(P, cells) where both sides lose the same band: for real if it is exact on both sides, else the sum."""
+        """Returns (P, cells) where both sides lose the same band: for real if it is exact on both
+        sides, else the sum.
+        """
         assert alone[0] is not None
         assert alone[1] is not None
         found = alone[0] + alone[1]
@@ -333,7 +340,7 @@ class FrequencyHeatPlot:
 
     @property
     def _step(self) -> int:
-        """Images whose graph is kept at a time."""
+        """Returns the number of images whose graph is kept at a time."""
         return max(1, chunk_size(self.network, self.chunk) // 2)
 
     # ---- the answer -------------------------------------------------------------------------------------------
@@ -365,7 +372,7 @@ class FrequencyHeatPlot:
     def compare_modes(
         self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None, top: int = 5
     ) -> ModeAgreement:
-        """How near the fast modes are to the exact one on these images; prints as a table.
+        """Returns how near the fast modes are to the exact one on these images; prints as a table.
 
         Args:
             first, second, targets: as for a call.
@@ -381,7 +388,7 @@ class FrequencyHeatPlot:
         return compared(influence, kept, top, hybrid.recipe())
 
     def recipe(self, evidence: Any = None) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         made = {"method": "FrequencyHeatPlot", **self._settings()}
         return {**made, "clipped": True} if self._clipped else made
 
@@ -391,7 +398,7 @@ class FrequencyHeatPlot:
         return isinstance(core, BlackBox) and core.space.endswith("uint8")
 
     def _settings(self) -> dict[str, Any]:
-        """What the evidence depends on."""
+        """Returns the settings that the evidence depends on."""
         made: dict[str, Any] = {"width": float(self.width), "limit": self.limit, "keep_dc": self.keep_dc}
         made |= {"sectors": self.sectors, "mode": self.mode}
         return {**made, "exact_bands": self.exact_bands} if self.mode == "hybrid" else made

@@ -37,7 +37,7 @@ class ModeAgreement:
 
     @property
     def means(self) -> dict[str, dict[str, float]]:
-        """Means over the questions; undefined correlations are left out."""
+        """Returns means over the questions; undefined correlations are left out."""
         return {row: {name: float(v.nanmean()) for name, v in made.items()} for row, made in self.values.items()}
 
     _repr_html_ = words
@@ -59,7 +59,7 @@ _WIDTHS = (10, 9, 10, 8, 13)
 
 
 def compared(influence: Mapping[Mode, Tensor], kept: Tensor, top: int, recipe: Mapping[str, Any]) -> ModeAgreement:
-    """The agreement of every mode's influence with the exact one.
+    """Returns the agreement of every mode's influence with the exact one.
 
     Args:
         influence: (P, cells) by mode, on the same questions.

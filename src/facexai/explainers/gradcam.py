@@ -1,4 +1,4 @@
-"""Grad-CAM, the baseline that most people know."""
+"""Grad-CAM, the most common baseline."""
 
 from __future__ import annotations
 
@@ -56,5 +56,7 @@ class GradCAM:
     _vanishing = vanishing
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass for each of the K."""
+        """Returns maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass
+        for each of the K.
+        """
         return class_maps(self, evidence, classes, functional.gradcam)

@@ -57,7 +57,7 @@ class GradCAMPlusPlus:
     _vanishing = gradients.vanishing
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, h, w) of classes (N, K) before any ReLU; one backward pass for each of the K."""
+        """Returns maps (N, K, h, w) of classes (N, K) before any ReLU; one backward pass for each of the K."""
         scale = self._scale
 
         def formula(a: Tensor, g: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class GradCAMPlusPlus:
         return gradients.class_maps(self, evidence, classes, formula)
 
     def recipe(self, evidence: Evidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         return {**gradients.recipe(self, evidence), "score_scale": self._scale, "unit": "weighted activation"}
 
     @property

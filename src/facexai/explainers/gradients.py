@@ -38,7 +38,7 @@ class GradientMaps(Protocol):
 
 
 def observe(self: GradientMaps, images: Tensor) -> Evidence:
-    """One forward pass; keeps the layer's map and the graph from there to the output."""
+    """Runs one forward pass and keeps the layer's map and the graph from there to the output."""
     model = self.classifier.model
     name, last = model.layer(self.layer), _unit_head(self)
     layout = model.structure.layers.get(name)
@@ -67,7 +67,7 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
 
 
 def _unit_head(self: GradientMaps) -> str | None:
-    """The module whose output the network divides by its length, where the dot product is to be explained."""
+    """Returns the module whose output the network divides by its length, where the dot product is to be explained."""
     if self.similarity == "cosine" or self.classifier.model.gives_logits:
         return None
     try:
@@ -78,7 +78,7 @@ def _unit_head(self: GradientMaps) -> str | None:
 
 
 def _similarity(self: GradientMaps, evidence: Evidence) -> Similarity:
-    """What is really differentiated: the cosine, where the network normalises and its head is unknown."""
+    """Returns the score that is differentiated: the cosine, if the network normalises and its head is unknown."""
     if self.similarity == "cosine" or evidence.head is not None or self.classifier.model.gives_logits:
         return self.similarity
     lengths = evidence.outputs.detach().float().norm(dim=1)
@@ -86,7 +86,7 @@ def _similarity(self: GradientMaps, evidence: Evidence) -> Similarity:
 
 
 def recipe(self: GradientMaps, evidence: Evidence) -> dict[str, Any]:
-    """Every choice that changes a number."""
+    """Returns every choice that changes a number."""
     return {
         "method": type(self).__name__,
         "layer": evidence.layer,
@@ -105,7 +105,9 @@ def vanishing(self: GradientMaps, evidence: Evidence, classes: Tensor) -> Tensor
 def class_maps(
     explainer: GradientMaps, evidence: Evidence, classes: Tensor, formula: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Maps (N, K, h, w) of classes (N, K) by a formula of activations and gradients; zero where they are rounding."""
+    """Returns maps (N, K, h, w) of classes (N, K) by a formula of activations and gradients; zero where
+    they are rounding.
+    """
     check_kind(evidence, "graph", explainer.layer)
     classifier, dot = explainer.classifier, explainer.similarity == "dot"
     model, activations = classifier.model, evidence.activations

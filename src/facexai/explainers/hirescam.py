@@ -60,5 +60,7 @@ class HiResCAM:
     _vanishing = vanishing
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass for each of the K."""
+        """Returns maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass
+        for each of the K.
+        """
         return class_maps(self, evidence, classes, functional.hirescam)

@@ -34,7 +34,7 @@ def jacobian_rows(
     chunk: int,
     reduce: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of numbers of one image's embedding, each reduced as soon as it is there.
+    """Yields gradients of dimensions of one image's embedding, each reduced as soon as it is computed.
 
     One forward pass of ``chunk`` copies of the image; its graph serves every group of numbers, each copy giving the
     gradient of one number per backward pass. Parameters are not differentiated.
@@ -72,7 +72,9 @@ def jacobian_rows(
 
 
 def gradient(of: Tensor, by: Tensor, *, keep: bool, instead: str = INSTEAD) -> Tensor:
-    """Gradient of a number by the pixels; refused in words, with what to do instead, where none reaches them."""
+    """Returns the gradient of a dimension with respect to the pixels, or raises an error that says what to do if
+    none reaches them.
+    """
     if not of.requires_grad:
         raise ValueError(f"{UNREACHED}; {instead}")
     try:
@@ -90,7 +92,8 @@ def gradient(of: Tensor, by: Tensor, *, keep: bool, instead: str = INSTEAD) -> T
 
 
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:
-    """Copies per backward pass: as given, or the fastest of 4, 8 and 16 whose graph fits into 1 GiB (8 on a GPU).
+    """Returns copies per backward pass: as given, or the fastest of 4, 8 and 16 whose graph fits
+    into 1 GiB (8 on a GPU).
 
     Timed once per network and device. The choice changes the last bits of the result, as every batch size does.
     """
@@ -126,7 +129,7 @@ def _fastest(model: FaceModel) -> int:
 
 
 def _graph_bytes(model: FaceModel, image: Tensor) -> int:
-    """Bytes that autograd keeps for one image."""
+    """Returns bytes that autograd keeps for one image."""
     kept = 0
 
     def pack(tensor: Tensor) -> Tensor:

@@ -82,11 +82,11 @@ class PairCAM:
 
     @property
     def portable(self) -> bool:
-        """Whether its evidence is plain tensors, which can be kept."""
+        """Returns whether its evidence is plain tensors, which can be kept."""
         return self.layer == "auto"
 
     def observe(self, images: Tensor) -> FaceEvidence | Evidence:
-        """One forward pass; plain tensors at the head's input, a graph at other layers."""
+        """Runs one forward pass and keeps plain tensors at the head's input, a graph at other layers."""
         if not self.portable:
             return HiResCAM(self._partners(torch.ones(1, 1)), layer=self.layer).observe(images)
         try:
@@ -101,7 +101,7 @@ class PairCAM:
         return FaceEvidence(rows, seen.fingerprint, "PairCAM", {"layer": seen.layer})
 
     def answer(self, first: Any, second: Any) -> PairSaliency:
-        """The maps of pairs from evidence of their faces."""
+        """Returns the maps of pairs from evidence of their faces."""
         evidence = [self._evidence(one) for one in (first, second)]
         units = [self._units(one) for one in (first, second)]
         rows = sides(*units)
@@ -131,7 +131,7 @@ class PairCAM:
     # ---- each face as CAM sees it -----------------------------------------------------------------------------
 
     def _partners(self, rows: Tensor) -> Gallery:
-        """Directions (C, D) in the space of the unit embedding, as people to explain."""
+        """Returns directions (C, D) in the space of the unit embedding, as people to explain."""
         with torch.inference_mode(False):  # gradients of the score need plain tensors
             return Gallery(self.model, tuple(str(k) for k in range(len(rows))), rows.detach().clone(), scale=1.0)
 
@@ -164,7 +164,9 @@ class PairCAM:
     def _towards(
         self, evidence: Evidence, partners: Tensor, rows: list[int], units: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells (P, h, w) of faces ``rows`` towards their partners (P, D), what they leave (P,), which vanish (P,)."""
+        """Returns cells (P, h, w) of faces ``rows`` towards their partners (P, D), what they leave (P,),
+        which vanish (P,).
+        """
         classes = torch.arange(len(partners), device=partners.device)
         classes = classes[:, None] if len(units) == len(rows) else classes[None]  # one face stands for all
         if self.portable:
@@ -177,7 +179,7 @@ class PairCAM:
         return maps.flatten(0, 1), constants.flatten(), small.flatten()
 
     def _spread(self, evidence: Evidence, units: Tensor) -> Tensor:
-        """(N, D, h, w): what each cell adds to every number of the unit embedding."""
+        """Returns (N, D, h, w): what each cell adds to every number of the unit embedding."""
         size = units.shape[1]
         classes = torch.arange(size, device=units.device).expand(len(units), -1)
         return self._base(torch.eye(size, device=units.device, dtype=units.dtype)).class_maps(evidence, classes)
@@ -185,11 +187,11 @@ class PairCAM:
     # ---- everybody --------------------------------------------------------------------------------------------
 
     def against(self, gallery: Gallery) -> Against:
-        """The same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
+        """Returns the same evidence against every enrolled person: ``explainer.against(gallery)(images)``."""
         return Against(self, gallery)
 
     def maps_against(self, evidence: Any, gallery: Gallery) -> Tensor:
-        """(N, C, h, w) maps of each face against each person, in cosines."""
+        """Returns (N, C, h, w) maps of each face against each person, in cosines."""
         check_gallery(gallery, self.model)
         base = CAM(gallery) if self.portable else HiResCAM(gallery, layer=self.layer)
         return base.class_maps(self._evidence(evidence), self._everybody(evidence, gallery)).detach() / gallery.scale
@@ -204,7 +206,7 @@ class PairCAM:
         return torch.arange(len(gallery), device=self.model.device).expand(len(self._units(evidence)), -1)
 
     def recipe(self, evidence: Any) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         made: dict[str, Any] = {"method": "PairCAM", "layer": evidence.layer, "unit": "cosine"}
         if self.portable:
             return {**made, "order": "exact"}

@@ -44,17 +44,17 @@ class FaceEvidence:
 
     @property
     def outputs(self) -> Tensor:
-        """(B*N, D) as the network gave it, branch after branch."""
+        """Returns (B*N, D) as the network gave it, branch after branch."""
         return branches_first(self.parts["outputs"])
 
     @property
     def layer(self) -> str:
-        """Name of the explained layer, for methods that have one."""
+        """Returns name of the explained layer, for methods that have one."""
         return str(self.settings.get("layer", "auto"))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all parts."""
+        """Returns the bytes of all parts."""
         return sum(part.numel() * part.element_size() for part in self.parts.values())
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class FaceEvidence:
 
     @staticmethod
     def joined(pieces: Sequence[FaceEvidence]) -> FaceEvidence:
-        """Evidence of several observations of one explainer as one.
+        """Returns evidence of several observations of one explainer as one.
 
         Raises:
             ValueError: nothing to join, or evidence of another model, method or choice.
@@ -86,12 +86,12 @@ class FaceEvidence:
 
 
 def by_image(rows: Tensor, images: int) -> Tensor:
-    """(B*N, ...), branch after branch, as (N, B, ...)."""
+    """Returns (B*N, ...), branch after branch, as (N, B, ...)."""
     return rows.view(-1, images, *rows.shape[1:]).transpose(0, 1)
 
 
 def branches_first(rows: Tensor) -> Tensor:
-    """(N, B, ...) as (B*N, ...), branch after branch."""
+    """Returns (N, B, ...) as (B*N, ...), branch after branch."""
     flat: Tensor = rows.transpose(0, 1).flatten(0, 1)
     return flat
 
@@ -108,23 +108,25 @@ class Pairwise(OfModel, Protocol[Answer_co]):
 
     @property
     def portable(self) -> bool:
-        """Whether its evidence is plain tensors, which can be kept."""
+        """Returns whether its evidence is plain tensors, which can be kept."""
         ...
 
     def observe(self, images: Tensor) -> Any:
-        """The only network passes."""
+        """Returns the only network passes."""
         ...
 
     def answer(self, first: Any, second: Any) -> Answer_co:
-        """Maps of P pairs from evidence of P first and P second faces; one face may stand for all of a side."""
+        """Returns maps of P pairs from evidence of P first and P second faces; one face may serve
+        all pairs of a side.
+        """
         ...
 
 
 class AgainstEverybody(Pairwise[PairSaliency], Protocol):
-    """A pair explainer that answers for everybody in a gallery at once."""
+    """A pair explainer that answers for all people of a gallery at once."""
 
     def maps_against(self, evidence: Any, gallery: Gallery) -> Tensor:
-        """(N, C, h, w)."""
+        """Returns (N, C, h, w)."""
         ...
 
     @property
@@ -134,7 +136,7 @@ class AgainstEverybody(Pairwise[PairSaliency], Protocol):
 
 
 def explain_pair(self: Pairwise[Answer], first: Tensor, second: Tensor) -> Answer:
-    """Why do these faces match, or not? ``answer(observe(first), observe(second))``.
+    """Returns why do these faces match, or not? ``answer(observe(first), observe(second))``.
 
     Args:
         first, second: (P, 3, H, W) RGB in [0, 1]. The result refers to them so that it can draw itself.
@@ -174,7 +176,7 @@ def check_model(model: object, threshold: float | None, *, needed: bool = False)
 
 
 def check_embeds(model: FaceModel) -> None:
-    """Refuse logits; what a network returns is known after its first pass at the latest."""
+    """Refuses logits; the output of a network is known after its first pass."""
     if model.gives_logits:
         raise ValueError("this network gives logits, pairs need embeddings; choose its embedding with take=")
 
@@ -192,7 +194,7 @@ def check_same(evidence: object, kind: str, settings: Mapping[str, Any]) -> None
 
 
 def units_of(model: FaceModel, evidence: FaceEvidence) -> Tensor:
-    """(N, D), the unit embeddings of the observed faces; refuses evidence of another model."""
+    """Returns (N, D), the unit embeddings of the observed faces; refuses evidence of another model."""
     check_evidence(model, evidence)
     check_embeds(model)
     with no_graph():
@@ -200,7 +202,7 @@ def units_of(model: FaceModel, evidence: FaceEvidence) -> Tensor:
 
 
 def against_units(gallery: Gallery, model: FaceModel) -> Tensor:
-    """Templates (C, D) of a gallery as partners of a probe's unit embedding.
+    """Uses the templates (C, D) of a gallery as partners of a probe's unit embedding.
 
     Raises:
         ValueError: a gallery of another model, or one that subtracts a centre of its own.
@@ -226,7 +228,7 @@ def check_gallery(gallery: object, model: FaceModel) -> None:
 
 
 def sides(first: Sized, second: Sized) -> tuple[list[int], list[int]]:
-    """Which face of each side every pair is made of; one face may stand for all of its side."""
+    """Returns the face of each side of every pair; one face may serve all pairs of its side."""
     n, m = len(first), len(second)
     if n != m and 1 not in (n, m):
         raise ValueError(f"expected evidence of as many second faces as first ones, or of one, got {n} and {m}")
@@ -235,14 +237,14 @@ def sides(first: Sized, second: Sized) -> tuple[list[int], list[int]]:
 
 
 def record(model: FaceModel, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with what every pair method records in it."""
+    """Returns a recipe with what every pair method records in it."""
     return {**recipe, "model": repr(model), "fingerprint": model.fingerprint, "flip": model.flip}
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Against:
-    """A pair explainer's question to everybody enrolled: ``explainer.against(gallery)(images)``."""
+    """A pair explainer applied to all enrolled people: ``explainer.against(gallery)(images)``."""
 
     explainer: AgainstEverybody
     gallery: Gallery
@@ -251,11 +253,11 @@ class Against:
         check_gallery(self.gallery, self.explainer.model)
 
     def __call__(self, images: Tensor) -> GallerySaliency:
-        """Where the probes speak for and against every person: ``answer(observe(images))``."""
+        """Returns maps of positive and negative evidence for every person: ``answer(observe(images))``."""
         return replace(self.answer(self.explainer.observe(images)), images=images)
 
     def answer(self, evidence: Any) -> GallerySaliency:
-        """The maps from evidence that the explainer made; what it costs is in the explainer's documentation."""
+        """Returns the maps from evidence that the explainer made; what it costs is in the explainer's documentation."""
         model = self.explainer.model
         check_evidence(model, evidence)
         with no_graph():

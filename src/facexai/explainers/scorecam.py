@@ -62,7 +62,7 @@ CONVENTIONS: dict[str, Convention] = {
 @final
 @dataclass(frozen=True, eq=False)
 class ScoreCAM:
-    """Score-CAM: no gradients; each channel counts as much as the class does when the image is seen through it.
+    """Score-CAM: no gradients; each channel is weighted by the class score of the image masked with it.
 
     Args:
         classifier: a gallery, or a FaceModel with ``output="logits"``.
@@ -122,7 +122,7 @@ class ScoreCAM:
                 raise ValueError(f"expected {name} of at least 1, or {instead!r}, got {number!r}")
 
     def __call__(self, images: Tensor, targets: Targets = None) -> Saliency:
-        """Why this class? ``answer(observe(images), targets)``; arguments as for every explainer."""
+        """Explains a class: ``answer(observe(images), targets)``; arguments as for every explainer."""
         if isinstance(self.classifier, Gallery):  # a mistake should not cost the masked passes
             check_device(images, self.classifier.model.device)
             self.classifier.model.spec.check(images)
@@ -133,12 +133,12 @@ class ScoreCAM:
 
     @property
     def how(self) -> Convention:
-        """The convention, with the options that were given instead of its own."""
+        """Returns the convention, with the options that were given instead of its own."""
         given = {name: getattr(self, name) for name in ("weights", "mask_space") if getattr(self, name) != "auto"}
         return replace(CONVENTIONS[self.convention], **given)
 
     def observe(self, images: Tensor) -> MaskedEvidence:
-        """One forward pass, and one for each mask; the only network passes."""
+        """Runs one forward pass, and one for each mask; the answer needs no further pass."""
         model = self.classifier.model
         check_device(images, model.device)
         model.spec.check(images)
@@ -161,7 +161,7 @@ class ScoreCAM:
         )
 
     def _look(self, images: Tensor, index: Tensor, name: str) -> _Seen:
-        """One forward pass of some of the images: activations, and which channels are to be asked."""
+        """Runs one forward pass of some of the images; returns activations and the channels to be masked with."""
         model, how = self.classifier.model, self.how
         layout, importance = model.structure.layers[name], None
         if self.keep is None:
@@ -190,7 +190,7 @@ class ScoreCAM:
         return _Seen(activations, outputs, wanted, varying)
 
     def _importance(self, hires: HiResCAM, evidence: Evidence) -> Tensor:
-        """(N, C): how much each channel adds to the predicted class's score, in first order."""
+        """Returns (N, C): how much each channel adds to the predicted class's score, in first order."""
         predicted = logits_of(self.classifier, evidence).argmax(1)
 
         def formula(a: Tensor, g: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class ScoreCAM:
         return gradients.class_maps(hires, evidence, predicted[:, None], formula)[:, 0, :, 0].abs()
 
     def _masker(self, images: Tensor, activations: Tensor, image: Tensor, channel: Tensor) -> Callable[[slice], Tensor]:
-        """What makes the masked images of a slice."""
+        """Returns the function that makes the masked images of a slice."""
         how = self.how
         with torch.inference_mode(False), torch.no_grad():
             shown = images.detach().clone()
@@ -221,12 +221,12 @@ class ScoreCAM:
         return make
 
     def answer(self, evidence: MaskedEvidence, targets: Targets = None) -> Saliency:
-        """The map of any class from evidence, without running the network."""
+        """Returns the map of any class from evidence, without running the network."""
         enlarged = self.classifier.model.spec.height_width if self.how.relu == "pixels" else None
         return answer(self, evidence, targets, size=enlarged)
 
     def class_maps(self, evidence: MaskedEvidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in units of the activations; no network pass."""
+        """Returns maps (N, K, h, w) of classes (N, K) before any ReLU, in units of the activations; no network pass."""
         check_kind(evidence, "masked", self.layer)
         if evidence.settings != self._settings():
             raise ValueError(
@@ -243,7 +243,7 @@ class ScoreCAM:
             return torch.stack(maps)
 
     def recipe(self, evidence: MaskedEvidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         record: dict[str, Any] = {"method": "ScoreCAM", "layer": evidence.layer, "convention": self.convention}
         record |= {"weights": self.how.weights, "flip": self.classifier.model.flip, **evidence.settings}
         dropped = [int(d) for d in evidence.dropped]
@@ -251,7 +251,7 @@ class ScoreCAM:
         return {**record, "approximate": any(dropped), "dropped_channels": dropped}
 
     def _settings(self) -> dict[str, Any]:
-        """What the evidence depends on; the weights are the answer's."""
+        """Returns the settings that the evidence depends on; the weights belong to the answer."""
         how = self.how
         made: dict[str, Any] = {"order": how.order, "align_corners": how.align_corners}
         made["skip_constant"] = how.skip_constant
@@ -262,7 +262,9 @@ class ScoreCAM:
 
 
 class _Seen(NamedTuple):
-    """Of some images: activations (N, C, h, w), outputs (B*N, D), channels to ask (N, C), how many vary (N,)."""
+    """The first pass of some images: activations (N, C, h, w), outputs (B*N, D), channels to mask with (N, C),
+    how many vary (N,).
+    """
 
     activations: Tensor
     outputs: Tensor
@@ -271,7 +273,7 @@ class _Seen(NamedTuple):
 
 
 def _joined(outputs: list[Tensor], model: FaceModel) -> Tensor:
-    """Outputs (B*n, D) of parts as those of the whole, branch after branch."""
+    """Returns outputs (B*n, D) of parts as those of the whole, branch after branch."""
     if model.flip is None:
         return torch.cat(outputs)
     return torch.cat([part.chunk(2)[branch] for branch in (0, 1) for part in outputs])

@@ -1,4 +1,4 @@
-"""SDD: what speaks for the target and not for its rivals, over any class-map explainer."""
+"""SDD: evidence for the target that its rivals lack, over any class-map explainer."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ class SDD:
 
     @property
     def classifier(self) -> WhiteBox:
-        """Whose logits are explained."""
+        """Returns the classifier whose logits are explained."""
         return self.base.classifier
 
     __call__ = explain
 
     def observe(self, images: Tensor) -> Any:
-        """The base's evidence."""
+        """Returns the base's evidence."""
         return self.base.observe(images)
 
     def answer(self, evidence: Any, targets: Targets = None) -> Saliency:
-        """The map of any target from evidence.
+        """Returns the map of any target from evidence.
 
         Returns:
             A Saliency with ``.rivals`` (N, R) and ``.class_cells`` (N, 1 + R, h, w), the target's first.
@@ -116,7 +116,7 @@ class SDD:
         )
 
     def _rivals(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Class indices (N, R) of each image's rivals."""
+        """Returns class indices (N, R) of each image's rivals."""
         n, classes = logits.shape
         if classes < 2:
             raise ValueError(

@@ -15,7 +15,7 @@ from facexai.models import WhiteBox
 
 
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """XGrad-CAM before its ReLU: channels weighted by the mean of their gradient, weighted by activation.
+    """Computes XGrad-CAM before its ReLU: channels weighted by the mean of their gradient, weighted by activation.
 
     Args:
         activations: (N, C, h, w).
@@ -80,5 +80,7 @@ class XGradCAM:
     _vanishing = vanishing
 
     def class_maps(self, evidence: Evidence, classes: Tensor) -> Tensor:
-        """Maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass for each of the K."""
+        """Returns maps (N, K, h, w) of classes (N, K) before any ReLU, in logits; one backward pass
+        for each of the K.
+        """
         return class_maps(self, evidence, classes, xgradcam)

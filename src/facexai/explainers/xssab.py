@@ -69,7 +69,7 @@ class XSSAB:
         ValueError: on use, no gradient reaches the image; a network that gives logits.
 
     Cost: one forward pass per face, two backward passes per face and partner. Evidence holds the graph and cannot be
-    kept: to ask about many partners, :class:`~facexai.FGGB` is cheaper.
+    kept: for many partners, :class:`~facexai.FGGB` is cheaper.
 
     Source: Huber et al. 2024, WACV, arXiv:2304.13409.
 
@@ -92,11 +92,11 @@ class XSSAB:
 
     @property
     def portable(self) -> bool:
-        """Whether its evidence is plain tensors, which can be kept."""
+        """Returns whether its evidence is plain tensors, which can be kept."""
         return False
 
     def observe(self, images: Tensor) -> GraphEvidence:
-        """One forward pass; keeps the graph from the pixels to the embedding."""
+        """Runs one forward pass and keeps the graph from the pixels to the embedding."""
         check_device(images, self.model.device)
         self.model.spec.check(images)
         with grad_scope(self.model.net):
@@ -108,7 +108,7 @@ class XSSAB:
         return GraphEvidence(leaves, outputs, features, self.model.fingerprint)
 
     def answer(self, first: GraphEvidence, second: GraphEvidence) -> PairSaliency:
-        """The maps of pairs; two backward passes for each side."""
+        """Returns the maps of pairs; two backward passes for each side."""
         for evidence in (first, second):
             if not isinstance(evidence, GraphEvidence):
                 raise ValueError(
@@ -135,7 +135,7 @@ class XSSAB:
         return warn_of_one_sign(PairSaliency(maps, size, scores, float(self.threshold), recipe))
 
     def _signed(self, evidence: GraphEvidence, partners: Tensor) -> Tensor:
-        """(N, H, W): magnitudes for the agreeing part minus those for the rest, mean over colours."""
+        """Returns (N, H, W): magnitudes for the agreeing part minus those for the rest, mean over colours."""
         features = evidence.features.detach()
         agree = functional.agreeing(F.normalize(features) * partners, self.threshold)
         parts = []
@@ -147,7 +147,8 @@ class XSSAB:
         return parts[0] - parts[1]
 
     def against(self, gallery: Gallery) -> Against:
-        """The same graph against everybody, two backward passes per person: ``explainer.against(gallery)(images)``.
+        """Answers for all people from the same graph, two backward passes per person:
+        ``explainer.against(gallery)(images)``.
 
         Raises:
             ValueError: on use, a gallery with a centre of its own.
@@ -155,7 +156,7 @@ class XSSAB:
         return Against(self, gallery)
 
     def maps_against(self, evidence: GraphEvidence, gallery: Gallery) -> Tensor:
-        """(N, C, H, W) maps of each face against each person."""
+        """Returns (N, C, H, W) maps of each face against each person."""
         check_evidence(self.model, evidence)
         templates = against_units(gallery, self.model).to(evidence.features)
         maps = torch.stack([self._signed(evidence, row.expand(len(evidence), -1)) for row in templates], 1)
@@ -167,5 +168,5 @@ class XSSAB:
         return cosine_vanishes(self.model, evidence.outputs, templates.expand(len(evidence), -1, -1))
 
     def recipe(self, evidence: GraphEvidence) -> dict[str, Any]:
-        """Every choice that changes a number."""
+        """Returns every choice that changes a number."""
         return {"method": "XSSAB", "threshold": float(self.threshold), "unit": "gradient magnitude"}

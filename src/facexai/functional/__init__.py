@@ -1,4 +1,4 @@
-"""The mathematics: tensors in, tensors out. Nothing here knows a network, a file or a plot."""
+"""The mathematics: tensors in, tensors out. Nothing here depends on a network, a file or a plot."""
 
 from typing import TYPE_CHECKING
 

@@ -105,7 +105,7 @@ def _double(scores: Any) -> Array:
 
 
 def placements(falling: Array, *, upward: bool = False) -> Array:
-    """Returns for each score the threshold that stands for it: the middle of the nearest gap of at least 1e-5.
+    """Returns the threshold for each score: the middle of the nearest gap of at least 1e-5.
 
     A threshold just below a score accepts it and all higher ones. If the next lower score is too near, the nearest gap
     on either side is taken, which changes the decision about the scores between. Above the highest and below the lowest

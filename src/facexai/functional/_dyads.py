@@ -19,7 +19,7 @@ _LEVEL = 0.95
 @final
 @dataclass(frozen=True)
 class Error:
-    """How far a mean may be from the truth.
+    """Estimates the uncertainty of a mean over pairs of people.
 
     Attributes:
         standard: the standard error.
@@ -36,7 +36,7 @@ class Error:
         return float(stats.t.ppf((1 + _LEVEL) / 2, self.degrees) * self.standard)
 
     def p_value(self, mean: float) -> float:
-        """Returns the two-sided p-value of the mean if the truth is 0."""
+        """Returns the two-sided p-value of the mean under a true mean of 0."""
         from scipy import stats
 
         return float(2 * stats.t.sf(abs(mean) / self.standard, self.degrees))
@@ -67,17 +67,17 @@ class Dyads:
         return len(self.first)
 
     def __getitem__(self, rows: NDArray[np.bool_] | Index) -> Dyads:
-        """Some of the rows, with the people who are in them."""
+        """Selects rows, with the people who are in them."""
         return Dyads.of(self.first[rows], self.second[rows])
 
     @cached_property
     def dyad(self) -> Index:
-        """(P,) the number of each row's unordered pair of people: (i, j) and (j, i) have one number."""
+        """Returns (P,) the number of each row's unordered pair of people: (i, j) and (j, i) have one number."""
         low, high = np.minimum(self.first, self.second), np.maximum(self.first, self.second)
         return np.unique(low * self.people + high, return_inverse=True)[1].ravel().astype(np.int64)
 
     def variance(self, residuals: Array) -> float:
-        """Returns the dyadic-robust variance of a mean, which is 0 or negative where too few people say too little.
+        """Returns the dyadic-robust variance of a mean, which can be 0 or negative with few people.
 
         ``V = [sum_i S_i^2 - sum_{i<j} R_ij^2] / P^2``. S_i is the sum of the residuals of the rows with person i, where
         a pair of one person counts once; R_ij is the sum over the rows of the pair {i, j}, in both directions. That is
@@ -99,7 +99,7 @@ class Dyads:
         The variance is the dyadic-robust one times N / (N - 1), N the number of people, for residuals are taken from
         the mean of the same people, with N - 1 degrees of freedom. It varies much where people have no effect of their
         own, and can come out negative. Its floor is the variance if different pairs of people were independent, with
-        their number minus 1 as degrees of freedom: a person who comes again does not make pairs tell more.
+        their number minus 1 as degrees of freedom: pairs that share a person are not independent.
 
         Args:
             residuals: (P,) values minus their mean.
@@ -121,7 +121,7 @@ class Dyads:
         return count
 
     def unseen(self) -> float:
-        """Returns the one-sided 95 % bound of the share of pairs that differ where all pairs seen are alike.
+        """Returns the one-sided 95 % bound of the share of pairs that differ if all observed pairs are alike.
 
         It is ``1 - .05^(1/m)``, about 3 / m (the rule of three), where m pairs share no person.
         """

@@ -1,4 +1,4 @@
-"""Labels as booleans; only what stands for True or False without doubt is a label."""
+"""Labels as booleans; only unambiguous values are labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def labels_of(values: Any, count: int | None = None, name: str = "labels", what:
 
 
 def _rows(values: Any, name: str) -> NDArray[Any]:
-    """The values as an array; elements of sequences keep their types, where numpy would make text of all of them."""
+    """Returns the values as an array; elements of sequences keep their types, where numpy would make
+    text of all of them.
+    """
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         array: NDArray[Any] = (values.double() if values.is_floating_point() else values).numpy()

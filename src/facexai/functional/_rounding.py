@@ -36,7 +36,7 @@ def vanishes(total: Tensor, terms: Sequence[Tensor], *, stored: torch.dtype, amp
 
     which is 1.3e-6 for two terms of 128 numbers in float32. ``amplified`` is the condition of what the numbers went
     through before: a difference ``o - c`` has relative errors ``(|o| + |c|) / |o - c|`` times those of o. Rounding
-    inside the network can be larger than that of its output; it is not known here and not part of the floor.
+    inside the network can be larger than that of its output; it is unknown here and not part of the floor.
 
     Source: ours.
 

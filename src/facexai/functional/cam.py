@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it was that already.
+    """Returns the tensor in float32, or in float64 if it was that already.
 
     >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
     torch.float32
@@ -17,7 +17,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """HiResCAM: the element-wise product of activation and gradient, summed over channels.
+    """Computes HiResCAM: the element-wise product of activation and gradient, summed over channels.
 
     Args:
         activations: (N, C, h, w), the map a layer gave.
@@ -37,7 +37,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM before its ReLU: channels weighted by the spatial mean of their gradient.
+    """Computes Grad-CAM before its ReLU: channels weighted by the spatial mean of their gradient.
 
     Args:
         activations: (N, C, h, w).
@@ -57,7 +57,8 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM++ before its ReLU: channels weighted by their positive gradients, each by its share in the score.
+    """Computes Grad-CAM++ before its ReLU: channels weighted by their positive gradients, each by its
+    share in the score.
 
     Args:
         activations: (N, C, h, w).
@@ -85,7 +86,8 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """LayerCAM before its ReLU: activations weighted, cell by cell, by the positive part of their gradient.
+    """Computes LayerCAM before its ReLU: activations weighted, location by location, by the positive part
+    of their gradient.
 
     Args:
         activations: (N, C, h, w).
@@ -104,7 +106,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def completeness_error(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor) -> Tensor:
-    """How far the cells of a folded head are from the score that they explain.
+    """Returns how far the cells of a folded head are from the score that they explain.
 
     Args:
         cells: (N, h, w).
@@ -128,7 +130,7 @@ def completeness_error(cells: Tensor, constant: Tensor, r: Tensor, e: Tensor) ->
 
 
 def minmax(maps: Tensor, magnitude: Tensor | float | None = None) -> Tensor:
-    """Each map moved and scaled to [0, 1] on its own; a constant map becomes zeros, never NaN.
+    """Returns each map moved and scaled to [0, 1] on its own; a constant map becomes zeros, never NaN.
 
     Args:
         maps: (..., h, w).
@@ -152,7 +154,7 @@ def minmax(maps: Tensor, magnitude: Tensor | float | None = None) -> Tensor:
 
 
 def upsample(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cells of a map drawn at the size of the image: bilinear, align_corners=False, values kept.
+    """Returns cells of a map drawn at the size of the image: bilinear, align_corners=False, values kept.
 
     Args:
         cells: (N, h, w).
@@ -168,7 +170,7 @@ def upsample(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mass_inside(maps: Tensor, mask: Tensor) -> Tensor:
-    """How much of each map's positive part lies inside a region.
+    """Returns how much of each map's positive part lies inside a region.
 
     Args:
         maps: (N, H, W), signed or not.

@@ -48,23 +48,23 @@ class Schedule:
         return len(self.timesteps)
 
     def noised(self, images: Tensor, step: int, noise: Tensor) -> Tensor:
-        """Images (N, 3, H, W) after a step of the forward process, with unit noise of the same shape."""
+        """Returns images (N, 3, H, W) after a step of the forward process, with unit noise of the same shape."""
         left = float(self.alphas_cumprod[step])
         return math.sqrt(left) * images + math.sqrt(1 - left) * noise
 
     def estimate(self, noisy: Tensor, step: int, noise: Tensor) -> Tensor:
-        """The clean images that a network's estimate of the noise amounts to, clamped to [-1, 1]."""
+        """Returns the clean images that a network's estimate of the noise amounts to, clamped to [-1, 1]."""
         left = float(self.alphas_cumprod[step])
         return (math.sqrt(1 / left) * noisy - math.sqrt(1 / left - 1) * noise).clamp(-1, 1)
 
     def posterior(self, clean: Tensor, noisy: Tensor, step: int) -> Tensor:
-        """Mean of the images one step earlier, given the clean and the noisy ones."""
+        """Returns the mean of the images one step earlier, given the clean and the noisy ones."""
         of_clean, of_noisy = self._x[step], self._z[step]  # type: ignore[attr-defined]
         mean: Tensor = of_clean * clean + of_noisy * noisy
         return mean
 
     def log_variance(self, step: int, values: Tensor | None, like: Tensor) -> Tensor:
-        """Logarithm of the variance of a step backwards.
+        """Returns the logarithm of the variance of a backward step.
 
         Args:
             step: which.
@@ -81,7 +81,8 @@ class Schedule:
 
 
 def linear_alphas(steps: int) -> Tensor:
-    """Share of the image's variance that is left after each of T steps of the linear schedule: (T,) float64.
+    """Returns the share of the image's variance that is left after each of T steps of the linear
+    schedule: (T,) float64.
 
     Betas rise from 0.1 / T to 20 / T, so that a thousand steps have 1e-4 to 0.02.
 
@@ -92,7 +93,7 @@ def linear_alphas(steps: int) -> Tensor:
 
 
 def respaced(alphas_cumprod: Tensor, steps: int) -> Schedule:
-    """A schedule of some of the steps that a network was trained on, evenly spread from the first to the last.
+    """Returns a schedule of some of the steps that a network was trained on, evenly spread from the first to the last.
 
     Args:
         alphas_cumprod: (T,), of all steps.
@@ -117,7 +118,7 @@ def respaced(alphas_cumprod: Tensor, steps: int) -> Schedule:
 
 
 def small_change_mask(images: Tensor, edited: Tensor, threshold: float, dilation: int) -> Tensor:
-    """Where an edit hardly differs from the image, by the largest difference of that image.
+    """Returns where an edit hardly differs from the image, by the largest difference of that image.
 
     Args:
         images, edited: (N, 3, H, W) in [-1, 1].
@@ -144,7 +145,7 @@ def small_change_mask(images: Tensor, edited: Tensor, threshold: float, dilation
 
 
 def top_gradient_mask(values: Tensor, share: float, dilation: int = 1) -> Tensor:
-    """The pixels of largest magnitude, summed over colours, and those around them.
+    """Returns the pixels of largest magnitude, summed over colours, and those around them.
 
     Args:
         values: (N, 3, H, W), such as a gradient.

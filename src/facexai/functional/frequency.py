@@ -1,4 +1,4 @@
-"""Frequencies: an image as a sum of bands, what each band holds, and what a score loses without it."""
+"""Frequencies: an image as a sum of bands, the component of each band, and the change of a score without it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,14 @@ class Bands:
 
     @property
     def count(self) -> int:
-        """B, the number of rings."""
+        """Returns B, the number of rings."""
         return len(self.edges) - 1
 
     @property
     def weights(self) -> Tensor:
-        """(H, W // 2 + 1) how many coefficients of the whole transform each of the half stands for: 1 or 2."""
+        """Returns (H, W // 2 + 1) the number of coefficients of the whole transform that each of the half
+        represents: 1 or 2.
+        """
         made = torch.full(self.cells.shape, 2.0, dtype=torch.float64)
         made[:, 0] = 1.0
         if self.size[1] % 2 == 0:
@@ -51,7 +53,7 @@ class Bands:
 
     @property
     def coefficients(self) -> Tensor:
-        """(B * S,) number of coefficients of the whole transform in every cell."""
+        """Returns (B * S,) number of coefficients of the whole transform in every cell."""
         return _summed(self.weights[None], self)[0].round().long()
 
 
@@ -63,7 +65,7 @@ def bands(
     sectors: int = 1,
     keep_dc: bool = False,
 ) -> Bands:
-    """Rings of frequencies of images of one size.
+    """Returns rings of frequencies of images of one size.
 
     The radius of a coefficient is its frequency in cycles per *width* of the image, in every direction: in an image
     that is not square, vertical cycles per height count ``W / H`` times. A ring holds the radii from ``k * width`` up
@@ -132,18 +134,20 @@ def bands(
 
 
 def spectra(images: Tensor) -> Tensor:
-    """(N, 3, H, W // 2 + 1), the real transform of images, in float32 or better."""
+    """Returns (N, 3, H, W // 2 + 1), the real transform of images, in float32 or better."""
     return _transform(at_least_float32(images))
 
 
 def _transform(images: Tensor) -> Tensor:
-    """The real transform; of views with repeated values, such as grey as three colours, MKL has none in torch 2.6."""
+    """Returns the real transform; of views with repeated values, such as grey as three colours, MKL has
+    none in torch 2.6.
+    """
     made: Tensor = torch.fft.rfft2(images.contiguous())
     return made
 
 
 def band_component(spectra: Tensor, layout: Bands, cells: Tensor) -> Tensor:
-    """What images hold in one cell each.
+    """Returns the component of the images in each frequency band.
 
     Args:
         spectra: (M, 3, H, W // 2 + 1), real transforms (``torch.fft.rfft2``).
@@ -159,7 +163,7 @@ def band_component(spectra: Tensor, layout: Bands, cells: Tensor) -> Tensor:
 
 
 def energies(images: Tensor, layout: Bands) -> Tensor:
-    """Mean squared pixel value that every cell of frequencies holds.
+    """Returns the mean squared pixel value that every cell of frequencies holds.
 
     Args:
         images: (N, C, H, W).
@@ -178,7 +182,7 @@ def energies(images: Tensor, layout: Bands) -> Tensor:
 
 
 def first_order(images: Tensor, gradients: Tensor, layout: Bands) -> Tensor:
-    """What a score loses without each cell, to first order: the gradient times what the cell holds.
+    """Returns the first-order change of a score without each band: the gradient times the component of the band.
 
     Args:
         images: (N, C, H, W).
@@ -194,13 +198,13 @@ def first_order(images: Tensor, gradients: Tensor, layout: Bands) -> Tensor:
 
 
 def _parseval(first: Tensor, second: Tensor, layout: Bands) -> Tensor:
-    """(N, B * S) inner products over pixels and colours, cell by cell, from two half transforms."""
+    """Returns (N, B * S) inner products over pixels and colours, cell by cell, from two half transforms."""
     products = (first.conj() * second).real.sum(1) * layout.weights.to(first.device)
     return _summed(products, layout) / (layout.size[0] * layout.size[1])
 
 
 def _summed(values: Tensor, layout: Bands) -> Tensor:
-    """(N, B * S) sums over the coefficients (N, H, W // 2 + 1) of every cell."""
+    """Returns (N, B * S) sums over the coefficients (N, H, W // 2 + 1) of every cell."""
     cells = layout.cells.to(values.device).flatten()
     inside = cells >= 0
     sums = values.new_zeros(len(values), layout.count * layout.sectors)
@@ -208,7 +212,7 @@ def _summed(values: Tensor, layout: Bands) -> Tensor:
 
 
 def agreement(values: Tensor, reference: Tensor, *, top: int = 5) -> dict[str, Tensor]:
-    """How near influences are to reference ones.
+    """Returns how near influences are to reference ones.
 
     Args:
         values, reference: (P, B).

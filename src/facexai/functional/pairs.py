@@ -11,7 +11,7 @@ _TINY = 1e-8
 
 
 def unit_gradients(gradients: Tensor) -> Tensor:
-    """Magnitudes of the gradients of an embedding's numbers, each map of length 1.
+    """Computes the magnitudes of the gradients of embedding dimensions, each map scaled to length 1.
 
     Args:
         gradients: (K, 3, H, W), of K numbers of an embedding by the pixels.
@@ -30,7 +30,7 @@ def unit_gradients(gradients: Tensor) -> Tensor:
 
 
 def fggb(basis: Tensor, agreement: Tensor, threshold: float | Tensor) -> Tensor:
-    """Signed saliency of a pair from one face's gradient maps.
+    """Computes the signed saliency of a pair from one face's gradient maps.
 
     Args:
         basis: (P, K, H, W), of :func:`unit_gradients`.
@@ -50,7 +50,8 @@ def fggb(basis: Tensor, agreement: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def agreeing(agreement: Tensor, threshold: float) -> Tensor:
-    """Which numbers of two unit embeddings speak for a match: agreement (P, K) of at least ``threshold / K``.
+    """Returns the dimensions of two unit embeddings that support a match: agreement (P, K) of at least
+    ``threshold / K``.
 
     Source: Huber et al. 2024, WACV, arXiv:2304.13409.
     """
@@ -59,7 +60,7 @@ def agreeing(agreement: Tensor, threshold: float) -> Tensor:
 
 
 def normalize_vjp(directions: Tensor, features: Tensor) -> Tensor:
-    """Directions for a unit vector, as directions for the vector before it was divided by its length.
+    """Returns directions for a unit vector, as directions for the vector before it was divided by its length.
 
     Args:
         directions: (P, K), gradient of a score by the unit vector.
@@ -78,7 +79,7 @@ def normalize_vjp(directions: Tensor, features: Tensor) -> Tensor:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks 1 to M along the last axis, equal values sharing their mean rank; float64.
+    """Returns ranks 1 to M along the last axis in float64; equal values share their mean rank.
 
     >>> ranks(torch.tensor([0.1, 0.7, 0.7]))
     tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
@@ -91,14 +92,16 @@ def ranks(values: Tensor) -> Tensor:
 
 
 def centred(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks (M, H, W) minus their mean, (M, H*W), and each pixel's deviation (H*W,): what all scores share."""
+    """Returns masks (M, H, W) minus their mean, (M, H*W), and each pixel's deviation (H*W,): what all scores share."""
     seen = masks.flatten(1)
     seen = seen - seen.mean(0)
     return seen, seen.norm(dim=0)
 
 
 def zero_if_constant(scores: Tensor) -> Tensor:
-    """Scores (..., M), with zeros for rows that differ by no more than rounding: no rank is drawn from noise."""
+    """Returns scores (..., M) with zeros in rows that differ by no more than rounding, so that no rank
+    is drawn from noise.
+    """
     size = scores.abs().amax(-1, keepdim=True)
     spread = scores.amax(-1, keepdim=True) - scores.amin(-1, keepdim=True)
     kept: Tensor = torch.where(spread > 16 * torch.finfo(scores.dtype).eps * size, scores, 0.0)
@@ -106,7 +109,7 @@ def zero_if_constant(scores: Tensor) -> Tensor:
 
 
 def correlation_maps(masks: tuple[Tensor, Tensor], scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Correlation over masks of each pixel's visibility with the score.
+    """Computes the correlation over masks of each pixel's visibility with the score.
 
     Args:
         masks: of :func:`centred`; 1 where a pixel is visible, 0 where it is black.
@@ -132,7 +135,7 @@ def correlation_maps(masks: tuple[Tensor, Tensor], scores: Tensor, size: tuple[i
 
 
 def correspondences(first: Tensor, second: Tensor) -> Tensor:
-    """How much each cell of one face and each cell of the other add to their dot product.
+    """Returns how much each cell of one face and each cell of the other add to their dot product.
 
     Args:
         first, second: (P, K, h, w): what each cell adds to the K numbers of the unit embedding.

@@ -13,7 +13,7 @@ Weights = Literal["probability", "softmax-probability", "softmax-logit"]
 
 
 def scorecam_weights(logits: Tensor, classes: Tensor, weights: Weights = "probability") -> Tensor:
-    """The weight of every channel for every class.
+    """Returns the weight of every channel for every class.
 
     Args:
         logits: (K, C) of the image under the masks of its K channels.
@@ -50,7 +50,7 @@ def scorecam_weights(logits: Tensor, classes: Tensor, weights: Weights = "probab
 
 
 def scorecam(activations: Tensor, weights: Tensor) -> Tensor:
-    """Score-CAM before its ReLU: raw activations, each channel with its weight.
+    """Computes Score-CAM before its ReLU: raw activations, each channel with its weight.
 
     Args:
         activations: (K, h, w).

@@ -1,4 +1,4 @@
-"""Scaled Directed Divergence: what speaks for the target and not for its rivals."""
+"""Scaled Directed Divergence: evidence for the target that its rivals lack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sdd(
     amplify: Amplify = "power",
     divergence: Divergence = "difference",
 ) -> Tensor:
-    """The target's map minus the maps of its rivals, amplified.
+    """Returns the target's map minus the maps of its rivals, amplified.
 
     ``c_k = minmax(M_k)``, ``D = sum over rivals of (c_t - c_r)``, ``SDD = minmax(D) ** power``.
 

@@ -80,7 +80,7 @@ def _row(values: Any) -> Floats:
 
 
 def auc(scores: Any, labels: Any) -> float:
-    """Chance that a genuine pair scores above an impostor pair, ties counted half.
+    """Returns chance that a genuine pair scores above an impostor pair, ties counted half.
 
     Args:
         scores, labels: (P,), as in :func:`facexai.metrics.roc`.
@@ -104,13 +104,13 @@ def auc(scores: Any, labels: Any) -> float:
 
 
 def sweep(scores: Any, labels: Any) -> tuple[Floats, Counts, Counts]:
-    """What is accepted as the threshold falls; a pair is accepted if its score >= threshold.
+    """Counts the accepted pairs as the threshold falls; a pair is accepted if its score >= threshold.
 
     Args:
         scores, labels: (P,), as in :func:`facexai.metrics.roc`.
 
     Returns:
-        Three arrays (K,). Thresholds are infinity, which accepts nobody, then every score that occurs, falling; then
+        Three arrays (K,). Thresholds are infinity, which accepts no pair, then every score that occurs, falling; then
         the impostor pairs and the genuine pairs that each accepts. The last threshold accepts all.
 
     Raises:
@@ -127,7 +127,7 @@ def sweep(scores: Any, labels: Any) -> tuple[Floats, Counts, Counts]:
 
 
 def equal_error(impostors: Counts, genuines: Counts) -> tuple[int, float]:
-    """Where false matches and false non-matches are most nearly as frequent, and how frequent.
+    """Returns where false matches and false non-matches are most nearly as frequent, and how frequent.
 
     Args:
         impostors, genuines: (K,) accepted pairs of a :func:`sweep`.

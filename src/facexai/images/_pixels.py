@@ -1,4 +1,4 @@
-"""From an opened picture to RGB in [0, 1]: what the numbers in the file stand for, or why they are refused."""
+"""Converts an opened picture to RGB in [0, 1], or says why its pixel format is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ADVICE = "save it as a PNG, grey or RGB, of 8 or 16 bits"
 
 
 class Refused(ValueError):
-    """A readable picture that is not wanted."""
+    """A readable picture that is refused."""
 
 
 def rgb(picture: ImageFile.ImageFile, name: str) -> Tensor:

@@ -24,11 +24,12 @@ FaceChoice = Literal["only", "largest"] | int
 TEMPLATE: Array = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
 )
-"""ArcFace's five landmarks at 112x112 (x, y): left eye, right eye, nose, left and right mouth corner, as seen."""
+"""ArcFace's five landmarks at 112x112 (x, y): left eye, right eye, nose, left and right mouth
+corner, as they appear."""
 
 
 def similarity(source: Array, target: Array) -> Array:
-    """The 2x3 matrix of the rotation, scale and shift that brings points closest to others in least squares.
+    """Returns the 2x3 matrix of the rotation, scale and shift that brings points closest to others in least squares.
 
     Args:
         source: (n, 2) points, n >= 2.
@@ -61,7 +62,7 @@ def similarity(source: Array, target: Array) -> Array:
 
 
 def template(spec: InputSpec) -> Array:
-    """The five landmarks (5, 2) in pixels of a network's own input."""
+    """Returns the five landmarks (5, 2) in pixels of a network's own input."""
     left, top, right, bottom = spec.crop
     height, width = spec.height_width
     scale = np.array([width / (right - left), height / (bottom - top)])
@@ -75,7 +76,7 @@ class Aligned:
     """An aligned face and the way back.
 
     Attributes:
-        image: (1, 3, H, W) RGB in [0, 1], as the network wants it.
+        image: (1, 3, H, W) RGB in [0, 1], prepared for the network.
         matrix: (2, 3), from pixels (x, y) of the photo to pixels of ``image``.
         photo_size: (H, W) of the photo.
         face: the detected face, or None where landmarks were given.
@@ -94,12 +95,13 @@ class Aligned:
 
     @property
     def inverse(self) -> Array:
-        """(2, 3), from pixels of ``image`` to pixels of the photo."""
+        """Returns (2, 3), from pixels of ``image`` to pixels of the photo."""
         turn = np.linalg.inv(self.matrix[:, :2])
         return np.column_stack([turn, -turn @ self.matrix[:, 2]])
 
     def warp_back(self, maps: Tensor) -> Tensor:
-        """Maps of the aligned face (N, h, w) drawn in the frame of the photo, NaN where the network did not look.
+        """Returns maps of the aligned face (N, h, w) drawn in the frame of the photo, NaN where the
+        network did not look.
 
         Returns:
             (N, H, W) at ``photo_size``, in the units of the maps.
@@ -115,7 +117,9 @@ class Aligned:
 
 
 def _grid(matrix: Array, out: tuple[int, int], source: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each pixel of an ``out``-sized image lies in a ``source``-sized one (for grid_sample), and if inside."""
+    """Returns where each pixel of an ``out``-sized image lies in a ``source``-sized one (for
+    grid_sample), and if inside.
+    """
     y, x = np.mgrid[: out[0], : out[1]].astype(np.float64)
     at_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
     at_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
@@ -131,11 +135,11 @@ def align(
     landmarks: Array | None = None,
     face: FaceChoice = "only",
 ) -> Aligned:
-    """Find the face in a photo and bring it to the network's template.
+    """Detects the face in a photo and aligns it to the network's template.
 
     Args:
         photo: (3, H, W) or (1, 3, H, W) RGB in [0, 1], any size.
-        spec: what the network wants: an InputSpec or the name of a preset.
+        spec: the input that the network expects: an InputSpec or the name of a preset.
         landmarks: (5, 2) points (x, y) in the photo, in the order of :data:`TEMPLATE`; None: detect them
             (extra ``align``).
         face: which one to take when there are several: ``"only"`` refuses several, ``"largest"``, or an index
@@ -170,11 +174,11 @@ def align(
 
 
 def fit_to_spec(photo: Tensor, spec: InputSpec, *, when: AlignMode = "never", face: FaceChoice = "only") -> Aligned:
-    """A photo as the network wants it: as it is where it has the network's size, else aligned, as told.
+    """Returns a photo prepared for the network: unchanged if it has the network's size, else aligned, by ``when``.
 
     Args:
         photo: (1, 3, H, W) RGB in [0, 1].
-        spec: what the network wants.
+        spec: the input that the network expects.
         when: ``"never"`` align: another size is an error; ``"always"``; ``"auto"``: photos of another size.
         face: as in :func:`align`.
 

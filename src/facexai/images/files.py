@@ -25,7 +25,7 @@ _MAX_BYTES = 200_000_000
 
 
 def photo_files(folder: str | Path) -> list[Path]:
-    """The photos directly in a folder (jpg, jpeg, png, webp, bmp), sorted by name; hidden files are none.
+    """Returns the photos directly in a folder (jpg, jpeg, png, webp, bmp), sorted by name; hidden files are none.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -38,7 +38,7 @@ def photo_files(folder: str | Path) -> list[Path]:
 
 
 def load(path: str | Path | Sequence[str | Path], *, max_pixels: int = _MAX_PIXELS) -> Tensor:
-    """Photos as RGB in [0, 1], turned the way the camera was held.
+    """Returns photos as RGB in [0, 1], turned the way the camera was held.
 
     Args:
         path: one file, or several of the same size: JPEG, PNG, WebP, BMP, GIF, TIFF or PPM by their content.
@@ -84,7 +84,7 @@ def _load_one(path: Path, max_pixels: int) -> Tensor:
 
 
 def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -> Tensor:
-    """One photo (3, H, W) from a file or from its bytes, with the limits and errors of :func:`load`.
+    """Decodes one photo (3, H, W) from a file or from its bytes, with the limits and errors of :func:`load`.
 
     Raises:
         ValueError: not a readable picture, truncated or too large; the message begins with the name.
@@ -138,7 +138,7 @@ def save(image: Tensor, path: str | Path) -> None:
 
 
 def resize(images: Tensor, size: tuple[int, int] | int) -> Tensor:
-    """Images at another size: bilinear with antialiasing, kept within [0, 1].
+    """Returns images at another size: bilinear with antialiasing, kept within [0, 1].
 
     Args:
         images: (N, 3, H, W) in [0, 1].

@@ -41,7 +41,7 @@ class Face:
 
     Attributes:
         box: (x, y, width, height) in pixels of the photo.
-        landmarks: (5, 2) points (x, y): left eye, right eye, nose, left and right mouth corner, as seen.
+        landmarks: (5, 2) points (x, y): left eye, right eye, nose, left and right mouth corner, as they appear.
         score: confidence in [0, 1].
     """
 
@@ -62,7 +62,7 @@ def _networks() -> tuple[Any, Any, Any]:
 
 
 def detect(photo: Tensor, *, min_size: int = 20) -> list[Face]:
-    """Faces in a photo, most certain first.
+    """Returns faces in a photo, most certain first.
 
     Args:
         photo: (3, H, W) or (1, 3, H, W) RGB in [0, 1].
@@ -93,14 +93,14 @@ def _scaled(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _run(network: Any, batch: NDArray[np.float32], outputs: list[str]) -> list[Array]:
-    """One forward pass; these networks take (N, W, H, 3), columns before rows."""
+    """Runs one forward pass; these networks take (N, W, H, 3), columns before rows."""
     with _turns.lock:
         network.setInput(np.ascontiguousarray(batch.transpose(0, 2, 1, 3)))
         return [np.asarray(out, dtype=np.float64) for out in network.forward(outputs)]
 
 
 def _propose(pnet: Any, pixels: NDArray[np.float32], min_size: int) -> Array:
-    """Square candidate boxes (n, 5): x1, y1, x2, y2, score; from a pyramid of the photo."""
+    """Proposes square candidate boxes (n, 5): x1, y1, x2, y2, score; from a pyramid of the photo."""
     cv2 = require("cv2", extra="align", purpose=_PURPOSE)
     height, width = pixels.shape[:2]
     scale, found = 12 / min_size, []
@@ -148,13 +148,13 @@ def _finish(onet: Any, pixels: NDArray[np.float32], boxes: Array) -> list[Face]:
 
 
 def _moved(boxes: Array, offsets: Array) -> Array:
-    """Boxes with each edge moved by its offset, in box sizes."""
+    """Returns boxes with each edge moved by its offset, in box sizes."""
     size = np.tile(boxes[:, 2:4] - boxes[:, :2] + 1, 2)
     return np.hstack([boxes[:, :4] + offsets * size, boxes[:, 4:5]])
 
 
 def _square(boxes: Array) -> Array:
-    """Boxes grown to squares around their centres, corners cut to whole pixels."""
+    """Returns boxes grown to squares around their centres, corners cut to whole pixels."""
     size = boxes[:, 2:4] - boxes[:, :2]
     side = size.max(1, keepdims=True)
     corner = boxes[:, :2] + (size - side) / 2
@@ -162,7 +162,9 @@ def _square(boxes: Array) -> Array:
 
 
 def _keep(boxes: Array, threshold: float, *, of_smaller: bool = False) -> list[int]:
-    """Indices that survive non-maximum suppression, best first; overlap is of the union, or of the smaller box."""
+    """Returns the indices that survive non-maximum suppression, best first; overlap is of the union, or
+    of the smaller box.
+    """
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     left, kept = np.argsort(-boxes[:, 4], kind="stable"), []
     while len(left):
@@ -177,7 +179,7 @@ def _keep(boxes: Array, threshold: float, *, of_smaller: bool = False) -> list[i
 
 
 def _crops(pixels: NDArray[np.float32], boxes: Array, size: int) -> NDArray[np.float32]:
-    """What lies in each box (1-based, inclusive corners), black outside the photo, at (size, size)."""
+    """Cuts each box (1-based, inclusive corners) out of the photo, black outside it, resized to (size, size)."""
     cv2 = require("cv2", extra="align", purpose=_PURPOSE)
     height, width = pixels.shape[:2]
     crops = np.empty((len(boxes), size, size, 3), np.float32)

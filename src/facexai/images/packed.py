@@ -1,6 +1,6 @@
 """Packed pair files (``.bin``): the few byte codes of pickle that lists of bytes need, read as data.
 
-Nothing is unpickled. There is no way from a file to a class, a function or a module: a code that asks for one ends the
+Nothing is unpickled. No code of a file can reach a class, a function or a module: one that refers to them ends the
 reading with its name in the message.
 """
 
@@ -29,18 +29,19 @@ _NUMBERS = "GFLN\x8a\x8b"
 
 
 def read_packed(path: Path, max_bytes: int) -> tuple[tuple[bytes, ...], tuple[bool, ...]]:
-    """Encoded images and labels of a ``.bin`` file: a pickled pair (list of 2 P byte strings, list of P bools).
+    """Reads the encoded images and labels of a ``.bin`` file: a pickled pair (list of 2 P byte
+    strings, list of P bools).
 
     Args:
         path: written by Python 2 or 3, in any version of pickle.
         max_bytes: refuse larger files.
 
     Returns:
-        2 P images as they stand in the file (JPEG or PNG; images 2 i and 2 i + 1 are pair i), and P labels.
+        2 P images as they are in the file (JPEG or PNG; images 2 i and 2 i + 1 are pair i), and P labels.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: too large, truncated, damaged, of another content, or asking for code to be run.
+        ValueError: too large, truncated, damaged, of another content, or one that refers to code.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -237,7 +238,7 @@ class _Reader:
         self.stack.append(_ENCODE)
 
     def _call(self) -> None:
-        """The one call that is understood: ``_codecs.encode(text, "latin1")``, done here without calling anything."""
+        """Evaluates the one call that is accepted, ``_codecs.encode(text, "latin1")``, without calling anything."""
         function, given = self._pop(2)
         if function is not _ENCODE or not isinstance(given, tuple) or len(given) != 2 or given[1] != "latin1":
             self._refuse("R")

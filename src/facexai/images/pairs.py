@@ -57,7 +57,7 @@ class Pairs:
         return f"Pairs({kinds} of {len(self.images)} images)"
 
     def load(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Images ``start`` to ``stop`` (without it) as RGB in [0, 1]; in parts, since a data set may not fit.
+        """Returns images ``start`` to ``stop`` (without it) as RGB in [0, 1]; in parts, since a data set may not fit.
 
         Returns:
             (n, 3, H, W).
@@ -87,7 +87,7 @@ def read_pairs(
     pattern: str = "{name}/{name}_{number:04d}.jpg",
     max_bytes: int = _MAX_BYTES,
 ) -> Pairs:
-    """Labelled pairs from a file. Nothing in the file is run, and every named photo must exist.
+    """Returns labelled pairs from a file. Nothing in the file is run, and every named photo must exist.
 
     Args:
         path: the file.
@@ -103,7 +103,7 @@ def read_pairs(
 
     Raises:
         FileNotFoundError: no such file, or photos that it names are missing.
-        ValueError: empty, too large, truncated, of another form, or asking for code to be run.
+        ValueError: empty, too large, truncated, of another form, or one that refers to code.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +138,7 @@ Row = tuple[str, str, bool]
 
 
 def text_of(path: Path, max_bytes: int = _MAX_BYTES) -> str:
-    """The text of a file in UTF-8, refused where it is missing, too large, empty or no text."""
+    """Returns the text of a file in UTF-8, refused where it is missing, too large, empty or no text."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.stat().st_size > max_bytes:
@@ -248,14 +248,14 @@ def _found(path: Path, root: Path, rows: list[Row], folds: NDArray[np.int64] | N
 
 
 def _photo(path: Path) -> Path | None:
-    """The file, or the same photo in another format."""
+    """Returns the file, or the same photo in another format."""
     candidates = (path, *(path.with_suffix(ending) for ending in _ENDINGS if path.suffix in _ENDINGS))
     # os.path says no to names that no file system takes, where Path raises
     return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
 
 
 def _neighbours(root: Path, name: str) -> str:
-    """What is near a missing photo: files of its folder, else folders beside it."""
+    """Lists files near a missing photo: those of its folder, else the folders beside it."""
     folder, wanted = (root / name).parent, Path(name).name
     while not os.path.isdir(folder) and folder != root and folder != folder.parent:
         folder, wanted = folder.parent, folder.name

@@ -1,4 +1,4 @@
-"""Score-CAM's masked images: an image seen through each channel's activation, enlarged and scaled to [0, 1]."""
+"""Score-CAM's masked images: an image times each channel's activation, upsampled and scaled to [0, 1]."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Axis(NamedTuple):
     weight: Tensor
 
     def at(self, pixels: Tensor) -> Axis:
-        """The same for some of the pixels."""
+        """Returns the same for some of the pixels."""
         return Axis(self.left[pixels], self.right[pixels], self.weight[pixels])
 
 
@@ -44,7 +44,7 @@ def masked_images(
     memory_format: torch.memory_format | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """One masked image for each pair of an image and a channel: ``minmax(upsample(A[n, k])) * images[n]``.
+    """Makes one masked image for each pair of an image and a channel: ``minmax(upsample(A[n, k])) * images[n]``.
 
     Makes one chunk, and never waits for the device: the caller cuts the list of pairs to fit the memory. Beyond the
     result the torch path holds one block of masks (M, 1, H, W), and a second one where it has to change the number
@@ -102,12 +102,12 @@ def masked_images(
 def constant_channels(
     activations: Tensor, size: tuple[int, int], *, order: Order = "upsample-first", align_corners: bool = False
 ) -> Tensor:
-    """The channels whose mask would be nothing but zeros: their map is constant, up to 16 machine epsilons.
+    """Returns the channels whose mask would be nothing but zeros: their map is constant, up to 16 machine epsilons.
 
     Args:
         activations: (N, C, h, w), floating point and finite.
         size: (H, W) of the images.
-        order: as for `masked_images`; ``"minmax-first"`` looks at the cells.
+        order: as for `masked_images`; ``"minmax-first"`` uses the cells.
         align_corners: of the bilinear enlargement.
 
     Returns:
@@ -128,7 +128,7 @@ def constant_channels(
 
 @torch.no_grad()
 def extrema(activations: Tensor, size: tuple[int, int], align_corners: bool = False) -> tuple[Tensor, Tensor]:
-    """Least and largest value of each map after bilinear enlargement, without enlarging it.
+    """Computes the smallest and largest value of each map after bilinear upsampling, without upsampling it.
 
     Between four neighbouring cells the enlarged map is bilinear, so on the pixels there its extremes lie on the four
     outermost ones. Only these are computed (see `lattice`), in the arithmetic of ``F.interpolate``. The extremes of
@@ -158,7 +158,7 @@ def extrema(activations: Tensor, size: tuple[int, int], align_corners: bool = Fa
 
 
 def lattice(size_in: int, size_out: int, align_corners: bool = False) -> Tensor:
-    """The pixels of one axis among which every enlarged map has its extremes.
+    """Returns the pixels of one axis among which every enlarged map has its extremes.
 
     These are, for each cell, the first and the last of the pixels that lie between its centre and the next one's.
     With align_corners=False the pixels before the first centre count as lying on it, and those after the last are
@@ -189,7 +189,9 @@ def lattice(size_in: int, size_out: int, align_corners: bool = False) -> Tensor:
 
 
 def _axis(size_in: int, size_out: int, align_corners: bool, like: Tensor) -> Axis:
-    """Where each pixel lies among the cells, rounded as F.interpolate does; made on the device, without waiting."""
+    """Returns where each pixel lies among the cells, rounded as F.interpolate does; made on the
+    device, without waiting.
+    """
 
     def number(x: float) -> Tensor:
         return torch.full((), x, dtype=like.dtype, device=like.device)
@@ -209,7 +211,7 @@ def _axes(cells: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Ax
 
 
 def _corners(left: Tensor, size_in: int, size_out: int) -> Tensor:
-    """First and last pixel after each cell. Some come twice: to drop repeats is to wait for their number."""
+    """Returns the first and last pixel after each cell. Some repeat: dropping repeats would wait for their number."""
     if 2 * size_in >= size_out:
         return torch.arange(size_out, device=left.device)
     cells = torch.arange(size_in, device=left.device)
@@ -219,7 +221,7 @@ def _corners(left: Tensor, size_in: int, size_out: int) -> Tensor:
 
 
 def _extrema(cells: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Of maps (..., h, w)."""
+    """Computes the extrema of maps (..., h, w)."""
     pairs = zip(_axes(cells, size, align_corners), cells.shape[-2:], size, strict=True)
     rows, columns = (axis.at(_corners(axis.left, *lengths)) for axis, *lengths in pairs)
     # addcmul rounds once, as F.interpolate does; two roundings would miss its extremes by an epsilon.
@@ -231,24 +233,26 @@ def _extrema(cells: Tensor, size: tuple[int, int], align_corners: bool) -> tuple
 
 
 def _limits(cells: Tensor, size: tuple[int, int], order: Order, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """What becomes 0 and what becomes 1, for maps (..., h, w)."""
+    """Returns the values that become 0 and 1, for maps (..., h, w)."""
     if order == "minmax-first":
         return cells.amin((-2, -1)), cells.amax((-2, -1))
     return _extrema(cells, size, align_corners)
 
 
 def _constant(low: Tensor, high: Tensor) -> Tensor:
-    """The rule of `functional.minmax`."""
+    """Returns the rule of `functional.minmax`."""
     return (high - low) <= 16 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
 
 
 def _span(low: Tensor, high: Tensor) -> Tensor:
-    """What a map is divided by; infinity makes a constant one zeros."""
+    """Returns the divisor of a map; infinity turns a constant map into zeros."""
     return (high - low).masked_fill_(_constant(low, high), torch.inf)
 
 
 def _masks(cells: Tensor, size: torch.Size, order: Order, align_corners: bool) -> Tensor:
-    """(M, 1, h, w) to (M, 1, H, W) in [0, 1], as the formula stands: on a CPU the lattice saves next to nothing."""
+    """Returns (M, 1, h, w) to (M, 1, H, W) in [0, 1], by the formula: on a CPU the lattice
+    saves next to nothing.
+    """
     if order == "minmax-first":
         cells = minmax(cells)
     masks = F.interpolate(cells, size=tuple(size), mode="bilinear", align_corners=align_corners)
@@ -259,7 +263,7 @@ def _masks(cells: Tensor, size: torch.Size, order: Order, align_corners: bool) -
 
 
 def _multiply(result: Tensor, images: Tensor, index: Tensor, masks: Tensor) -> Tensor:
-    """Images times masks, into the result."""
+    """Returns images times masks, into the result."""
     if not images.dtype == masks.dtype == result.dtype:
         # One colour at a time: torch would make a second result to convert. Only the product is rounded.
         better = torch.promote_types(images.dtype, masks.dtype)

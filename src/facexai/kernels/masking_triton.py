@@ -12,13 +12,15 @@ from torch import Tensor
 from facexai._errors import require
 
 tl: Any = None
-"""``triton.language``, once the kernel is asked for: triton looks for it among the names of this module."""
+"""``triton.language``, loaded with the kernel: triton resolves it as a name of this module."""
 
 _ROWS, _COLUMNS = 16, 64  # of one block: a face of 112 pixels wastes 1/8 of its second block
 
 
 def interpreted() -> bool:
-    """Whether triton runs its kernels in numpy, on the CPU: what a test sets before triton is first imported."""
+    """Returns whether triton runs its kernels in numpy, on the CPU: what a test sets before triton
+    is first imported.
+    """
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -78,7 +80,7 @@ def _masked(  # type: ignore[no-untyped-def]
     result_n, result_c, result_y, result_x, image_n, image_c, image_y, image_x,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One block of pixels of one masked image; its number is 64-bit, for results beyond 2**31 elements."""
+    """Computes one block of pixels of one masked image; its number is 64-bit, for results beyond 2**31 elements."""
     m = tl.program_id(0).to(tl.int64)
     y = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     x = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)

@@ -1,4 +1,4 @@
-"""Is the map true? What happens to the decision when the marked pixels go, and controls that can embarrass us."""
+"""Faithfulness of maps: the change of the decision when marked pixels are removed, with baseline controls."""
 
 from typing import TYPE_CHECKING
 

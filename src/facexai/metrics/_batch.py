@@ -1,4 +1,4 @@
-"""What all metrics ask first: whose decision, on which images, about which class, with which map."""
+"""The input of all metrics: a classifier, images, a class and a map for each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Reference:
 
 
 class Options(TypedDict, total=False):
-    """What every metric that asks a classifier takes.
+    """Options of every metric that runs a classifier.
 
     Keys:
         identities: (N,) person in each image, for intervals, tests and ``other-image``; see :meth:`Statistic.of`.
@@ -53,7 +53,7 @@ class Options(TypedDict, total=False):
 
     ``"fields"`` are seeded random fields, of which the mean is taken. ``"signed"`` takes first the explainer's cells
     before the ReLU, where the explanation has them (:attr:`Saliency.signed_cells`), and fields among what is still
-    equal; it judges another map than the one that is drawn. The recipe says which it was.
+    equal; it measures another map than the one that is drawn. The recipe records it.
     """
 
     identities: Sequence[str | None] | None
@@ -80,7 +80,7 @@ class EvaluationBatch:
         reference: of the whole data set.
         batch_size: images per forward pass.
         progress: show a progress bar for each set of changed images.
-        explained: which method, layer and network made the maps, and for which classes, where they say it.
+        explained: method, layer, network and classes of the maps, if they record them.
         signed: (N, H, W), the maps before the ReLU, where they decide among equal values.
     """
 
@@ -99,31 +99,31 @@ class EvaluationBatch:
 
     @cached_property
     def ordered(self) -> Tensor:
-        """(N, H, W): values in the order in which pixels are taken, with the ties that random fields break."""
+        """Returns (N, H, W): values in the order in which pixels are taken, with the ties that random fields break."""
         return self.maps if self.signed is None else dense_ranks(self.maps, self.signed)
 
     @property
     def ties(self) -> Break:
-        """What decides among equal values."""
+        """Returns the rule that orders equal values."""
         return "fields" if self.signed is None else "signed"
 
     def run(self, images: Tensor) -> Tensor:
-        """Logits (N, C) of changed images."""
+        """Returns logits (N, C) of changed images."""
         return logits_of(self.classifier, images, self.batch_size, self.progress)
 
     @property
     def scale(self) -> float:
-        """Logits per unit of score: a gallery's scale, so that scores are cosines; 1 for other classifiers."""
+        """Returns logits per unit of score: a gallery's scale, so that scores are cosines; 1 for other classifiers."""
         return self.classifier.scale if isinstance(self.classifier, Gallery) else 1.0
 
     @property
     def score_unit(self) -> str:
-        """``"cosine"`` for a gallery, else ``"logit"``."""
+        """Returns ``"cosine"`` for a gallery, else ``"logit"``."""
         return "cosine" if isinstance(self.classifier, Gallery) else "logit"
 
 
 def explained_by(maps: object) -> dict[str, Any]:
-    """What is known of the maps that are measured: ``{"explained": {method, layer, ...}}``; of plain tensors {}."""
+    """Returns what is known about the measured maps, ``{"explained": {method, layer, ...}}``; {} for plain tensors."""
     recipe = getattr(maps, "recipe", {})
     known = {name: recipe[name] for name in ("method", "layer", "fingerprint") if name in recipe}
     if isinstance(maps, Saliency):
@@ -132,7 +132,7 @@ def explained_by(maps: object) -> dict[str, Any]:
 
 
 def logits_of(classifier: Classifier, images: Tensor, batch_size: int, progress: bool = False) -> Tensor:
-    """Logits (N, C), float64, a batch at a time."""
+    """Returns logits (N, C), float64, a batch at a time."""
     rows = []
     with no_graph(), tqdm(total=len(images), desc="measure", unit="image", leave=False, disable=not progress) as bar:
         for part in torch.split(images, batch_size):
@@ -153,7 +153,7 @@ def subject(
     progress: bool = False,
     ties: Break = "fields",
 ) -> EvaluationBatch:
-    """Check that images, maps and identities belong together, and ask the classifier once.
+    """Checks that images, maps and identities fit together, and runs the classifier once.
 
     Raises:
         ValueError: numbers or sizes that differ, NaN in a map, fewer than two classes, an unknown way to break ties.
@@ -234,12 +234,13 @@ def order_of(saliency: Saliency, ties: Break) -> Tensor:
 
 
 def mean_map(maps: Tensor) -> Tensor:
-    """The mean (H, W) of maps (N, H, W), each scaled to [0, 1]."""
+    """Returns the mean (H, W) of maps (N, H, W), each scaled to [0, 1]."""
     return minmax(maps).mean(0)
 
 
 def other_identity_index(n: int, identities: Sequence[str | None] | None) -> list[int] | None:
-    """For each image the next one, in a circle, of another identity; without identities simply the next.
+    """Returns, for each image, the index of the next one of another identity, in a circle; without
+    identities the next one.
 
     Args:
         n: number of images.
@@ -275,7 +276,7 @@ def centre_order(size: tuple[int, int], seed: int) -> Tensor:
 
 
 def control_maps(who: EvaluationBatch, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Maps (N, H, W) of the controls but ``random``, and the reason for each that there is not.
+    """Returns maps (N, H, W) of the controls but ``random``, and the reason for each that there is not.
 
     Pixels equally far from the centre, up to 40 of 112 x 112, come in an order drawn with ``seed``.
     """

@@ -1,4 +1,4 @@
-"""What a comparison of groups found: spectra, distances, errors."""
+"""Results of a comparison of groups: spectra, distances, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Distance:
         raw: total variation, 0 to 1; chance alone makes it positive.
         null: its mean over permutations of people between the groups.
         interval: 95 % bootstrap spread of the raw distance about its mean, people drawn within groups, put around
-            :attr:`value`. It tells how sure that value is, for this number of people.
+            :attr:`value`. It quantifies the uncertainty of that value for this number of people.
         p_value: (1 + count) / (1 + draws) permutations with at least this distance.
 
     Where no permutation is at hand, null, interval, p_value and value are None; :attr:`Bias.reason` says why.
@@ -42,7 +42,7 @@ class Distance:
 
     @property
     def value(self) -> float | None:
-        """The distance minus what chance alone makes of it; about 0 where groups do not differ.
+        """Returns the distance minus what chance alone makes of it; about 0 where groups do not differ.
 
         Where they do, chance adds less than it takes off, so the value is too small, the more so the fewer the people:
         compare values of groups of the same sizes only.
@@ -65,7 +65,7 @@ class Rates:
         accuracy: share of right decisions.
         genuine, impostor: number of pairs.
         fmr_interval, fnmr_interval, accuracy_interval: 95 % intervals by both people of each pair, see
-            :attr:`Statistic.interval`; the threshold is found again in draws of people, and where no error is seen the
+            :attr:`Statistic.interval`; the threshold is determined again in draws of people, and without errors the
             interval reaches up to what so few people cannot rule out. None where the people of the pairs are not given.
     """
 
@@ -93,7 +93,7 @@ class Bias:
         intervals: (2, G, B) 95 % bootstrap interval of the spectra.
         signed: (G, B) mean influence with its sign.
         edges: (B + 1,) of the bands in cycles per width of the image, or None.
-        face: breadth of the face as a share of that width, or None.
+        face: face width as a share of that width, or None.
         rows, people: number of pairs (or images) and of people in each group.
         distances: of all pairs of groups.
         matched: the same as if the groups' images had equal amplitudes in every band, to first order; None without
@@ -127,20 +127,20 @@ class Bias:
 
     @property
     def std(self) -> Array:
-        """(B,) standard deviation of the spectra over the groups."""
+        """Returns (B,) standard deviation of the spectra over the groups."""
         made: Array = self.spectra.std(0)
         return made
 
     @property
     def centroids(self) -> dict[str, float] | None:
-        """Mean frequency of each group's spectrum, in cycles per width of the image; None without edges."""
+        """Returns the mean frequency of each group's spectrum, in cycles per width of the image; None without edges."""
         if self.edges is None:
             return None
         middle = (self.edges[1:] + self.edges[:-1]) / 2
         return {name: float(row @ middle) for name, row in zip(self.groups, self.spectra, strict=True)}
 
     def gap(self, rate: str) -> float:
-        """Largest difference of a rate (``"fmr"``, ``"fnmr"`` or ``"accuracy"``) between groups.
+        """Returns the largest difference of a rate (``"fmr"``, ``"fnmr"`` or ``"accuracy"``) between groups.
 
         Raises:
             ValueError: no rates, an unknown one, or a group without such pairs.
@@ -174,7 +174,7 @@ class Bias:
         return "\n".join(lines)
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON can hold it."""
+        """Returns everything as JSON can hold it."""
 
         def told(found: tuple[Distance, ...] | None) -> Any:
             return None if found is None else [{**vars(d), "value": d.value} for d in found]
@@ -201,7 +201,7 @@ class Bias:
         }
 
     def plot(self) -> Figure:
-        """The groups' spectra with their intervals, and the standard deviation between groups.
+        """Returns the groups' spectra with their intervals, and the standard deviation between groups.
 
         Raises:
             ValueError: the bands have no edges.

@@ -28,7 +28,7 @@ class FaceBands:
         without: (n, b, D) of the faces without band ``cells[k]``.
         cells: (b,) places of those bands among all B; the others hold no frequency.
         energies: (n, B) mean squared pixel value that each band holds.
-        masked: which face of a pair loses the band.
+        masked: the face of a pair whose band is removed.
     """
 
     units: Array
@@ -38,19 +38,19 @@ class FaceBands:
     masked: Literal["first", "second", "both"]
 
     def influence(self, pairs: Index) -> Array:
-        """(P, B) raw influence of each band on the cosine of pairs (P, 2) of faces."""
+        """Returns (P, B) raw influence of each band on the cosine of pairs (P, 2) of faces."""
         result = np.zeros((len(pairs), self.energies.shape[1]))
         for k, cell in enumerate(self.cells.tolist()):
             result[:, cell] = self._table(k)[pairs[:, 0], pairs[:, 1]]
         return result
 
     def scores(self, pairs: Index) -> Array:
-        """(P,) cosines of pairs (P, 2)."""
+        """Returns (P,) cosines of pairs (P, 2)."""
         result: Array = self._cosines[pairs[:, 0], pairs[:, 1]]
         return result
 
     def held_energy(self, pairs: Index) -> Array:
-        """(P, B) mean energy of the faces of each pair that lose the bands."""
+        """Returns (P, B) mean energy of the faces of each pair that lose the bands."""
         sides = {"first": (0,), "second": (1,), "both": (0, 1)}[self.masked]
         mean: Array = np.mean([self.energies[pairs[:, side]] for side in sides], axis=0)
         return mean
@@ -60,7 +60,7 @@ class FaceBands:
         return self.units @ self.units.T
 
     def _table(self, k: int) -> Array:
-        """(n, n) influence of a band on every pair of faces."""
+        """Returns (n, n) influence of a band on every pair of faces."""
         left = self.without[:, k]
         without = {"first": (left, self.units), "second": (self.units, left), "both": (left, left)}[self.masked]
         result: Array = self._cosines - without[0] @ without[1].T
@@ -69,13 +69,13 @@ class FaceBands:
     def by_chance(
         self, pairs: Index, group: Index, sums: PersonSums, people: People, draws: int, rng: np.random.Generator
     ) -> dict[str, Array]:
-        """(draws, G, B) spectra of groups whose people changed places with people of as many photos.
+        """Returns (draws, G, B) spectra of groups whose people changed places with people of as many photos.
 
         Args:
             pairs: (P, 2) faces.
             group: (P,) number of the group of each pair, which is that of the places of its people.
             sums: of the pairs as they are, for the energy-matched spectra.
-            people: who is in the faces, and in which group.
+            people: the people in the faces, and their groups.
             draws: number of permutations.
             rng: source of them.
         """
@@ -113,27 +113,27 @@ class People:
 
     @classmethod
     def of(cls, names: Sequence[str], groups: Index) -> People:
-        """From the name of the person in each face, and the number of their group (n,)."""
+        """Builds the sums from the name of the person in each face and the number of their group (n,)."""
         _, first, number = np.unique(np.asarray(names), return_index=True, return_inverse=True)
         photos = [np.flatnonzero(number == person) for person in range(len(first))]
         return cls(photos, groups[first])
 
     @cached_property
     def _alike(self) -> Mapping[int, Index]:
-        """People by their number of photos: they can stand for each other."""
+        """Groups people by their number of photos, among which permutations exchange them."""
         counts = np.array([len(own) for own in self.photos])
         return {int(count): np.flatnonzero(counts == count) for count in np.unique(counts)}
 
     @property
     def divisions(self) -> int:
-        """In how many ways people with as many photos fall into the groups."""
+        """Returns the number of ways in which people with as many photos can be divided into the groups."""
         result = 1
         for alike in self._alike.values():
             result *= divisions(np.bincount(self.group[alike]))
         return result
 
     def permuted(self, rng: np.random.Generator) -> Index:
-        """(n,) the face that stands in the place of each face, where people change places with all of their photos."""
+        """Returns (n,) the face that replaces each face when people are exchanged with all of their photos."""
         result = np.empty(sum(map(len, self.photos)), dtype=np.int64)
         for alike in self._alike.values():
             for person, other in zip(alike.tolist(), rng.permutation(alike).tolist(), strict=True):

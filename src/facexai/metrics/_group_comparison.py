@@ -98,7 +98,7 @@ def compared(
     recipe: Mapping[str, Any],
     reason: str | None,
 ) -> Bias:
-    """The answer, from the spectra (draws, G, B) of groups by chance, if there are any, and bootstrap draws."""
+    """Returns the answer, from the spectra (draws, G, B) of groups by chance, if there are any, and bootstrap draws."""
     names, group, sums = rows.names, rows.group, rows.sums
     drawn, own = sums.resampled(draws, rng), sums.measured(sums.members())
     null = None if chance is None else {kind: distances(chance[kind]) for kind in own}
@@ -129,7 +129,9 @@ def compared(
 def summed(
     values: Array, groups: Sequence[str], people: BothPeople, energies: Any
 ) -> tuple[list[str], NDArray[np.int64], PersonSums]:
-    """Names of the groups, the group of each row, and the sums of each person; refuses what cannot be compared."""
+    """Returns names of the groups, the group of each row, and the sums of each person; refuses what
+    cannot be compared.
+    """
     odd = [i for i, name in enumerate(groups) if not isinstance(name, str | int) or name == ""]
     if odd:
         raise ValueError(
@@ -179,7 +181,7 @@ def rows_of(values: Any, what: str) -> Array:
 
 
 def _distances(names: Sequence[str], raw: Array, null: Array | None, drawn: Array) -> tuple[Distance, ...]:
-    """Of every pair of groups, from its distance, those of permutations and those of bootstrap draws."""
+    """Returns the distance of every pair of groups, its permutation distances and its bootstrap distances."""
     result = []
     for k, pair in enumerate(combinations(names, 2)):
         if null is None:

@@ -68,7 +68,9 @@ def share_interval(
     *,
     wrong: bool,
 ) -> tuple[float, float] | None:
-    """95 % interval of the share of wrong, or right, decisions among some pairs, at a threshold of all of them."""
+    """Returns the 95 % interval of the share of wrong, or right, decisions among some pairs, at a
+    threshold of all of them.
+    """
     chosen = np.flatnonzero(rows)
     decision = PairDecision(scores, same, Dyads.of(*people), rule, chosen)
 

@@ -72,10 +72,10 @@ def people_of(
 
 
 def linked_people(names: Sequence[str], index: Any, same: Any) -> list[str]:
-    """Returns the person in each of n photos, where pairs that show one person tell who is the same.
+    """Returns the person in each of n photos; photos that genuine pairs link show one person.
 
     Args:
-        names: (n,) of the people in the photos, as far as they are known; each unknown person has a name of its own.
+        names: (n,) of the people in the photos, as far as they are known; each unknown person gets another name.
         index: (P, 2) photos of each pair.
         same: (P,) boolean.
 
@@ -100,7 +100,7 @@ def is_unknown_name(name: str) -> bool:
 
 
 def _python(value: Any) -> Any:
-    """The value of an array, a tensor, a column of a table or one of their elements as plain Python objects."""
+    """Returns the value of an array, a tensor, a column of a table or one of their elements as plain Python objects."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -30,7 +30,7 @@ Result = TypeVar("Result", bound=Measured)
 
 
 def control(measured: Result, name: str) -> Result | None:
-    """The result of a control, None where it could not be measured.
+    """Returns the result of a control, None where it could not be measured.
 
     Raises:
         KeyError: no control has this name.
@@ -44,7 +44,7 @@ def control(measured: Result, name: str) -> Result | None:
 def with_known(
     names: Sequence[str], known: Mapping[str, Result | None] | None, measure: Callable[[str], Result | None]
 ) -> dict[str, Result | None]:
-    """Controls in the order of ``names``: those that are known already, the others measured."""
+    """Returns controls in the order of ``names``; those that are given are reused, the others measured."""
     given = known or {}
     return {name: given[name] if name in given else measure(name) for name in names}
 
@@ -59,14 +59,14 @@ def rows(measured: Result, row: Callable[[Result], dict[str, Any]]) -> list[dict
 
 
 def plotted(measured: Result, main: Callable[[Result], Statistic], title: str, bars: Callable[..., Figure]) -> Figure:
-    """The main number of the result and of its controls, as bars with intervals; controls in grey."""
+    """Returns the main number of the result and of its controls, as bars with intervals; controls in grey."""
     named = {"the map": measured, **{name: one for name, one in measured.controls.items() if one is not None}}
     values = [(main(one).mean, main(one).interval) for one in named.values()]
     return bars(list(named), [(title, values)], grey=[name != "the map" for name in named])
 
 
 def joined(first: Result, second: Result) -> dict[str, Any]:
-    """Controls, reasons, recipe and ties of the sum; what one part lacks is None.
+    """Returns controls, reasons, recipe and ties of the sum; what one part lacks is None.
 
     Raises:
         ValueError: the parts were measured by different recipes.
@@ -84,7 +84,7 @@ def joined(first: Result, second: Result) -> dict[str, Any]:
 
 
 def _explained(one: Mapping[str, Any] | None, two: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What both parts say of the maps that were measured; classes are of single items, which come in another order."""
+    """Returns what both parts record about the measured maps, without classes, which belong to single items."""
     agreed = {
         name: value for name, value in (one or {}).items() if name != "targets" and (two or {}).get(name) == value
     }

@@ -43,21 +43,21 @@ class PairDecision:
 
     @cached_property
     def sweep(self) -> WeightedSweep:
-        """The scores in order."""
+        """Returns the scores in order."""
         return WeightedSweep.of(self.scores, self.same)
 
     def error(self, limit: float, measure: Callable[[float], Array], seed: int = 0) -> Error | None:
         """Returns the standard error of a mean over pairs whose threshold is estimated from pairs of the same people.
 
-        In each draw of people a pair of two people weighs the product of how often each was drawn, a pair of one
-        person how often that person was, and the rule finds its threshold on the pairs with these weights. Over the
-        draws, what the new threshold does to the mean is regressed on both error rates at ``limit``, which say why the
+        In each draw of people a pair of two people weighs the product of how often each was drawn, a pair of one person
+        how often that person was, and the rule finds its threshold on the pairs with these weights. Over the draws, the
+        effect of the new threshold on the mean is regressed on both error rates at ``limit``, which explain why the
         rule moves. The rows of the mean plus these multiples of the rows of the error rates have the dyadic-robust
         variance; what the regression leaves is added. Weights of draws vary too much where pairs share few people,
         which does not bias the regression.
 
         Args:
-            limit: the threshold that the rule finds on all pairs.
+            limit: the threshold by the rule on all pairs.
             measure: gives the numbers (C,) of the measured pairs at a threshold.
             seed: of the draws.
 
@@ -86,7 +86,7 @@ class PairDecision:
 
 
 def _regressed(moved: Array, rates: Array) -> tuple[Array, float]:
-    """The slopes (2,) of moves (n,) on error rates (n, 2), and the standard deviation of what they leave."""
+    """Returns the slopes (2,) of moves (n,) on error rates (n, 2), and the standard deviation of what they leave."""
     if len(moved) < _FEWEST // 2:
         return np.zeros(2), 0.0
     centred = rates - rates.mean(0)

@@ -32,22 +32,24 @@ class Difference:
 
     @property
     def mad(self) -> float:
-        """Mean absolute difference of probabilities, 0 to 1."""
+        """Returns the mean absolute difference of probabilities, 0 to 1."""
         return self.absolute.mean
 
     @property
     def md(self) -> float:
-        """Mean difference of probabilities, -1 to 1: positive where the counterparts lower the probability."""
+        """Returns the mean difference of probabilities, -1 to 1: positive where the counterparts
+        lower the probability.
+        """
         return self.signed.mean
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of the MAD."""
+        """Returns the 95 % bootstrap interval of the MAD."""
         return self.absolute.interval
 
     @property
     def p_value(self) -> float | None:
-        """Sign-flip permutation p-value of the signed mean difference."""
+        """Returns sign-flip permutation p-value of the signed mean difference."""
         return _p_value(self.signed)
 
     def _repr_html_(self) -> str:
@@ -59,12 +61,12 @@ class Difference:
 
 
 def _p_value(differences: Statistic) -> float | None:
-    """Sign-flip permutation p-value of a mean against 0."""
+    """Returns sign-flip permutation p-value of a mean against 0."""
     return differences.p_value(Statistic(0 * differences.values, differences.items, differences.identities))
 
 
 def difference(before: Statistic, after: Array) -> Difference:
-    """Of probabilities (N,) before and after."""
+    """Builds the difference from probabilities (N,) before and after."""
     signed = Statistic(before.values - after, before.items, before.identities)
     return Difference(Statistic(abs(signed.values), signed.items, signed.identities), signed)
 
@@ -72,7 +74,7 @@ def difference(before: Statistic, after: Array) -> Difference:
 @final
 @dataclass(frozen=True, eq=False)
 class Auroc:
-    """How well a probability tells the task's labels apart, on the images and on their counterparts.
+    """How well a probability separates the task's labels, on the images and on their counterparts.
 
     Attributes:
         before, after: area under the ROC curve, 0 to 1.
@@ -114,17 +116,17 @@ class ShortcutAudit:
 
     @property
     def mad(self) -> Difference:
-        """What the counterparts do to the probability."""
+        """Returns the mean absolute difference of the probability between images and counterparts."""
         return difference(self.before, self.after.values)
 
     @property
     def no_op(self) -> Difference | None:
-        """What the control does to it: the noise of the reconstruction, no edit."""
+        """Returns the same for the control, a reconstruction without an edit."""
         return None if self.control is None else difference(self.before, self.control.values)
 
     @property
     def beyond_no_op(self) -> Statistic | None:
-        """Statistic of ``|f(x) - f(x')|`` minus the same of the control, image by image."""
+        """Returns the statistic of ``|f(x) - f(x')|`` minus the same of the control, image by image."""
         control = self.no_op
         if control is None:
             return None
@@ -133,13 +135,15 @@ class ShortcutAudit:
 
     @property
     def beyond_no_op_p_value(self) -> float | None:
-        """Sign-flip permutation p-value of :attr:`beyond_no_op`: does the edit do more than the reconstruction?"""
+        """Returns sign-flip permutation p-value of :attr:`beyond_no_op`: does the edit do more than
+        the reconstruction?
+        """
         beyond = self.beyond_no_op
         return None if beyond is None else _p_value(beyond)
 
     @property
     def by_shortcut(self) -> Mapping[int, Difference]:
-        """The difference of the images without (0) and with (1) the shortcut, as far as there are any.
+        """Returns the difference of the images without (0) and with (1) the shortcut, as far as there are any.
 
         A shortcut that is followed gives mean differences of opposite signs; one that is not, differences near 0.
         """
@@ -156,7 +160,8 @@ class ShortcutAudit:
 
     @property
     def directed(self) -> Statistic | None:
-        """Statistic of the probability with the shortcut minus that without it; None where no ``shortcut`` was given.
+        """Returns the statistic of the probability with the shortcut minus that without it; None where no
+        ``shortcut`` was given.
 
         The mean absolute difference counts whatever an edit does; artefacts that go both ways cancel here.
         """
@@ -167,7 +172,7 @@ class ShortcutAudit:
 
     @property
     def auroc(self) -> Auroc | None:
-        """Of the task's labels; None without labels of both kinds."""
+        """Returns the AUROC with respect to the task's labels; None without labels of both kinds."""
         if self.labels is None or len(set(self.labels.values.tolist())) < 2:
             return None
         given = self.odds_before or self.before, self.odds_after or self.after
@@ -176,7 +181,7 @@ class ShortcutAudit:
         return Auroc(before, after, _interval(sides, labels, self.before.identities))
 
     def text(self) -> str:
-        """A few lines for reading: means with their 95 % intervals, and p-values."""
+        """Returns a few lines for reading: means with their 95 % intervals, and p-values."""
         people = "" if self.before.identities is None else f" of {len(set(self.before.identities))} people"
         lines = [f"shortcut audit, {len(self.before)} images{people}"]
         lines.append(_line("mean absolute difference", self.mad.absolute))
@@ -200,7 +205,7 @@ class ShortcutAudit:
         return self.text()
 
     def plot(self) -> Figure:
-        """How far the probability moves, with its interval, beside the no-op control in grey.
+        """Returns how far the probability moves, with its interval, beside the no-op control in grey.
 
         Raises:
             ImportError: matplotlib is missing (extra ``plot``).
@@ -238,7 +243,7 @@ def _line(name: str, held: Statistic, p: float | None = None) -> str:
 def _interval(
     sides: tuple[Array, Array], labels: Array, identities: Sequence[str] | None, draws: int = 1000
 ) -> tuple[float, float] | None:
-    """Bootstrap interval of the change of the AUROC; draws with labels of one kind are left out."""
+    """Returns the bootstrap interval of the change of the AUROC; draws with labels of one kind are left out."""
     people = np.arange(len(labels)) if identities is None else np.unique(identities, return_inverse=True)[1]
     held = [np.flatnonzero(people == k) for k in np.unique(people)]
     if len(held) < 2:

@@ -53,7 +53,7 @@ class Ties:
 
     @property
     def values(self) -> Array:
-        """(N, 2): share and passes of each item, as :meth:`of` takes them."""
+        """Returns (N, 2): share and passes of each item, as :meth:`of` takes them."""
         return np.stack([self.share.values, self.passes.values], 1)
 
     def __add__(self, other: Ties) -> Ties:
@@ -78,7 +78,7 @@ class Ordered:
     batch_size: int = 64
 
     def measured(self, areas: Sequence[float], ask: Ask, key: Callable[[Array], Array]) -> tuple[Array, Array]:
-        """Returns what ``ask`` says about the regions of these areas, as a mean over ways to break ties.
+        """Returns the numbers of ``ask`` for the regions of these areas, averaged over ways to break ties.
 
         An item whose regions ties cut is measured with :data:`GROUP` fields that are each other's mirror images, and
         with further such groups until the standard error of the mean over fields is at most 0.01, or 32 fields were

@@ -1,4 +1,4 @@
-"""Do groups of people get decided by other bands of frequencies, and does it go with other error rates?"""
+"""Compares groups of people by the frequency bands that decisions use, and by error rates."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def bias(
         :class:`Bias`. Energy-matched: every group's mean magnitude is divided by the mean amplitude (root of the
         energy) that its images have in the band, times that of all images. Where groups differ in their pictures alone,
         this distance shrinks; it vanishes where influence is proportional to amplitude, which a network is to first
-        order only, and only in the image that loses the band.
+        order only, and only in the image whose band is removed.
 
     Raises:
         ValueError: lengths that differ, None for a group, one group, a group of fewer than two people, a person in two
@@ -119,7 +119,7 @@ def bias(
 
 
 def pair_groups(labels: Sequence[str], index: Any) -> list[str | None]:
-    """The group of each pair from labels of images: that of both, or None where they differ.
+    """Returns the group of each pair from labels of images: that of both, or None where they differ.
 
     >>> pair_groups(["a", "a", "b"], [(0, 1), (1, 2)])
     ['a', None]
@@ -131,7 +131,7 @@ def pair_groups(labels: Sequence[str], index: Any) -> list[str | None]:
 
 
 def rank_correlation(distances: Sequence[float], gaps: Sequence[float]) -> tuple[float, float]:
-    """Spearman's correlation over models between spectral distance and performance gap, and its p-value.
+    """Returns Spearman's correlation over models between spectral distance and performance gap, and its p-value.
 
     Args:
         distances, gaps: one of each per model, at least six: fewer cannot be told from chance.

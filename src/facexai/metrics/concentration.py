@@ -34,11 +34,11 @@ class Narrowness:
     half_mass: Statistic
 
     def columns(self) -> dict[str, Any]:
-        """Means and intervals, as columns of a table."""
+        """Returns means and intervals, as columns of a table."""
         return _columns({"above half of the maximum": self.above_half, "half of the mass": self.half_mass})
 
     def rows(self) -> list[dict[str, Any]]:
-        """The same as the only row of a table."""
+        """Returns the same as the only row of a table."""
         return [{"map": "own", **self.columns()}]
 
     def _repr_html_(self) -> str:
@@ -58,7 +58,7 @@ def _columns(statistics: Mapping[str, Statistic]) -> dict[str, Any]:
 def narrowness(
     saliency: Saliency | Tensor, *, identities: Sequence[str | None] | None = None, items: Sequence[int] | None = None
 ) -> Narrowness:
-    """How narrow maps are, of their positive parts; 1 for a map without any.
+    """Returns how narrow maps are, of their positive parts; 1 for a map without any.
 
     Args:
         saliency: a Saliency or maps (N, H, W).
@@ -104,11 +104,11 @@ class Overlap:
     ties: Ties | None = None
 
     def columns(self) -> dict[str, Any]:
-        """Means and intervals, as columns of a table."""
+        """Returns means and intervals, as columns of a table."""
         return _columns({"overlap before": self.before, "overlap after": self.after})
 
     def rows(self) -> list[dict[str, Any]]:
-        """The same as the only row of a table."""
+        """Returns the same as the only row of a table."""
         return [{"map": "own", **self.columns()}]
 
     def _repr_html_(self) -> str:
@@ -164,7 +164,7 @@ def class_overlap(
 
 
 def _overlap(regions: Tensor, _rows: Rows) -> Array:
-    """Mean intersection over union of all pairs of regions (N, K, H, W), (N, 1)."""
+    """Returns the mean intersection over union of all pairs of regions (N, K, H, W), (N, 1)."""
     shares = []
     for a, b in combinations(regions.unbind(1), 2):
         common, either = (a & b).flatten(1).sum(1), (a | b).flatten(1).sum(1)

@@ -73,16 +73,16 @@ class CounterfactualQuality:
 
     @property
     def flip_rate(self) -> float:
-        """Share of the images whose decision changed."""
+        """Returns the share of the images whose decision changed."""
         return self.flipped.mean
 
     @property
     def held_out_rate(self) -> float | None:
-        """Share of these whose other decision changed too; None where there is nothing to share."""
+        """Returns the share of these whose other decision changed too; None where there is nothing to share."""
         return None if self.held_out is None else self.held_out.mean
 
     def columns(self) -> dict[str, Any]:
-        """Means and intervals, as columns of a table; None where something was not measured."""
+        """Returns means and intervals, as columns of a table; None where something was not measured."""
         made: dict[str, Any] = {}
         for name, key in _COLUMNS.items():
             held: Statistic | None = getattr(self, key)
@@ -123,7 +123,7 @@ _COLUMNS = {
 
 
 def _shared(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What two parts of a data set have in common: not the references of their pairs."""
+    """Returns what two parts of a data set share, without the references of their pairs."""
     return {
         name: {k: v for k, v in part.items() if k != "references"} if isinstance(part, Mapping) else part
         for name, part in recipe.items()
@@ -153,7 +153,7 @@ def counterfactual(
         result: of an explainer such as :class:`facexai.FastDiME`.
         embedder: another face network than the explained one, for whether the face is still that person's. Images of
             another size than its spec's are resized to it; they must show its crop.
-        held_out: another network's decision on the same question, which the edit has not seen: adversarial edits do
+        held_out: another network's decision on the same question, which the edit did not use: adversarial edits do
             not change it.
         decision: the explained one, for COUT.
         steps: of COUT; the papers take 50.
@@ -168,7 +168,7 @@ def counterfactual(
         TypeError: no boolean masks, or something else than tensors.
 
     Cost: two embeddings per image, two passes of ``held_out`` per changed decision, and up to ``steps + 1`` of
-    ``decision`` per image: steps that change no pixel are not asked again. 3 to 31 more for each step at which equal
+    ``decision`` per image: steps that change no pixel need no pass. 3 to 31 more for each step at which equal
     differences are cut.
 
     Source: COUT: Khorram and Fuxin 2022, arXiv:2203.15064, as ACE (Jeanneret et al. 2023, arXiv:2303.09962) measures it
@@ -245,7 +245,8 @@ def cout(
     *,
     items: Sequence[int] | None = None,
 ) -> Array:
-    """Counterfactual transition: the counterfactual's pixels replace the image's, the most different first.
+    """Computes the counterfactual transition: the counterfactual's pixels replace the image's, the
+    most different first.
 
     Args:
         decision: one logit per image.
@@ -288,10 +289,11 @@ def cout(
 def _asked_once(
     decision: Decision, images: Tensor, edited: Tensor, differs: Tensor, batch_size: int
 ) -> Callable[[Tensor, Rows], Tensor]:
-    """A function of pixels (R, H, W) that show the edit, and the rows of their images, that returns logits (R,).
+    """Returns a function of pixels (R, H, W) that show the edit, and the rows of their images, that
+    returns logits (R,).
 
-    Pictures that were asked about before, and those that differ in pixels that the edit left as they were, are not
-    asked about again.
+    Pictures that were evaluated before, and those that differ in pixels that the edit did not change, are not
+    evaluated again.
     """
     seen: dict[tuple[int, bytes], float] = {}
 
@@ -312,7 +314,7 @@ def _asked_once(
 
 
 def _alike(embedder: Embedder, images: Tensor, edited: Tensor, batch_size: int) -> Tensor:
-    """Cosine (N,) of the embeddings of images and counterfactuals."""
+    """Returns the cosine (N,) of the embeddings of images and counterfactuals."""
     spec = getattr(embedder, "spec", None)
     found = []
     for pair in zip(torch.split(images, batch_size), torch.split(edited, batch_size), strict=True):
@@ -331,7 +333,7 @@ def _followed(
     people: Sequence[str] | None,
     batch_size: int,
 ) -> Statistic:
-    """Whether another decision changed as the explained one did, over the images of ``chosen``."""
+    """Returns whether another decision changed as the explained one did, over the images of ``chosen``."""
     index = chosen.to(result.images.device)
     other = select(held_out, index)
     old, new = (score_batched(other, x[index], batch_size).cpu() > 0 for x in (result.images, result.counterfactuals))

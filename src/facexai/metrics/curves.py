@@ -37,7 +37,7 @@ class Curve:
         area: statistic of the area under each curve (trapezoid), 0 to 1.
         controls: the same with the controls' order of pixels; ``random`` is a random order.
         reasons: why a control is None.
-        recipe: scheme, steps, fill, seed, how ties were broken, and what made the maps, where they say it.
+        recipe: scheme, steps, fill, seed, how ties were broken, and how the maps were made, if they record it.
         ties: how much of the regions ties of the map decide, as for :class:`~facexai.metrics.Drop`.
     """
 
@@ -59,7 +59,9 @@ class Curve:
         ties: Array | None = None,
         **rest: Any,
     ) -> Curve:
-        """From the probabilities (N, S + 1) at equal steps, and rows for :meth:`Ties.of`; ``rest``: controls."""
+        """Builds a curve from the probabilities (N, S + 1) at equal steps, and rows for :meth:`Ties.of`;
+        ``rest``: controls.
+        """
         rows = np.asarray(values, dtype=np.float64)
         shares = np.linspace(0, 1, rows.shape[1])
         area = Statistic.of(np.trapezoid(rows, shares, axis=1), items=items, identities=identities)
@@ -67,16 +69,16 @@ class Curve:
 
     @property
     def auc(self) -> float:
-        """Mean area under the curve."""
+        """Returns the mean area under the curve."""
         return self.area.mean
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of :attr:`auc`, by identity where known."""
+        """Returns the 95 % bootstrap interval of :attr:`auc`, by identity where known."""
         return self.area.interval
 
     def p_value(self, control: str) -> float | None:
-        """Paired test of the areas against a control; None where the control is missing.
+        """Returns the paired test of the areas against a control; None where the control is missing.
 
         Raises:
             KeyError: no control has this name.
@@ -85,7 +87,7 @@ class Curve:
         return None if other is None else self.area.p_value(other.area)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The area and those of the controls as rows of a table."""
+        """Returns the area and those of the controls as rows of a table."""
 
         def row(one: Curve) -> dict[str, Any]:
             return {"area": one.auc, "interval": one.interval, **columns_of(one.ties)}
@@ -99,7 +101,7 @@ class Curve:
         return Curve(self.shares, values, self.area + other.area, **rest)
 
     def plot(self) -> Figure:
-        """The mean curve over the share of changed pixels, and those of the controls.
+        """Returns the mean curve over the share of changed pixels, and those of the controls.
 
         Raises:
             ImportError: matplotlib is missing (extra ``plot``).
@@ -133,12 +135,13 @@ def insertion(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Curve:
-    """Pixels of the image replace the fill, the most salient first. The larger the area, the truer the map.
+    """Inserts pixels of the image into the fill, the most salient first; the larger the area, the
+    more faithful the map.
 
     Args:
         classifier: gives logits.
         images: (N, 3, H, W) RGB in [0, 1].
-        saliency: a Saliency (its targets are judged) or raw maps (N, H, W) (the predicted classes are).
+        saliency: a Saliency (its targets are measured) or raw maps (N, H, W) (the predicted classes are).
         steps: number of equal steps.
         fill: what the image starts from.
         seed: of the random order and of noise.
@@ -167,7 +170,8 @@ def deletion_curve(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Curve:
-    """The fill replaces pixels of the image, the most salient first. The smaller the area, the truer the map.
+    """Replaces pixels of the image by the fill, the most salient first; the smaller the area, the
+    more faithful the map.
 
     Speckle scores well here: compare with the control ``random``, a random order of pixels. Arguments, errors, cost and
     source are those of :func:`insertion`.
@@ -184,7 +188,7 @@ def measured(
     seed: int,
     known: Mapping[str, Curve | None] | None = None,
 ) -> Curve:
-    """Insertion or deletion curves with the controls.
+    """Measures insertion or deletion curves with the controls.
 
     Args:
         known: controls that were measured already on the same images and do not depend on the maps.

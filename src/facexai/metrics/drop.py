@@ -1,4 +1,4 @@
-"""Deletion and retention: the marked area goes, or nothing else stays, and the decision is asked again."""
+"""Deletion and retention: the change of the decision when the marked area is removed, or kept alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Drop:
         change: 1 where the predicted class changed, else 0.
         controls: the same for ``random``, ``centre``, ``mean-map`` and ``other-image``; None with a reason.
         reasons: why a control is None.
-        recipe: scheme, area, fill, seed, score unit, how ties were broken, and what made the maps, where they say it.
+        recipe: scheme, area, fill, seed, score unit, how ties were broken, and how the maps were made,
+            if they record it.
         ties: how much of each region ties of the map decide, and how often they were broken: the numbers of an image
             are means over that. None where it was not recorded.
 
@@ -66,51 +67,54 @@ class Drop:
 
     @property
     def drop(self) -> float:
-        """Mean drop of the target's probability in points."""
+        """Returns the mean drop of the target's probability in points."""
         return self.probability.mean
 
     @property
     def relative_drop(self) -> float:
-        """Mean drop in per cent of the probability before."""
+        """Returns the mean drop in per cent of the probability before."""
         return self.relative.mean
 
     @property
     def score_drop(self) -> float:
-        """Mean drop of the score: cosine for a gallery, else logit."""
+        """Returns the mean drop of the score: cosine for a gallery, else logit."""
         return self.score.mean
 
     @property
     def margin_drop(self) -> float:
-        """Mean drop of the margin to the best other class, in units of the score."""
+        """Returns the mean drop of the margin to the best other class, in units of the score."""
         return self.margin.mean
 
     @property
     def changed(self) -> float:
-        """Share of images whose predicted class changed, 0 to 1."""
+        """Returns the share of images whose predicted class changed, 0 to 1."""
         return self.change.mean
 
     @property
     def saturated(self) -> bool:
-        """True if the probability cannot show a difference: neither the map nor a control costs 0.05 points, though
-        margins change. Read the margin or the score then."""
+        """Returns True if the probability cannot show a difference: neither the map nor a control costs 0.05 points,
+        though margins change. Read the margin or the score then.
+        """
         drops = [self, *(control for control in self.controls.values() if control is not None)]
         moves = any(drop.margin.values.any() for drop in drops)
         return moves and all(abs(drop.drop) < _VISIBLE for drop in drops)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of :attr:`drop`, by identity where known; None for a single one."""
+        """Returns the 95 % bootstrap interval of :attr:`drop`, by identity where known; None for a single one."""
         return self.probability.interval
 
     @property
     def specificity(self) -> float | None:
-        """``drop`` minus that of another image's map: what the map knows of this image. None where there is none."""
+        """Returns ``drop`` minus the drop of another image's map, which is specific to this image; None
+        without such a control.
+        """
         specific = self.specific
         return None if specific is None else specific.mean
 
     @property
     def specific(self) -> Statistic | None:
-        """The statistic behind :attr:`specificity`, with its interval."""
+        """Returns the statistic behind :attr:`specificity`, with its interval."""
         other = self.controls.get("other-image")
         if other is None:
             return None
@@ -118,7 +122,7 @@ class Drop:
         return Statistic(own.values - other.probability.values, own.items, own.identities)
 
     def p_value(self, control: str) -> float | None:
-        """Paired test of the probability drop against a control; None where the control is missing.
+        """Returns the paired test of the probability drop against a control; None where the control is missing.
 
         Raises:
             KeyError: no control has this name.
@@ -136,7 +140,7 @@ class Drop:
         ties: Array | None = None,
         **rest: Any,
     ) -> Drop:
-        """From a row of numbers for each image, in the order of :data:`STATISTICS`.
+        """Builds the result from a row of numbers for each image, in the order of :data:`STATISTICS`.
 
         ``ties``: rows for :meth:`Ties.of`; ``rest``: controls and so on.
         """
@@ -146,7 +150,7 @@ class Drop:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """(N, 5): the numbers of each image, as :meth:`of` takes them."""
+        """Returns (N, 5): the numbers of each image, as :meth:`of` takes them."""
         return np.stack([getattr(self, name).values for name in STATISTICS], 1)
 
     def __add__(self, other: Drop) -> Drop:
@@ -154,11 +158,11 @@ class Drop:
         return Drop(**{name: getattr(self, name) + getattr(other, name) for name in STATISTICS}, **rest)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The drop and its controls as rows of a table."""
+        """Returns the drop and its controls as rows of a table."""
         return _merge.rows(self, _row)
 
     def plot(self) -> Figure:
-        """Points lost with the map, and with the controls in grey.
+        """Draws the drop of the map in percentage points, and those of the controls in grey.
 
         Raises:
             ImportError: matplotlib is missing (extra ``plot``).
@@ -199,15 +203,15 @@ def deletion(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Drop:
-    """How much the decision loses when the area that a map marks is removed. A true map loses much.
+    """Measures the drop of the decision when the area that a map marks is removed; a faithful map has a large drop.
 
     Args:
         classifier: gives logits: a gallery, or a network with ``output="logits"``.
         images: (N, 3, H, W) RGB in [0, 1].
-        saliency: the maps: a Saliency (its targets are judged) or raw (N, H, W) (the predicted classes are).
+        saliency: the maps: a Saliency (its targets are measured) or raw (N, H, W) (the predicted classes are).
         area: share of the pixels, those with the largest values, exact by rank. Among equal values no order of pixels
             decides, see below.
-        fill: what stands in their place; see :func:`facexai.perturb.make_fill`.
+        fill: what replaces them; see :func:`facexai.perturb.make_fill`.
         seed: of the random control and of noise.
         options: see :class:`~facexai.metrics._batch.Options`: identities, items, reference, batch_size.
 
@@ -244,7 +248,7 @@ def retention(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Drop:
-    """How much the decision loses when only the area that a map marks is kept. A true map loses little.
+    """Measures the drop of the decision when only the area that a map marks is kept; a faithful map has a small drop.
 
     It is the deletion of the complement; arguments, controls, errors and source are those of :func:`deletion`.
     """
@@ -272,7 +276,8 @@ def prediction_change(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Statistic:
-    """Share of images whose predicted class changes when the marked area is removed: :attr:`Drop.change` of deletion.
+    """Returns the share of images whose predicted class changes when the marked area is removed:
+    :attr:`Drop.change` of deletion.
 
     Arguments and errors are those of :func:`deletion`.
 
@@ -302,7 +307,7 @@ class Regions:
 
 
 def regions_of(who: EvaluationBatch, area: float, seed: int) -> Regions:
-    """The maps of a subject and of the controls; deletion and retention share them."""
+    """Returns the maps of a subject and of the controls; deletion and retention share them."""
     check_area(area)
     own = who.ordered
     maps, reasons = control_maps(who, seed)
@@ -316,7 +321,7 @@ def measured(
     fill: Fill,
     known: Mapping[str, Drop | None] | None = None,
 ) -> Drop:
-    """Deletion or retention of these areas with the controls.
+    """Returns deletion or retention of these areas with the controls.
 
     Args:
         known: controls that were measured already on the same images and do not depend on the maps.
@@ -342,12 +347,14 @@ def measured(
 
 
 def _decisions(who: EvaluationBatch, drops: Array) -> Array:
-    """What the rule for ties is about: probabilities and, of a gallery, cosines, (F, 1 or 2)."""
+    """Returns the quantities that the rule for ties is about: probabilities and, for a gallery,
+    cosines, (F, 1 or 2).
+    """
     return drops[:, (0, 2)] / (100, 1) if who.score_unit == "cosine" else drops[:, :1] / 100
 
 
 def _changes(who: EvaluationBatch, rows: Rows, after: Tensor) -> Array:
-    """Numbers (R, 5), in the order of :data:`STATISTICS`, of the logits of these images before and after."""
+    """Returns numbers (R, 5), in the order of :data:`STATISTICS`, of the logits of these images before and after."""
     before, targets = who.logits[rows], who.targets[rows]
     target = targets[:, None]
     p, q = (logits.softmax(1).gather(1, target)[:, 0] for logits in (before, after))
@@ -359,7 +366,7 @@ def _changes(who: EvaluationBatch, rows: Rows, after: Tensor) -> Array:
 
 
 def margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """The target's logit minus the best other's, (N,).
+    """Returns the target's logit minus the best other's, (N,).
 
     >>> margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
     tensor([1.])

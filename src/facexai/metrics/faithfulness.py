@@ -54,7 +54,7 @@ class Table:
         recipe: every choice that changed a number.
         panels: column -> title of what :meth:`plot` draws; each has its interval in the column ``"... interval"``.
 
-    What the columns mean is said by the function that made the table. Of :func:`faithfulness`: ``deletion`` (more is
+    The function that made the table documents its columns. Of :func:`faithfulness`: ``deletion`` (more is
     better), ``retention`` (less is better): drop of the target's probability in points. ``tied``: share of the marked
     area that ties of the map decide, see :func:`deletion`. ``specificity``: deletion minus that of another image's map.
     ``beats ...``: whether the deletion is larger than the control's with p < 0.05, paired.
@@ -66,7 +66,7 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Columns in the order of the first row."""
+        """Returns the columns in the order of the first row."""
         return list(self.rows[0])
 
     def __str__(self) -> str:
@@ -83,11 +83,11 @@ class Table:
         return pictured(self.plot, f"{len(self.rows)} maps and controls", self.html())
 
     def html(self) -> str:
-        """The rows for reading, as an HTML table."""
+        """Returns the rows for reading, as an HTML table."""
         return table([_brief(row) for row in self.rows])
 
     def to_dict(self) -> dict[str, Any]:
-        """Rows and recipe as JSON can hold them."""
+        """Returns rows and recipe as JSON can hold them."""
         return {"recipe": plain(self.recipe), "rows": [dict(row) for row in self.rows]}
 
     def save(self, path: str | Path) -> None:
@@ -97,7 +97,7 @@ class Table:
         io.write_json(path, self.to_dict())
 
     def plot(self) -> Figure:
-        """The main columns of every row with their intervals, controls in grey."""
+        """Returns the main columns of every row with their intervals, controls in grey."""
         from facexai import plots
 
         names = [str(row["map"]) for row in self.rows]
@@ -108,7 +108,7 @@ class Table:
 
 
 def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for reading: the controls that a method beats stand in one column."""
+    """Returns a row for reading: one column lists the controls that a method beats."""
     found: dict[str, Any] = {}
     for name, value in row.items():
         kind, beats, control = name.rpartition("beats ")
@@ -132,7 +132,7 @@ def faithfulness(
     steps: int = 10,
     **options: Unpack[Options],
 ) -> Table:
-    """Measure methods side by side, with the controls that ask whether any of them knows more than "the middle".
+    """Measures methods side by side, with baseline controls such as the centre of the picture.
 
     Args:
         methods: name -> explainer (called with the images) or its Saliency.
@@ -177,7 +177,7 @@ def faithfulness(
 
 
 def table_of(measured: Mapping[str, Mapping[str, Measure]], recipe: Mapping[str, Any]) -> Table:
-    """The table of what was measured: method -> metric -> result; all methods by the same metrics.
+    """Returns the table of what was measured: method -> metric -> result; all methods by the same metrics.
 
     Metrics are ``deletion``, ``retention``, ``insertion``, ``deletion-curve``, ``narrowness`` and ``overlap``.
     """

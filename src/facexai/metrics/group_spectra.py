@@ -25,7 +25,8 @@ _LEAST = 1e-4  # amplitude of a band that is matched, of the largest: float32 ro
 class PersonSums:
     """Magnitudes summed over the rows of each pair of people, or of each person where rows are about one.
 
-    A person belongs to one group, and so does a pair; chance moves people with everybody whom pairs link to them.
+    A person belongs to one group, and so does a pair; permutations move people together with all people whom
+    pairs link to them.
 
     Attributes:
         values: (D, B) sums of the magnitude of the influence.
@@ -50,7 +51,7 @@ class PersonSums:
         people: Sequence[str],
         partners: Sequence[str] | None = None,
     ) -> PersonSums:
-        """From rows (P, B) of pairs or images.
+        """Builds the sums from rows (P, B) of pairs or images.
 
         Raises:
             ValueError: a person with rows in two groups.
@@ -78,26 +79,26 @@ class PersonSums:
 
     @property
     def are_pairs(self) -> bool:
-        """Whether some row is about two people."""
+        """Returns whether some row is about two people."""
         return bool((self.dyads.first != self.dyads.second).any())
 
     @cached_property
     def component(self) -> NDArray[np.int64]:
-        """(I,) number of the component of each person: people who are linked by pairs share it."""
+        """Returns (I,) number of the component of each person: people who are linked by pairs share it."""
         return self.dyads.components()
 
     @cached_property
     def _blocks(self) -> NDArray[np.int64]:
-        """(C,) number of each component's group."""
+        """Returns (C,) number of each component's group."""
         return self.group[np.unique(self.component, return_index=True)[1]]
 
     @property
     def divisions(self) -> int:
-        """In how many ways components fall into groups of as many components."""
+        """Returns the number of ways in which components of equal size can be divided into the groups."""
         return divisions(np.bincount(self._blocks, minlength=self.groups))
 
     def spectra(self, weights: Array, *, matched: bool = False) -> Array:
-        """(..., B) share of every band in the influence of sums with these weights (..., D).
+        """Returns (..., B) share of every band in the influence of sums with these weights (..., D).
 
         Args:
             weights: how often each sum counts.
@@ -110,39 +111,45 @@ class PersonSums:
         )
 
     def matched(self, sums: Array, held: Array) -> Array:
-        """(..., G, B) sums of influence over images with these amplitudes, as if all groups had those of all images."""
+        """Returns (..., G, B) sums of influence over images with these amplitudes, as if all groups had
+        those of all images.
+        """
         assert self.amplitudes is not None
         seen = self._seen & (held > 0).all(-2, keepdims=True)
         return np.where(seen, sums * self.amplitudes.sum(0) / np.where(held > 0, held, 1.0), 0.0)
 
     @property
     def _seen(self) -> NDArray[np.bool_]:
-        """(B,) bands in which every group's images hold enough for influence to be more than rounding."""
+        """Returns (B,) bands in which every group's images hold enough for influence to be more than rounding."""
         assert self.amplitudes is not None
         groups = self.members() @ self.amplitudes
         enough: NDArray[np.bool_] = (groups > _LEAST * groups.max(-1, keepdims=True)).all(0)
         return enough
 
     def energy_spectra(self, weights: Array) -> Array:
-        """(..., B) share of every band in the amplitude of the images."""
+        """Returns (..., B) share of every band in the amplitude of the images."""
         assert self.amplitudes is not None
         return shares(weights @ self.amplitudes)
 
     def members(self, group: NDArray[np.int64] | None = None) -> Array:
-        """(G, D) one where the people of a sum are in a group; (I,) people's groups, by default their own."""
+        """Returns (G, D) one where the people of a sum are in a group; (I,) people's groups, by default their own."""
         group = (self.group if group is None else group)[self.dyads.first]
         made: Array = (group[None] == np.arange(self.groups)[:, None]).astype(np.float64)
         return made
 
     def measured(self, weights: Array) -> dict[str, Array]:
-        """(..., B) spectra of sums with these weights: ``own``, and with amplitudes ``matched`` and ``images``."""
+        """Returns (..., B) spectra of sums with these weights: ``own``, and with amplitudes
+        ``matched`` and ``images``.
+        """
         result = {"own": self.spectra(weights)}
         if self.amplitudes is not None:
             result |= {"matched": self.spectra(weights, matched=True), "images": self.energy_spectra(weights)}
         return result
 
     def by_chance(self, draws: int, rng: np.random.Generator) -> dict[str, Array]:
-        """(draws, G, B) spectra of groups of as many components at random; a person is one where rows are about one."""
+        """Returns (draws, G, B) spectra of groups of as many components at random; a person is one where
+        rows are about one.
+        """
 
         def drawn(count: int) -> list[Array]:
             return [self.members(rng.permutation(self._blocks)[self.component]) for _ in range(count)]
@@ -150,7 +157,7 @@ class PersonSums:
         return self._drawn(draws, drawn)
 
     def resampled(self, draws: int, rng: np.random.Generator) -> dict[str, Array]:
-        """(draws, G, B) spectra of people drawn from their groups with replacement.
+        """Returns (draws, G, B) spectra of people drawn from their groups with replacement.
 
         A pair of two people weighs the product of how often each was drawn. That varies more than the mean over pairs
         does where pairs share few people, so the spread of a group's spectrum about its mean over draws is scaled to
@@ -164,7 +171,7 @@ class PersonSums:
         return {kind: rows.mean(0) + scale * (rows - rows.mean(0)) for kind, rows in result.items()}
 
     def _variances(self) -> Array:
-        """(G,) dyadic-robust variance of each group's spectrum, summed over bands."""
+        """Returns (G,) dyadic-robust variance of each group's spectrum, summed over bands."""
         result = []
         for own in self.members().astype(bool):
             dyads, values = self.dyads[own], self.values[own]
@@ -187,14 +194,14 @@ class PersonSums:
         return self._drawn(draws, drawn)
 
     def _drawn(self, draws: int, make: Callable[[int], list[Array]]) -> dict[str, Array]:
-        """Spectra of weights that are made, used and forgotten in parts: large sets fit."""
+        """Returns spectra of weights that are made, used and forgotten in parts: large sets fit."""
         step = max(1, _AT_ONCE // (self.groups * len(self.values)))
         parts = [self.measured(np.stack(make(min(step, draws - at)))) for at in range(0, draws, step)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def divisions(counts: NDArray[np.int64]) -> int:
-    """Number of ways to divide as many things into groups of these sizes (G,).
+    """Returns the number of ways to divide as many things into groups of these sizes (G,).
 
     >>> divisions(np.array([2, 2]))
     6
@@ -207,7 +214,8 @@ def divisions(counts: NDArray[np.int64]) -> int:
 
 
 def distances(spectra: Array) -> Array:
-    """Total variation (..., G * (G - 1) / 2) between spectra (..., G, B) of all pairs of groups, from 0 to 1.
+    """Computes the total variation (..., G * (G - 1) / 2) between spectra (..., G, B) of all pairs of
+    groups, from 0 to 1.
 
     >>> distances(np.array([[1.0, 0.0], [0.5, 0.5]]))
     array([0.5])

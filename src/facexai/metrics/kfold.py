@@ -49,29 +49,29 @@ class TenFold:
 
     @property
     def mean(self) -> float:
-        """Mean accuracy of the folds, the number that is published."""
+        """Returns the mean accuracy of the folds, the number that is published."""
         return float(self.accuracies.mean())
 
     @property
     def std(self) -> float:
-        """Standard deviation over the folds, divided by ten and not by nine: the published spread."""
+        """Returns the standard deviation over the folds, divided by ten and not by nine: the published spread."""
         return float(self.accuracies.std())
 
     @property
     def scores(self) -> Array:
-        """(P,) cosines of the same embeddings, ``1 - distance / 2``, for :func:`facexai.metrics.roc`."""
+        """Returns (P,) cosines of the same embeddings, ``1 - distance / 2``, for :func:`facexai.metrics.roc`."""
         return 1 - self.distances / 2
 
     @property
     def cosines(self) -> Array:
-        """(10,) the thresholds as cosines; with these a pair is accepted if its score > threshold."""
+        """Returns (10,) the thresholds as cosines; with these a pair is accepted if its score > threshold."""
         return 1 - self.thresholds / 2
 
 
 def ten_fold(
     embeddings: Any, index: Any, same: Any, *, flipped: Any = None, protocol: Protocol = "insightface"
 ) -> TenFold:
-    """Ten-fold verification accuracy, as it is published for LFW and its relatives.
+    """Computes the ten-fold verification accuracy, as it is published for LFW and its relatives.
 
     Both protocols: rows divided by their length in float64, squared Euclidean distance, accepted if < threshold; folds
     of neighbouring pairs (the first ones one larger where ten does not divide P); for each fold the first threshold of
@@ -151,7 +151,7 @@ def _pairs(index: Any, same: Any, count: int) -> tuple[NDArray[np.int64], NDArra
 
 
 def _folds(distances: Array, labels: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Accuracy and threshold of each fold. Right decisions add, so every fold is counted once."""
+    """Returns the accuracy and threshold of each fold. Correct decisions add up, so every fold is counted once."""
     parts = np.array_split(np.arange(len(labels)), _FOLDS)
     lonely = sum(bool(labels[part].all() or not labels[part].any()) for part in parts)
     if lonely:
@@ -168,6 +168,6 @@ def _folds(distances: Array, labels: NDArray[np.bool_]) -> tuple[Array, Array]:
 
 
 def _right(distances: Array, labels: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Right decisions at every threshold of the grid, (400,)."""
+    """Counts the correct decisions at every threshold of the grid, (400,)."""
     near = [np.searchsorted(np.sort(distances[kind]), _GRID, "left") for kind in (labels, ~labels)]
     return np.asarray(near[0] + (~labels).sum() - near[1], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Maps against a region that is known to be the answer, such as a pasted patch."""
+"""Localisation: maps against a known region, such as a pasted patch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def top_share(
     identities: Sequence[str | None] | None = None,
     partners: Sequence[str | None] | None = None,
 ) -> Statistic:
-    """Share of a map's top area that lies inside the known region.
+    """Returns the share of a map's top area that lies inside the known region.
 
     Args:
         maps: (N, H, W), larger where the region should be.
@@ -79,7 +79,7 @@ def pointing(
     identities: Sequence[str | None] | None = None,
     partners: Sequence[str | None] | None = None,
 ) -> Statistic:
-    """The pointing game: does the largest value lie inside the known region?
+    """Returns the result of the pointing game: whether the largest value lies inside the known region.
 
     Args:
         maps, masks: (N, H, W), as in :func:`top_share`.
@@ -116,7 +116,7 @@ def average_precision(
     identities: Sequence[str | None] | None = None,
     partners: Sequence[str | None] | None = None,
 ) -> Statistic:
-    """Average precision of the pixels of each map as a detector of the known region.
+    """Computes the average precision of the pixels of each map as a detector of the known region.
 
     Args:
         maps, masks: (N, H, W), as in :func:`top_share`.
@@ -145,7 +145,7 @@ def average_precision(
 
 
 def _each(maps: Tensor, masks: Tensor) -> list[tuple[Array, NDArray[np.bool_]]]:
-    """Values and region of each picture, flat."""
+    """Returns values and region of each picture, flat."""
     check_maps(maps)
     if masks.shape != maps.shape or masks.dtype != torch.bool:
         raise ValueError(
@@ -176,7 +176,7 @@ def localisation(
     items: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Table:
-    """Which method finds a region that is known to be the answer, and would a map that knows nothing find it too?
+    """Measures how well methods localise a known region, and whether an uninformed map would do too?
 
     Args:
         methods: name -> PairSaliency, or maps (N, H, W), larger where the region should be.
@@ -216,7 +216,7 @@ def localisation(
     given: dict[str, Any] = {"identities": people, "partners": others, "bounds": (0.0, 1.0)}
 
     def score(maps: Sequence[Tensor]) -> dict[str, Statistic]:
-        """The mean over several maps of each item."""
+        """Returns the mean over several maps of each item."""
         made: list[dict[str, Statistic]] = []
         for one in maps:
             found = top_share(one, masks, area), pointing(one, masks, tolerance), average_precision(one, masks)
@@ -261,7 +261,7 @@ def _directed(method: PairSaliency | Tensor, part: str, side: str) -> Tensor:
 def _controls(
     maps: Tensor, people: Sequence[str] | None, numbers: Sequence[int], seed: int
 ) -> list[tuple[str, list[Tensor] | None]]:
-    """Name and maps of each control."""
+    """Returns name and maps of each control."""
     check_maps(maps)
     n, (height, width) = len(maps), maps.shape[1:]
     partners = next_others(n, people) if n > 1 else None

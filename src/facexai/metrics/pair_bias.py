@@ -53,8 +53,8 @@ def pair_bias(
         index: (P, 2) photos of each pair; pairs of two groups are left out.
         groups: (n,) group of each photo, at least two; None or ``""``: its pairs are left out.
         identities: (n,) person in each photo, None where unknown; see :meth:`Statistic.of`. A person belongs to one
-            group. Photos that a pair of one person (``same``) links show one person. Default: nobody is known.
-        same: (P,) True for pairs of one person, for the error rates and for who is who; labels as in
+            group. Photos that a pair of one person (``same``) links show one person. Default: no identity is known.
+        same: (P,) True for pairs of one person, for the error rates and for identities; labels as in
             :func:`facexai.metrics.roc`.
         rule: of the threshold, over all groups: see :func:`threshold`.
         draws: permutations, and bootstrap draws; seed: of both.
@@ -123,7 +123,7 @@ def pair_bias(
 
 
 def _answered(explainer: FrequencyHeatPlot, evidence: FaceEvidence, groups: Sequence[str | None]) -> FrequencyHeat:
-    """The answer of the first photo with itself, which refuses evidence that is not this explainer's."""
+    """Returns the answer of the first photo with itself, which refuses evidence that is not this explainer's."""
     if not isinstance(explainer, FrequencyHeatPlot) or not of_pairs(explainer.model):
         raise TypeError(f"expected a FrequencyHeatPlot of a FaceModel that embeds, got {explainer!r}")
     if explainer.mode != "exact":
@@ -135,13 +135,13 @@ def _answered(explainer: FrequencyHeatPlot, evidence: FaceEvidence, groups: Sequ
 
 
 def people_in_photos(identities: Any, count: int, index: Any, same: NDArray[np.bool_] | None) -> list[str]:
-    """The name of the person in each of n photos.
+    """Returns the name of the person in each of n photos.
 
     Args:
-        identities: (n,), None where unknown; None: nobody is known.
+        identities: (n,), None if unknown; None: no identity is known.
         count: n.
         index: (P, 2) photos of pairs.
-        same: (P,) pairs of one person; they tell which photos of unknown people show one person.
+        same: (P,) pairs of one person; they link photos without identities that show one person.
 
     Raises:
         ValueError: labels that contradict the identities.
@@ -156,7 +156,7 @@ def people_in_photos(identities: Any, count: int, index: Any, same: NDArray[np.b
 
 
 def face_bands(explainer: FrequencyHeatPlot, evidence: FaceEvidence, photos: Index) -> FaceBands:
-    """What some of the photos are without each band."""
+    """Observes some of the photos without each band."""
     rows = photos.tolist()
     with no_graph():
         units = units_of(explainer.network, evidence)[rows].double()

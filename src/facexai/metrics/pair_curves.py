@@ -48,9 +48,9 @@ class PairCurve:
         controls: the same with the controls' orders of pixels.
         reasons: why a control is None.
         recipe: scheme, the whole protocol, the threshold found, part, seed, the method of the interval, and what made
-            the maps, where they say it.
-        decision: the pairs that the threshold was found on, for intervals and tests that find it again in every draw of
-            people; None: it counts as given.
+            the maps, if they record it.
+        decision: the pairs that the threshold was found on, for intervals and tests that determine it again in every
+            draw of people; None: it counts as given.
         ties: how much of the regions ties of the maps decide, as for :class:`~facexai.metrics.Drop`; the mean over the
             images that are changed.
 
@@ -70,33 +70,34 @@ class PairCurve:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """(S + 1,) share of right decisions, 0 to 1."""
+        """Returns (S + 1,) share of right decisions, 0 to 1."""
         mean: NDArray[np.float64] = self.correct.mean(0)
         return mean
 
     @property
     def cosine(self) -> NDArray[np.float64]:
-        """(S + 1,) mean cosine."""
+        """Returns (S + 1,) mean cosine."""
         mean: NDArray[np.float64] = self.cosines.mean(0)
         return mean
 
     @property
     def auc(self) -> float:
-        """Area under the accuracy in per cent."""
+        """Returns the area under the accuracy in per cent."""
         return self.area.mean
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of :attr:`auc` by both people of each pair, see :attr:`Statistic.interval`.
+        """Returns the 95 % interval of :attr:`auc` by both people of each pair, see :attr:`Statistic.interval`.
 
-        Where the threshold was found by a rule on these pairs, it is found again in each of 400 draws of people (fewer
+        If a rule determined the threshold on these pairs, it is determined again in each of 400 draws of people (fewer
         of large sets), and the standard error counts how that moves the area.
         """
         return self.area.pair_interval(self._error(None)) if self.area.partners else self.area.interval
 
     @property
     def cosine_area(self) -> Statistic:
-        """Area under each pair's cosine (trapezoid). It tells maps apart where all of them lead to the same decisions.
+        """Returns the area under each pair's cosine (trapezoid). It distinguishes maps that all lead to
+        the same decisions.
 
         Where the similar part goes or comes, less is better in deletion and more in insertion; where the dissimilar
         part does, the other way round.
@@ -105,9 +106,10 @@ class PairCurve:
         return Statistic(areas, self.area.items, self.area.identities, self.area.partners)
 
     def p_value(self, control: str) -> float | None:
-        """Paired test of the areas against a control, see :meth:`Statistic.p_value`; None where the control is missing.
+        """Returns the paired test of the areas against a control, see :meth:`Statistic.p_value`; None where the
+        control is missing.
 
-        The threshold is found again in draws of people, as for the interval.
+        The threshold is determined again in draws of people, as for the interval.
 
         Raises:
             KeyError: no control has this name.
@@ -116,7 +118,9 @@ class PairCurve:
         return None if other is None else self.area.p_value(other.area, self._error(other))
 
     def _error(self, other: PairCurve | None) -> Error | None:
-        """The standard error of the area, or of its difference from another's, with the threshold's; None: given."""
+        """Returns the standard error of the area, or of its difference from another's, with the
+        threshold's; None: given.
+        """
         if self.decision is None:
             return None
         limit = float(self.recipe["accepted from"])
@@ -143,7 +147,7 @@ class PairCurve:
         ties: Array | None = None,
         **rest: Any,
     ) -> PairCurve:
-        """From right decisions and cosines (P, S + 1, 2) at equal steps, and rows for :meth:`Ties.of`.
+        """Builds a curve from correct decisions and cosines (P, S + 1, 2) at equal steps, and rows for :meth:`Ties.of`.
 
         ``rest``: the other attributes.
         """
@@ -156,11 +160,13 @@ class PairCurve:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """(P, S + 1, 2): right decisions and cosines, as :meth:`of` takes them."""
+        """Returns (P, S + 1, 2): right decisions and cosines, as :meth:`of` takes them."""
         return np.stack([self.correct, self.cosines], 2)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The area and those of the controls as rows of a table, with accuracy and mean cosine at each share."""
+        """Returns the area and those of the controls as rows of a table, with accuracy and mean
+        cosine at each share.
+        """
 
         def row(one: PairCurve) -> dict[str, Any]:
             made = {"area": one.auc, "interval": one.interval, "cosine area": one.cosine_area.mean}
@@ -179,7 +185,7 @@ class PairCurve:
         return PairCurve(self.shares, correct, cosines, self.area + other.area, **rest, decision=decision)
 
     def plot(self) -> Figure:
-        """Share of right decisions over the share of changed pixels, and that of the controls.
+        """Returns the share of right decisions over the share of changed pixels, and that of the controls.
 
         Raises:
             ImportError: matplotlib is missing (extra ``plot``).
@@ -214,11 +220,13 @@ def verification_deletion(
     controls: Sequence[str] = CONTROLS,
     **options: Unpack[PairOptions],
 ) -> PairCurve:
-    """Share of right decisions while pixels are removed, those with the largest values first.
+    """Returns the share of right decisions while pixels are removed, those with the largest values first.
 
-    On genuine pairs the smaller the area, the truer a map of what is similar: without it the match is lost. The same
+    On genuine pairs, the smaller the area, the more faithful a map of what is similar: without it the
+        match fails. The same
     holds for what is dissimilar on impostor pairs, if its loss makes the network accept them. What the area means on
-    other combinations, and over all pairs, the controls must tell: an empty image is no match, so impostor pairs stay
+    other combinations, and over all pairs, compare with the controls: an empty image is no match, so
+        impostor pairs remain
     right whatever is removed.
 
     Args:
@@ -228,15 +236,16 @@ def verification_deletion(
         same: (P,) True for pairs of one person; labels as in :func:`facexai.metrics.roc`.
         protocol: name of one of :data:`PROTOCOLS`, or a :class:`Protocol`.
         part: ``"similar"``: pixels go from the most positive value; ``"dissimilar"``: from the most negative;
-            ``"auto"``: similar on genuine and dissimilar on impostor pairs, what speaks for the truth.
+            ``"auto"``: similar on genuine and dissimilar on impostor pairs, the evidence for the label.
         controls: those to measure, of ``random`` (pixels in random order: speckle destroys pictures, so this does well
             in deletion), ``random-region`` (the order of the map, shifted cyclically), ``centre`` (from the middle
             outwards), ``mean-map`` (mean over the chosen pairs of the maps scaled to [0, 1], by part), ``other-pair``
             (the next chosen pair's map, of another identity where known).
         options: see :class:`~facexai.metrics.pair_subject.PairOptions`: identities, items, seed, batch_size.
 
-    Definitions. A pair is accepted if its cosine is at least the threshold; that is found once by the protocol's rule
-    from the unchanged scores of all pairs given, before any are chosen, and stays. Both ends of a curve are measured
+    Definitions. A pair is accepted if its cosine is at least the threshold; that is determined once by the
+    protocol's rule from the unchanged scores of all pairs given, before any are chosen, and stays. Both ends of a
+    curve are measured
     once: the unchanged pair, and nothing but fill; with ``perturb="both"`` the latter are two equal images for black
     fill, and a match. ``round(share * H * W)`` pixels are changed. Pixels in which the explained part of the map is 0
     come last, by the signed map; ties in that are broken as in :func:`facexai.metrics.deletion`, by the same fields at
@@ -271,10 +280,11 @@ def verification_insertion(
     controls: Sequence[str] = CONTROLS,
     **options: Unpack[PairOptions],
 ) -> PairCurve:
-    """Share of right decisions while pixels replace the fill, those with the largest values first.
+    """Returns the share of right decisions while pixels replace the fill, those with the largest values first.
 
-    On genuine pairs the larger the area, the truer a map of what is similar. Impostor pairs begin right where an empty
-    image is no match. Arguments, definitions, errors, cost and source are those of :func:`verification_deletion`.
+    On genuine pairs, the larger the area, the more faithful a map of what is similar. Impostor pairs start correct if
+    an empty image is no match. Arguments, definitions, errors, cost and source are those of
+    :func:`verification_deletion`.
     """
     who = pair_subject(model, first, second, same, protocol, part, **options)
     return measured(who, "insertion", maps, controls)
@@ -287,7 +297,7 @@ def measured(
     controls: Sequence[str] = CONTROLS,
     known: Mapping[str, PairCurve | None] | None = None,
 ) -> PairCurve:
-    """The curve of these maps with its controls.
+    """Returns the curve of these maps with its controls.
 
     Args:
         known: controls that were measured already on the same pairs and do not depend on the maps.
@@ -312,12 +322,12 @@ def measured(
 
 
 def _curve(who: PairBatch, scheme: Scheme, maps: Tensor) -> PairCurve:
-    """The curve of an order of pixels (P, S, H, W), as :func:`ordered` gives it."""
+    """Returns the curve of an order of pixels (P, S, H, W), as :func:`ordered` gives it."""
     shares = np.linspace(0, 1, who.protocol.steps + 1)
     ends = (who.whole, who.empty) if scheme == "deletion" else (who.empty, who.whole)
 
     def decided(cosines: Array, rows: Rows) -> Array:
-        """(R, 2): whether the decision is right, and the cosine."""
+        """Returns (R, 2): whether the decision is right, and the cosine."""
         return np.stack([accepted(cosines, who.threshold) == who.same[rows], cosines], 1)
 
     def between(early: Tensor, rows: Rows) -> Array:

@@ -22,7 +22,8 @@ _BLUR = 5 / 112  # sigma of the blurred rank in widths of the image
 
 
 def directed(who: PairBatch, maps: PairSaliency | Tensor) -> Tensor:
-    """(P, S, H, W): the chosen pairs' maps of the changed images, turned so that the explained part is positive.
+    """Returns (P, S, H, W): the chosen pairs' maps of the changed images, turned so that the
+    explained part is positive.
 
     Raises:
         TypeError: neither a PairSaliency nor a tensor.
@@ -53,13 +54,13 @@ def directed(who: PairBatch, maps: PairSaliency | Tensor) -> Tensor:
 
 
 def _turned(who: PairBatch, maps: Tensor) -> Tensor:
-    """(P, S, H, W) of the chosen pairs: the explained part positive."""
+    """Returns (P, S, H, W) of the chosen pairs: the explained part positive."""
     signs = torch.from_numpy(who.signs).to(maps.device)[:, None, None, None]
     return (maps.detach()[torch.from_numpy(who.chosen), : who.images.shape[1]] * signs).to(who.images.device)
 
 
 def ordered(who: PairBatch, maps: Tensor) -> Tensor:
-    """(P, S, H, W): values in the order in which the pixels of directed maps are taken, the largest first.
+    """Returns (P, S, H, W): values in the order in which the pixels of directed maps are taken, the largest first.
 
     Pixels of the explained part come by its size. Those outside of it, which are all 0 in it, follow by the signed map.
     Pixels that are equal in both are equal here.
@@ -71,12 +72,12 @@ def ordered(who: PairBatch, maps: Tensor) -> Tensor:
 
 
 def numbers_of(who: PairBatch, maps: Tensor) -> list[int]:
-    """The numbers of all maps (P, S, H, W), P times S, on which randomness depends."""
+    """Returns the numbers of all maps (P, S, H, W), P times S, on which randomness depends."""
     return [2 * item + side for item in who.items for side in range(maps.shape[1])]
 
 
 def control_order(who: PairBatch, name: str, maps: Tensor, own: Tensor) -> Tensor | str:
-    """The order of pixels of a control, as :func:`ordered` gives it, or the reason why there is none.
+    """Returns the order of pixels of a control, as :func:`ordered` gives it, or the reason why there is none.
 
     Args:
         name: one of :data:`CONTROLS`.
@@ -109,7 +110,7 @@ def control_order(who: PairBatch, name: str, maps: Tensor, own: Tensor) -> Tenso
 
 
 def _of_reference(who: PairBatch, reference: PairReference, name: str) -> Tensor | str:
-    """The order of pixels of a control that the whole data set decides."""
+    """Returns the order of pixels of a control that the whole data set decides."""
     if name == "other-pair":
         missing = "a pair has no other of another identity"
         return missing if reference.other_maps is None else ordered(who, _turned(who, reference.other_maps))

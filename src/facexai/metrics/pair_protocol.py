@@ -37,7 +37,7 @@ class Protocol:
         pairs: which pairs the curve is over: by their label (``"genuine"``: one person, ``"impostor"``: two), by the
             decision about the unchanged images (``"accepted"``, ``"rejected"``), or ``"all"``.
         perturb: ``"probe"``, the first image, or ``"both"``, each by its own map.
-        fill: what stands in the place of removed pixels; see :func:`facexai.perturb.make_fill`.
+        fill: what replaces removed pixels; see :func:`facexai.perturb.make_fill`.
         steps: number of equal steps from 0 to all of the pixels.
         rank: order of the pixels by the ``"raw"`` map, or by the ``"blurred"``: the part of the map under a Gaussian of
             sigma 5/112 widths, as such maps are drawn in print.
@@ -91,7 +91,7 @@ Inferred from what is reported of CorrRISE and FGGB, not read there: published l
 
 
 def resolve(protocol: str | Protocol, part: Part) -> tuple[str, Protocol]:
-    """The name and the protocol for this part of the maps; a protocol of one's own is called ``"own"``.
+    """Returns the name and the protocol for this part of the maps; a protocol of one's own is called ``"own"``.
 
     Raises:
         ValueError: no such preset or part.

@@ -1,4 +1,4 @@
-"""What curves over pairs ask first: which pairs, decided how."""
+"""The input of curves over pairs: the chosen pairs and the decision about them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PairReference:
     """What the controls ``mean-map`` and ``other-pair`` need from the whole data set, where the pairs are a part of it.
 
     Attributes:
-        mean_maps: {1 or -1: (S, H, W)}: mean over the chosen pairs of whom the similar (1) or the dissimilar part (-1)
+        mean_maps: {1 or -1: (S, H, W)}: mean over the chosen pairs whose similar (1) or dissimilar part (-1)
             is explained of that part's maps scaled to [0, 1], of the S images that are changed.
         other_maps: (P, S, H, W), for each pair the signed maps of the next such pair of another identity; None: there
             is none.
@@ -61,7 +61,7 @@ class PairOptions(TypedDict, total=False):
         progress: show a progress bar for each set of changed images; default False.
 
     Without partners the other image of a pair of one person shows that person, else an unknown one, with a warning:
-    people who come again unnamed make intervals too narrow.
+    people who recur without a name make intervals too narrow.
     """
 
     identities: Sequence[str | None] | None
@@ -81,7 +81,7 @@ class PairBatch:
     Attributes:
         model: gives unit embeddings.
         images: (P, S, 3, H, W): the images that are changed, S = 1 or 2 of each pair.
-        fills: (P, S, 3, H, W): what stands in their place.
+        fills: (P, S, 3, H, W): what replaces them.
         photos: S times (P,): which of the images are equal: the place of the first such.
         units: (P, D): embeddings of the second images.
         same: (P,) one person.
@@ -93,7 +93,7 @@ class PairBatch:
         items: (P,) numbers of the pairs in their data set.
         identities, partners: (P,) names of the people in the first and in the second images, each unknown person's own.
         decision: all pairs that the threshold is from.
-        protocol, recipe, seed, batch_size, reference, progress: as asked for.
+        protocol, recipe, seed, batch_size, reference, progress: as given.
     """
 
     model: Embedder
@@ -120,13 +120,13 @@ class PairBatch:
     progress: bool = False
 
     def cosines(self, shown: Tensor, rows: Rows = slice(None)) -> Array:
-        """(R,) of the pairs of these rows with only the pixels ``shown`` (R, S, H, W) of the changed images."""
+        """Returns (R,) of the pairs of these rows with only the pixels ``shown`` (R, S, H, W) of the changed images."""
         sides = [self._embedded(shown[:, side], side, rows) for side in range(shown.shape[1])]
         found: Array = cosines(sides[0], sides[1] if len(sides) == 2 else self.units[rows]).cpu().numpy()
         return found
 
     def _embedded(self, shown: Tensor, side: int, rows: Rows) -> Tensor:
-        """(R, D) of one side's images with only these pixels (R, H, W); equal ones are embedded once."""
+        """Returns (R, D) of one side's images with only these pixels (R, H, W); equal ones are embedded once."""
         bits = np.packbits(shown.flatten(1).cpu().numpy(), axis=1)
         images, fills = self.images[rows, side], self.fills[rows, side]
         photos = torch.tensor(self.photos[side])[rows].tolist()
@@ -159,7 +159,7 @@ def pair_subject(
     reference: PairReference | None = None,
     progress: bool = False,
 ) -> PairBatch:
-    """Check what belongs together, decide about the unchanged pairs, choose those that the protocol asks for.
+    """Checks the input, decides about the unchanged pairs, and chooses those of the protocol.
 
     Raises:
         TypeError: a model that does not embed.
@@ -213,7 +213,7 @@ def pair_subject(
 
 
 def recipe_of(name: str, how: Protocol, limit: Placed, part: str, seed: int) -> dict[str, Any]:
-    """Every choice of a curve over pairs that changes a number."""
+    """Returns every choice of a curve over pairs that changes a number."""
     estimated = parsed_rule(how.threshold)[0] != "number"
     again = ", threshold found again in draws of people" if estimated else ""
     choices = {"protocol": name, **asdict(how), "accepted from": limit.threshold, "decisions moved": limit.moved}
@@ -255,7 +255,7 @@ def both_people(
 
 
 def check_labels(first: Sequence[str], second: Sequence[str], same: NDArray[np.bool_]) -> None:
-    """Refuse labels that contradict the names of both people (P,), where both are known.
+    """Refuses labels that contradict the names of both people (P,), if both are known.
 
     Raises:
         ValueError: a pair of one person with two names, or of two people with one name.
@@ -284,21 +284,21 @@ def _checked(model: Embedder, first: Tensor, second: Tensor, same: Any, batch_si
 
 
 def _equal(images: Tensor) -> tuple[int, ...]:
-    """The place of the first image that is equal to each."""
+    """Returns the place of the first image that is equal to each."""
     first: dict[bytes, int] = {}
     digests = (hashlib.sha256(image.double().cpu().contiguous().numpy().tobytes()).digest() for image in images)
     return tuple(first.setdefault(digest, i) for i, digest in enumerate(digests))
 
 
 def signs_of(part: Part, labels: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(P,) 1 where the similar part of a pair's map is explained, -1 where the dissimilar one is."""
+    """Returns (P,) 1 where the similar part of a pair's map is explained, -1 where the dissimilar one is."""
     if part == "auto":
         return np.where(labels, 1, -1)
     return np.full(len(labels), 1 if part == "similar" else -1)
 
 
 def wanted(how: Protocol, labels: NDArray[np.bool_], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(P,) the pairs that a protocol is about."""
+    """Returns (P,) the pairs that a protocol is about."""
     kinds = {"genuine": labels, "impostor": ~labels, "accepted": accepted, "rejected": ~accepted}
     return kinds.get(how.pairs, np.ones(len(labels), dtype=bool))
 

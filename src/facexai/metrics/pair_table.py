@@ -36,7 +36,7 @@ def pair_faithfulness(
     part: Part = "similar",
     **options: Unpack[PairOptions],
 ) -> Table:
-    """Measure pair explainers side by side, with the controls that ask whether any of them knows this pair.
+    """Measures pair explainers side by side, with baseline controls such as another pair's map.
 
     Args:
         methods: name -> explainer (called with both images), its PairSaliency, or signed maps (P, 2, H, W).
@@ -68,7 +68,7 @@ def pair_faithfulness(
 
 
 def pair_table(found: Mapping[str, Mapping[Scheme, PairCurve]], recipe: Mapping[str, Any]) -> Table:
-    """The table of what was measured: method -> scheme -> curve; all methods by the same schemes."""
+    """Returns the table of what was measured: method -> scheme -> curve; all methods by the same schemes."""
     rows, below = [], []
     for name, curves in found.items():
         rows.append(pair_row(name, curves))
@@ -88,7 +88,7 @@ def _controls(curves: Mapping[Scheme, PairCurve], control: str) -> dict[Scheme, 
 
 
 def pair_row(name: str, curves: Mapping[Scheme, PairCurve]) -> dict[str, Any]:
-    """A method's row of the table from its two curves."""
+    """Returns a method's row of the table from its two curves."""
     row = _row(name, curves, control=False)
     if "deletion" in curves:
         gone = curves["deletion"]

@@ -42,7 +42,7 @@ class Randomisation:
 
     @property
     def means(self) -> list[float]:
-        """Mean rank correlation after each step; a method that explains the network falls towards 0."""
+        """Returns the mean rank correlation after each step; a method that explains the network falls towards 0."""
         return [s.mean for s in self.similarity]
 
     def _repr_html_(self) -> str:
@@ -54,7 +54,7 @@ class Randomisation:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> np.ndarray:
-    """Spearman's correlation of maps (N, H, W), (N,); 0 where one of the two is constant.
+    """Returns Spearman's correlation of maps (N, H, W), (N,); 0 where one of the two is constant.
 
     >>> rank_correlation(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[3.0, 2.0, 1.0]]]))
     array([-1.])
@@ -81,7 +81,8 @@ def randomisation(
     identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
 ) -> Randomisation:
-    """Cascading parameter randomisation: shuffle the weights layer by layer from the output, and explain again.
+    """Runs cascading parameter randomisation: weights are shuffled layer by layer from the output, and
+    maps computed again.
 
     Args:
         make: gives the explainer for a classifier, such as ``lambda c: HiResCAM(c, layer="layer3")``.
@@ -116,7 +117,7 @@ def randomisation(
 
 
 def _weighted(net: nn.Module, run: Callable[[], Tensor]) -> list[tuple[str, nn.Module]]:
-    """Modules with weights of their own, in the order in which they last run."""
+    """Returns the modules with weights of their own, in the order in which they last run."""
     found = {n: m for n, m in net.named_modules() if n and any(True for _ in m.parameters(recurse=False))}
     with no_graph():
         calls, _ = trace(run, found)
@@ -144,7 +145,7 @@ def stability(
     identities: Sequence[str | None] | None = None,
     items: Sequence[int] | None = None,
 ) -> Statistic:
-    """How alike the map stays under noise that no eye sees.
+    """Returns how alike the map stays under noise that no eye sees.
 
     Args:
         explainer: called with images and targets.

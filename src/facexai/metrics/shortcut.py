@@ -1,4 +1,4 @@
-"""Does a decision hang on one attribute? What it says of images and of their counterparts without the attribute."""
+"""Measures whether a decision depends on one attribute, from images and counterparts without the attribute."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mad(
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> Difference:
-    """Mean absolute difference of a probability between images and their counterparts.
+    """Returns the mean absolute difference of a probability between images and their counterparts.
 
     Args:
         classifier: gives logits (softmax makes probabilities of them); or a decision of :mod:`facexai.decisions`, a
@@ -55,14 +55,15 @@ def mad(
 
 
 def _is_classifier(asked: object) -> bool:
-    """Whether it has a method for logits; a network's layer of that name is none."""
+    """Returns whether it has a method for logits; a network's layer of that name is none."""
     return hasattr(asked, "logits") and not isinstance(asked.logits, nn.Module)
 
 
 def _log_odds(
     asked: Classifier | Decision, versions: Sequence[Tensor], targets: Tensor | int | None, batch_size: int
 ) -> list[Array]:
-    """Log-odds (N,) of the target, or of yes, for several versions of the same images, the originals first.
+    """Returns the log-odds (N,) of the target, or of a positive decision, for several versions of the same images,
+    the originals first.
 
     Probabilities follow by the sigmoid. They saturate, and ranks of them would have ties.
     """
@@ -105,13 +106,13 @@ def shortcut_audit(
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> ShortcutAudit:
-    """Does a decision hang on a shortcut, that is on an attribute that has nothing to do with the task?
+    """Measures whether a decision depends on a shortcut, an attribute that has nothing to do with the task.
 
     Args:
         decision: a decision, or a classifier with its ``target``; see :func:`mad`.
         images: (N, 3, H, W) RGB in [0, 1].
         counterparts: (N, 3, H, W): the same with the shortcut taken away where it was, and added where it was not, such
-            as counterfactuals of another network that knows the shortcut.
+            as counterfactuals of another network that uses the shortcut.
         target: class index of a classifier.
         labels: (N,) of the task, 0 or 1: the AUROC should not fall on the counterparts, whose labels are the same.
             Values as in :func:`facexai.metrics.roc`.

@@ -80,7 +80,7 @@ class Statistic:
             values: (N,) finite numbers, one for each image.
             items: (N,) distinct whole numbers of the images in their data set. Default: 0 to N - 1.
             identities: (N,) person in each image, by name or number; names are compared as text, and 7 and 7.0 are one
-                person. None, NaN and blank text stand for an unknown person; each of them counts as a person of their
+                person. None, NaN and blank text mean an unknown person; each of them counts as a person of their
                 own, in intervals, tests and controls. Default: no person is known, and images are drawn instead of
                 people. All metrics take identities like these.
             partners: (N,) the second person of each pair, named like the first: in a pair of one person the same name.
@@ -129,24 +129,24 @@ class Statistic:
 
     @property
     def mean(self) -> float:
-        """The mean over images, summed in the order of items."""
+        """Returns the mean over images, summed in the order of items."""
         return float(self.values.sum() / len(self.values))
 
     @cached_property
     def dyads(self) -> Dyads | None:
-        """The two people of each pair, as numbers; None where rows are about one person each."""
+        """Returns the two people of each pair, as numbers; None where rows are about one person each."""
         if self.partners is None or self.identities is None:
             return None
         return Dyads.of(self.identities, self.partners)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean; None where there is but one person, image or pair of people.
+        """Returns the 95 % interval of the mean; None where there is but one person, image or pair of people.
 
         Rows about one person each: bootstrap percentiles; people are drawn where identities are known, else images. Of
         more than 20,000 people (or images) it is the normal interval of the same mean. Pairs: the mean plus and minus
         Student's t times the dyadic-robust standard error, within :attr:`bounds`. Where all pairs have one value, which
-        is no error seen or nothing else than errors, it reaches as far as ``1 - .05^(1/m)`` of the pairs could take the
+        no error occurs, or errors only, it reaches as far as ``1 - .05^(1/m)`` of the pairs could take the
         mean, of m pairs that share no person.
         """
         if self.dyads is not None:
@@ -158,7 +158,7 @@ class Statistic:
         return (self.mean - away, self.mean + away)
 
     def pair_interval(self, error: Error | None = None) -> tuple[float, float] | None:
-        """The interval of pairs with another standard error, such as one that counts an estimated threshold.
+        """Returns the interval of pairs with another standard error, such as one that counts an estimated threshold.
 
         Raises:
             ValueError: rows about one person each.
@@ -182,16 +182,16 @@ class Statistic:
 
     @property
     def _alike(self) -> bool:
-        """Whether all values are equal but for rounding."""
+        """Returns whether all values are equal but for rounding."""
         return bool(np.ptp(self.values) <= 1e-12 * np.abs(self.values).max())
 
     @property
     def _one_dyad(self) -> bool:
-        """Whether all pairs are of the same two people, or of one."""
+        """Returns whether all pairs are of the same two people, or of one."""
         return self.dyads is not None and not self.dyads.dyad.any()
 
     def bootstrap(self, *, draws: int = _DRAWS, seed: int = 0, level: float = 0.95) -> tuple[float, float] | None:
-        """Percentiles of the mean over draws, at any level, number of draws or seed.
+        """Returns bootstrap percentiles of the mean, at any level, number of draws or seed.
 
         Of pairs, too, people are drawn, once for both sides: a pair of two people weighs the product of how often each
         was drawn, a pair of one person how often that person was. It is wider than :attr:`interval` where pairs share
@@ -212,14 +212,14 @@ class Statistic:
         return (float(low), float(high))
 
     def _clusters(self) -> tuple[Array, Array]:
-        """Sum and count per person, or per image."""
+        """Returns the sum and count per person, or per image."""
         if self.identities is None:
             return self.values, np.ones(len(self.values))
         _, person = np.unique(self.identities, return_inverse=True)
         return np.bincount(person, self.values).astype(np.float64), np.bincount(person).astype(np.float64)
 
     def p_value(self, other: Statistic, error: Error | None = None) -> float | None:
-        """Chance of a mean difference this large if the two did not differ.
+        """Returns chance of a mean difference this large if the two did not differ.
 
         Rows about one person each: paired, signs flipped by person or image. Pairs: Student's t on people - 1 of the
         mean difference over its dyadic-robust standard error; if all pairs differ by the same amount, the chance that m
@@ -251,7 +251,7 @@ class Statistic:
         return _sign_flips(sums, counts.sum())
 
     def _p_of_pairs(self, dyads: Dyads, error: Error | None) -> float | None:
-        """The p-value of a mean that differs from 0."""
+        """Returns the p-value of a mean that differs from 0."""
         if self._one_dyad:
             return None
         if not np.any(self.values):
@@ -262,7 +262,7 @@ class Statistic:
 
 
 def _sign_flips(sums: Array, whole: float) -> float:
-    """The p-value of sums by person, over a number of images, if the sign of each was chance."""
+    """Returns the p-value of sums by person, over a number of images, if the sign of each was chance."""
     from scipy import stats
 
     if len(sums) > _MANY:

@@ -1,4 +1,4 @@
-"""Who is accepted at which threshold: ROC, equal error rate, TAR at FAR, and thresholds by named rules."""
+"""Verification: ROC, equal error rate, TAR at FAR, and thresholds by named rules."""
 
 from __future__ import annotations
 
@@ -51,23 +51,25 @@ class Roc:
 
     @property
     def auc(self) -> float:
-        """Area under the curve by trapezoids, which is the chance that a genuine pair scores above an impostor pair."""
+        """Returns the area under the curve by trapezoids, which is the chance that a genuine pair scores
+        above an impostor pair.
+        """
         impostors, genuines = self._accepted()
         twice = (np.diff(impostors) * (genuines[1:] + genuines[:-1])).sum()
         return int(twice) / (2 * self.impostor * self.genuine)
 
     @property
     def eer(self) -> float:
-        """Equal error rate: mean of FMR and FNMR where they differ least, the highest such score."""
+        """Returns the equal error rate: the mean of FMR and FNMR where they differ least, at the highest such score."""
         return equal_error(*self._accepted())[1]
 
     @property
     def eer_threshold(self) -> float:
-        """The threshold of the score at which :attr:`eer` is taken, placed as by :func:`threshold`."""
+        """Returns the threshold of the score at which :attr:`eer` is taken, placed as by :func:`threshold`."""
         return self._placed(equal_error(*self._accepted())[0]).threshold
 
     def tar_at(self, far: float) -> float:
-        """The largest share of genuine pairs that any threshold with at most this FAR accepts.
+        """Returns the largest share of genuine pairs that any threshold with at most this FAR accepts.
 
         Args:
             far: in [0, 1]. Below one over the number of impostor pairs it is FAR 0 that is measured, with a
@@ -82,7 +84,8 @@ class Roc:
         return float(self.tar[self._within(far)])
 
     def threshold_at(self, far: float) -> float:
-        """The threshold of the lowest score with at most this FAR, where :meth:`tar_at` is taken; warns as it does.
+        """Returns the threshold of the lowest score with at most this FAR, where :meth:`tar_at` is
+        taken; warns as it does.
 
         It is placed as by :func:`threshold`, and never lower than that score allows, so that this FAR is kept.
 
@@ -100,14 +103,15 @@ class Roc:
         return self._placed(place, upward=True)
 
     def _placed(self, place: int, *, upward: bool = False) -> Placed:
-        """The threshold that stands for a place of the sweep (not the first), and whom it decides otherwise."""
+        """Returns the threshold at a place of the sweep (not the first), and the pairs that it decides otherwise."""
         limit = float(placements(self.thresholds[1:], upward=upward)[place - 1])
         reached = int((self.thresholds >= limit).sum()) - 1
         moved = sum(abs(int(kind[reached] - kind[place])) for kind in self._accepted())
         return Placed(limit, moved)
 
     def plot(self, *, name: str = "", others: Mapping[str, Roc] | None = None) -> Figure:
-        """The curve over a logarithmic FAR, from one impostor pair (at most 0.1) on, with the equal error rate marked.
+        """Returns the curve over a logarithmic FAR, from one impostor pair (at most 0.1) on, with the equal
+        error rate marked.
 
         Args:
             name: what the legend calls this curve.
@@ -131,12 +135,12 @@ class Roc:
         return pictured(self.plot, repr(self), "")
 
     def _accepted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Whole numbers again, so that nothing is decided by rounding."""
+        """Returns the accepted pairs as whole numbers, so that rounding decides nothing."""
         impostors, genuines = np.rint(self.far * self.impostor), np.rint(self.tar * self.genuine)
         return impostors.astype(np.int64), genuines.astype(np.int64)
 
     def _within(self, far: float) -> int:
-        """The last place of the sweep with at most this FAR."""
+        """Returns the last place of the sweep with at most this FAR."""
         if not 0 <= far <= 1:
             raise ValueError(f"expected a false accept rate from 0 to 1, got {far}")
         if 0 < far < 1 / self.impostor:
@@ -150,7 +154,7 @@ class Roc:
 
 
 def roc(scores: Any, labels: Any) -> Roc:
-    """Errors at every threshold.
+    """Computes the error rates at every threshold.
 
     Args:
         scores: (P,) finite similarities, as a cosine is; higher means more similar. Negate distances.
@@ -159,7 +163,7 @@ def roc(scores: Any, labels: Any) -> Roc:
             NaN, -1 and every other value are refused. All functions that take labels of pairs take these.
 
     Returns:
-        The curve, one point per score that occurs and one that accepts nobody.
+        The curve, one point per score that occurs and one that accepts no pair.
 
     Raises:
         ValueError: lengths that differ, NaN or infinity, other labels (the message names the first and its row), or
@@ -177,7 +181,7 @@ def roc(scores: Any, labels: Any) -> Roc:
 
 
 def threshold(scores: Any, labels: Any, rule: Rule = "eer") -> float:
-    """A decision threshold from labelled pairs; a pair is accepted if its score >= threshold.
+    """Returns a decision threshold from labelled pairs; a pair is accepted if its score >= threshold.
 
     The rule names a score that occurs. The threshold lies in the middle between it and the next lower one, so that
     rounding, which changes with batch size and device, changes no decision. Where these two are less than 1e-5 apart,
@@ -220,7 +224,7 @@ class Placed(NamedTuple):
 
 
 def placed(scores: Any, labels: Any, rule: Rule = "eer") -> Placed:
-    """The threshold of :func:`threshold`, and how many decisions the gap that it lies in has changed."""
+    """Returns the threshold of :func:`threshold`, and how many decisions the gap that it lies in has changed."""
     kind, number = parsed_rule(rule)
     if kind == "number":
         if labels is not None:

@@ -1,4 +1,4 @@
-"""Face models as their users have them: any torch module, what it wants to see, and people enrolled with it."""
+"""Face models: any torch module with its input specification, and people enrolled with it."""
 
 from facexai.input_spec import PRESETS, InputSpec
 from facexai.models._finding import Finding

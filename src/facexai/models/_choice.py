@@ -21,7 +21,7 @@ def choice(model: FaceModel, images: Tensor, faces: Labelled | None) -> Finding 
     Args:
         model: the model, which has run.
         images: (N, 3, H, W), for one more pass.
-        faces: labelled faces, on which every tensor is tried, in one pass for each; None: only the shapes are said.
+        faces: labelled faces, on which every tensor is tried, in one pass for each; None: only shapes are reported.
     """
     if model.take is not None or model.took is None:
         return None

@@ -1,4 +1,4 @@
-"""One thing that the doctor looks at."""
+"""A check of the doctor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Verdict = Literal["good", "note", "bad"]
 @final
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: its name, the verdict, what was found and, unless all is well, what to do."""
+    """The result of a check: name, verdict, finding and, unless all is well, what to do."""
 
     name: str
     verdict: Verdict

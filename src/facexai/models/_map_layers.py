@@ -1,4 +1,4 @@
-"""Which layers give maps of the images, and how, judged by the values that one or two forward passes leave in them."""
+"""Finds the layers that give feature maps, and their layout, from the values of one or two forward passes."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class MapLayers:
         return layouts[0]
 
     def note(self, shape: tuple[int, ...]) -> None:
-        """Remembers how many rows tokens certainly have: those of another width can be read in one way only."""
+        """Records the number of tokens where it is certain: tensors of another width can be read in one way only."""
         layouts = self.ways(shape)
         if len(layouts) == 1 and layouts[0].order == "tokens" and not layouts[0].extra:
             self.certain.add(shape[0])
 
     def ways(self, shape: tuple[int, ...]) -> list[Layout]:
-        """Returns the layouts that a tensor of two axes can have, after all that values say."""
+        """Returns the layouts that a tensor of two axes can have, by its values."""
         layouts = readings(shape, self.image, self.grids)
         flat = [layout for layout in layouts if layout.order == "flat" and layout.grid in self.grids]
         if shape[0] in self.places:  # rows seen in values count for more than a width that happens to be a square
@@ -140,7 +140,7 @@ def find_maps(calls: Sequence[Call], rows: int, images: Tensor, again: Again, gi
 
 
 def _grids(calls: Sequence[Call]) -> Iterator[tuple[int, int]]:
-    """(h, w) of the maps of convolutions, which are channels first beyond doubt."""
+    """Yields (h, w) of the maps of convolutions, which are channels first beyond doubt."""
     for call in calls:
         if isinstance(call.module, nn.Conv2d) and call.output is not None and call.output.ndim == 4:
             yield int(call.output.shape[2]), int(call.output.shape[3])

@@ -1,8 +1,8 @@
-"""What a program of pickle asks for, looked at before torch reads it. Nothing is unpickled here.
+"""Inspects a pickle program before torch reads it. Nothing is unpickled here.
 
-torch's reader for weights makes tensors and plain values only, but a small file can keep it busy for ever or fill the
-memory: tuples of tuples of the same tuples have a hash that takes time without end, keys whose hashes are equal are
-compared each with each, and some of the types that it knows have any size that they are asked for.
+torch's reader for weights makes tensors and plain values only, but a small file can keep it busy without end or fill
+the memory: tuples of tuples of the same tuples have a hash that takes time without end, keys whose hashes are equal are
+compared each with each, and some of the types that it knows can have any size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COLLISION = 1_000  # steps that a key may cost whose hash its author can choose
 _WIDE = 2**61 - 1  # Python hashes integers modulo this
 _PROGRAMS = 5  # one after the other in torch's old format
 _ROOTS = ("torch", "collections", "builtins", "_codecs")
-"""Packages of what torch's reader knows. It stops at any other name that the user did not add."""
+"""Packages of the names that torch's reader accepts. It stops at any other name that the user did not add."""
 _ANY_SIZE = re.compile(r"_codecs\.encode|builtins\.bytearray|torch\.(.*\.)?\w*(Tensor|Storage)")
 """What makes as many bytes, or takes as much time, as a file says."""
 
@@ -36,7 +36,8 @@ TORCHSCRIPT = "constants.pkl"
 
 
 def checked(path: Path) -> list[str]:
-    """Names in a file of ``torch.save``, none in the old format; refuses what would fill the memory or keep torch busy.
+    """Returns names in a file of ``torch.save``, none in the old format; refuses what would fill the memory
+    or keep torch busy.
 
     Raises:
         ValueError: an archive that is damaged or unpacks to more than it has; a name or a tuple without end.
@@ -66,7 +67,7 @@ def checked(path: Path) -> list[str]:
 
 
 class _Refused(ValueError):
-    """A file that can be read and is not wanted."""
+    """A readable file that is refused."""
 
 
 def _check_size(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
@@ -85,7 +86,7 @@ def _damaged(name: str, why: object) -> ValueError:
 
 
 def _look(file: Any, name: str) -> bool:
-    """Whether a program was followed to its end: torch stops where it asks for what torch does not know."""
+    """Returns whether a program was followed to its end: torch stops at a name that it does not know."""
     machine, codes = _Machine(name), pickletools.genops(file)
     while True:
         try:
@@ -108,7 +109,7 @@ _STRANGE = object()
 
 
 def _added() -> set[str]:
-    """What the user told torch to trust."""
+    """Returns the globals that the user told torch to trust."""
     added = torch.serialization.get_safe_globals()
     return {one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}" for one in added}
 
@@ -116,7 +117,7 @@ def _added() -> set[str]:
 @final
 @dataclass(eq=False, slots=True)
 class _Value:
-    """What is known of a value.
+    """The known facts about a value.
 
     Attributes:
         parts: the values in it. Lists and dictionaries get theirs later, also where others hold them already.
@@ -135,7 +136,7 @@ _FIXED = (_PLAIN, _WIDE_INTEGER, _MARK)
 
 @final
 class _Machine:
-    """The stack of a program, and how many steps of hashing it has asked for."""
+    """The stack of a program, and its number of hashing steps."""
 
     def __init__(self, file: str) -> None:
         self.file, self.work = file, 0
@@ -155,7 +156,7 @@ class _Machine:
         self.stack.append(_WIDE_INTEGER if abs(given) >= _WIDE else _PLAIN)
 
     def named(self, given: str) -> object:
-        """A class or a function."""
+        """Returns a class or a function."""
         if len(given) > _LONGEST:
             raise ValueError(
                 f"{self.file!r} asks for a class whose name has {len(given)} characters; it is no checkpoint"
@@ -174,7 +175,7 @@ class _Machine:
         self.stack.append(self.memo.get(given, _PLAIN))
 
     def marked(self) -> list[_Value]:
-        """The values above the last mark, taken away with it."""
+        """Returns the values above the last mark, taken away with it."""
         taken: list[_Value] = []
         while (value := self.stack.pop()) is not _MARK:
             taken.append(value)
@@ -187,14 +188,14 @@ class _Machine:
         self.stack.append(_Value(values, chosen=True))
 
     def filled(self, values: Sequence[_Value], keys: Sequence[_Value] = ()) -> None:
-        """A list or a dictionary gets more values."""
+        """Appends values to a list or a dictionary."""
         self.hashed(keys)
         if self.stack[-1] in _FIXED:
             raise IndexError
         self.stack[-1].parts.extend(values)
 
     def called(self, _: Any) -> None:
-        """A class or a function with the values of a tuple."""
+        """Replaces a class or function and its tuple of arguments by a description of the call."""
         called, given = self.taken(2)
         if _ANY_SIZE.fullmatch(called.name):
             raise ValueError(
@@ -208,11 +209,11 @@ class _Machine:
             self.stack.append(_Value(given.parts, chosen=True))
 
     def built(self, _: Any) -> None:
-        """A state for what was made before, which goes into its dictionary."""
+        """Applies a state to the described object, into its dictionary."""
         self.hashed([self.stack.pop()])
 
     def stored(self, _: Any) -> None:
-        """The description of a storage in its place."""
+        """Replaces a storage by its description."""
         self.hashed(self.stack.pop().parts)
         self.stack.append(_PLAIN)
 
@@ -250,4 +251,4 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "SETITEM": lambda machine, _: machine.filled(pair := machine.taken(2), pair[:1]),
     "SETITEMS": lambda machine, _: machine.filled(pairs := machine.marked(), pairs[::2]),
 }
-"""The codes that torch's reader knows."""
+"""The opcodes that torch's reader accepts."""

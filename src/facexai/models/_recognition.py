@@ -1,4 +1,4 @@
-"""Does a network recognise people at all, and as well as one that is known to? Labelled faces say."""
+"""Measures recognition on labelled faces, alone and against a reference network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AUC_FLOOR, SEPARATION_FLOOR = 0.8, 1.0
 """Below these a network does not recognise people, whatever its input."""
 
 ALIKE = 0.99
-"""Where every pair of faces has a higher cosine, the network hardly tells faces apart."""
+"""Where every pair of faces has a higher cosine, the network hardly distinguishes faces."""
 
 _GAIN = 0.03  # of separation; less is no reason to doubt a network
 
@@ -65,12 +65,12 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """Whether the reference separates people better, by more than noise and by more than a trifle."""
+        """Returns whether the reference separates people better, by more than noise and by more than a trifle."""
         return self.behind[0] > 0 and self.reference[1] > (1 + _GAIN) * self.own[1]
 
     @property
     def judged(self) -> bool:
-        """Whether there are enough people."""
+        """Returns whether there are enough people."""
         return self.people >= FEWEST
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ def compared(
     most: int | None,
     batch_size: int,
 ) -> Comparison | None:
-    """Compares a network with a reference on the same faces; None: one of them fails on them.
+    """Compares a network with a reference on the same faces; returns None if one of them fails on them.
 
     Args:
         model: the network.

@@ -1,8 +1,8 @@
-"""Does a network's output for an image depend on the other images of the batch? Judged by values, once per network.
+"""Finds out, once per network, whether its output for an image depends on the other images of the batch.
 
 A norm or an attention over the batch, or a network that exchanges rows on its way, gives an image another output, or
-its layers' rows another place, when another image stands beside it. The network runs on (a, b) and on (a, c): the rows
-of a have to be alike, at the output and at every layer. Batches of the same shape run the same arithmetic, so that
+its layers' rows another place, when it is batched with another image. The network runs on (a, b) and on (a, c): the
+rows of a have to be alike, at the output and at every layer. Batches of the same shape run the same arithmetic, so that
 the rows of an ordinary network are equal to the last bit; what is allowed besides is rounding.
 """
 
@@ -97,7 +97,7 @@ def _depends(core: nn.Module, run: Callable[[Tensor], Tensor], a: Tensor, c: Ten
 
 
 def _first_rows(core: nn.Module, run: Callable[[Tensor], Tensor], batch: Tensor) -> list[Tensor]:
-    """A sample of the numbers in the first row of the output and of every layer, in the order of the calls."""
+    """Returns a sample of the numbers in the first row of the output and of every layer, in the order of the calls."""
     samples: list[Tensor] = []
 
     def sample(value: object) -> None:

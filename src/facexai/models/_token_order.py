@@ -1,4 +1,4 @@
-"""Whether rows of tokens are in the order of the picture's rows and columns, judged by values."""
+"""Checks by values whether tokens are in the order of the picture's rows and columns."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def disordered(tokens: Mapping[str, Layout], images: Tensor, again: Again) -> fr
 
 
 def _in_order(base: Tensor, even: Tensor, ramps: Tensor) -> bool:
-    """Whether the cells of a map (C, h, w) look at where they are, from the map of an even blend and of two ramps."""
+    """Returns whether the cells of a map (C, h, w) look at where they are, from the map of an even
+    blend and of two ramps.
+    """
     way = even - base
     weight = way.square().sum(0).flatten()  # where a cell hardly moves, rounding and chance would decide
     if not bool(weight.any()):

@@ -44,7 +44,7 @@ def check_options(
 
 
 def check_classes(count: int, names: Sequence[str] | None, *, logits: bool) -> None:
-    """Refuse embeddings where logits are wanted, and names that are not as many as the classes."""
+    """Refuses embeddings where logits are needed, and a number of names that differs from the number of classes."""
     if not logits:
         raise ValueError(
             "this network gives embeddings, which have no classes: enrol people with "
@@ -61,7 +61,7 @@ def check_device(images: object, device: torch.device) -> None:
 
 
 def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torch.device) -> dict[str, Any]:
-    """The network's other arguments for a batch.
+    """Returns the network's other arguments for a batch.
 
     Args:
         kwargs: tensors hold one row for all images, or a row for each; other values are passed as they are.
@@ -90,7 +90,7 @@ def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torc
 
 
 def digest(kwargs: ForwardKwargs) -> bytes:
-    """What identifies the other arguments, for a fingerprint."""
+    """Returns what identifies the other arguments, for a fingerprint."""
     known = hashlib.sha256()
     for name, value in sorted((kwargs or {}).items()):
         known.update(name.encode() + _content(value))

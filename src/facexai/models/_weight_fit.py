@@ -47,7 +47,7 @@ class Fit:
 
     @property
     def argument(self) -> list[str]:
-        """The value of ``prefixes=`` under which this way is taken."""
+        """Returns the value of ``prefixes=`` under which this way is taken."""
         return list(dict.fromkeys((self.prefix, self.onto) if self.onto else (self.prefix,)))
 
 
@@ -64,7 +64,7 @@ def fit(
     Args:
         wanted: the network's tensors by name.
         tensors: those of the file.
-        prefixes: what may stand before the names, one or several times.
+        prefixes: prefixes of the names, each one or several times.
         strict: only a complete set of weights counts as another copy; else one of more than half as many.
         ordered: of several copies the first in the order of ``prefixes`` is taken; else they are listed in ``copies``.
     """

@@ -31,7 +31,7 @@ def check_initialised(net: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse a network with parameters or buffers that have no shape yet.
 
     Raises:
-        ValueError: lazy modules that have not seen an input.
+        ValueError: lazy modules that have not been run.
     """
     lazy = [name for name, tensor in tensors.items() if is_lazy(tensor)]
     if lazy:

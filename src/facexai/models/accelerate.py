@@ -76,7 +76,7 @@ def accelerate(
 def accelerate(
     model: FaceModel | Gallery, images: Tensor | None = None, *, batch_size: int = 16, compile: bool = False
 ) -> FaceModel | Gallery:
-    """The copy that :func:`acceleration` makes; its arguments, its errors.
+    """Returns the copy that :func:`acceleration` makes; its arguments, its errors.
 
     >>> from facexai import FaceModel, InputSpec
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
@@ -91,7 +91,7 @@ def accelerate(
 def acceleration(
     model: FaceModel | Gallery, images: Tensor | None = None, *, batch_size: int = 16, compile: bool = False
 ) -> Acceleration:
-    """A verified faster copy of a network, for explainers and measures that run it many times.
+    """Returns a verified faster copy of a network, for explainers and measures that run it many times.
 
     Norms with fixed statistics are folded into the convolution or linear layer before them, both memory layouts are
     timed on one batch, taking turns, and the faster is kept. Whatever crashes or changes an output is not kept.
@@ -102,7 +102,7 @@ def acceleration(
             noise, which verifies less.
         batch_size: images per forward pass, here and in the use to come.
         compile: try ``torch.compile`` too, which takes a minute. Compiled code ignores hooks, so the copy runs
-            uncompiled while anything watches its layers.
+            uncompiled while a layer has a hook.
 
     Returns:
         An :class:`Acceleration`; its ``model`` is of the type that was given, in eval mode, and its network is the bare
@@ -165,12 +165,12 @@ class _Trial:
         return cls(batches, outputs, _allowed(face, outputs[0]))
 
     def difference(self, face: FaceModel) -> float:
-        """The largest distance of an output row from the original's, in lengths of the original's row."""
+        """Returns the largest distance of an output row from the original's, in lengths of the original's row."""
         known = zip(self.batches, self.expected, strict=True)
         return max(_apart(face.outputs(batch), expected) for batch, expected in known)
 
     def refusal(self, face: FaceModel) -> str | None:
-        """Why a copy does not serve, or None."""
+        """Returns why a copy does not serve, or None."""
         try:
             difference = self.difference(face)
         except Exception as error:  # whatever the changed network raises
@@ -195,7 +195,7 @@ def _said(error: Exception) -> str:
 
 
 def _copied(core: nn.Module) -> nn.Module:
-    """A copy of the network in eval mode that shares nothing with it.
+    """Returns a copy of the network in eval mode that shares nothing with it.
 
     Raises:
         ValueError: it cannot be copied, or its copy is not one.
@@ -312,7 +312,7 @@ _Ends = tuple[str, str, frozenset[str]]
 
 
 def _head(face: FaceModel) -> _Ends | None:
-    """Where the affine head begins and what belongs to it, if there is one."""
+    """Returns where the affine head begins and what belongs to it, if there is one."""
     try:
         head = face.head
     except HeadDoesNotFold:
@@ -321,12 +321,12 @@ def _head(face: FaceModel) -> _Ends | None:
 
 
 def _enters(head: _Ends | None, pair: Pair) -> bool:
-    """Whether a norm of the head would be folded into a layer outside, whose map the head explains."""
+    """Returns whether a norm of the head would be folded into a layer outside, whose map the head explains."""
     return head is not None and pair.norm in head[2] and pair.layer not in head[2]
 
 
 def _layouts(face: FaceModel, net: nn.Module, trial: _Trial, rejected: dict[str, str]) -> dict[str, FaceModel]:
-    """Copies in every memory layout that holds; reasons of the others go to ``rejected``.
+    """Returns copies in every memory layout that holds; reasons of the others go to ``rejected``.
 
     Raises:
         ValueError: none holds.
@@ -352,7 +352,7 @@ def _layouts(face: FaceModel, net: nn.Module, trial: _Trial, rejected: dict[str,
 def _compiles(
     face: FaceModel, verified: dict[str, FaceModel], layout: str, trial: _Trial, rejected: dict[str, str]
 ) -> bool:
-    """Whether the copy in this layout can be compiled; it joins ``verified``, or its reason ``rejected``."""
+    """Returns whether the copy in this layout can be compiled; it joins ``verified``, or its reason ``rejected``."""
     try:
         twin = around(face, _compiled(verified[layout].net)).model
         why = trial.refusal(twin)
@@ -366,7 +366,7 @@ def _compiles(
 
 
 def _compiled(net: nn.Module) -> nn.Module:
-    """A compiled copy that runs uncompiled while any module has a hook, which compiled code would ignore."""
+    """Returns a compiled copy that runs uncompiled while any module has a hook, which compiled code would ignore."""
     twin = copy.deepcopy(net)
     twin.compile()
     fast: Any = twin._compiled_call_impl
@@ -381,7 +381,9 @@ def _compiled(net: nn.Module) -> nn.Module:
 
 
 def _seconds(models: Mapping[str, FaceModel], images: Tensor) -> dict[str, float]:
-    """Median seconds of a forward pass; the models take turns, so that a busy machine slows all of them."""
+    """Returns the median seconds of a forward pass of each model; they take turns, so that other load
+    slows all of them.
+    """
     spent: dict[str, list[float]] = {name: [] for name in models}
 
     def round_() -> float:

@@ -1,4 +1,4 @@
-"""Models that can be asked but not looked into: ONNX sessions, NumPy functions, services behind a network."""
+"""Black boxes: ONNX sessions, NumPy functions, remote services."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPACES: dict[str, tuple[Channels, float]] = {
 
 
 def seen_by(space: Space, spec: InputSpec) -> InputSpec:
-    """The spec that makes images of a space; the size stays.
+    """Returns the spec that makes images of a space; the size stays.
 
     >>> seen_by("bgr_uint8", InputSpec(112)).range
     255.0
@@ -74,19 +74,19 @@ class BlackBox(nn.Module):
 
     @property
     def refusal(self) -> str:
-        """Why a method that needs layers or gradients does not work."""
+        """Returns why a method that needs layers or gradients does not work."""
         return (
             f"{self.name!r} is a function: it can be asked, not looked into, so it has no weights, layers or gradients;"
             " use metrics and methods that only change pixels, or wrap the torch module in FaceModel(net)"
         )
 
     def check(self, x: Tensor) -> None:
-        """Refuse input through which a gradient is wanted."""
+        """Refuses input that requires a gradient."""
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError(self.refusal)
 
     def forward(self, x: Tensor) -> Any:
-        """The function's answer for its input (N, C, H, W), with arrays as tensors."""
+        """Returns the function's answer for its input (N, C, H, W), with arrays as tensors."""
         array = x.detach().cpu().numpy()
         if self.space.endswith("uint8"):
             array = np.ascontiguousarray(array.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
@@ -97,7 +97,7 @@ class BlackBox(nn.Module):
         return answers[0] if len(answers) == 1 else _joined(answers)
 
     def _answer(self, part: np.ndarray, step: int) -> Any:
-        """The function's answer for one batch, filled up where its size is fixed."""
+        """Returns the function's answer for one batch, filled up where its size is fixed."""
         if not self.fixed or len(part) == step:
             return _tensors(self.function(part), len(part))
         filled = np.concatenate([part, np.repeat(part[-1:], step - len(part), axis=0)])
@@ -105,7 +105,7 @@ class BlackBox(nn.Module):
 
 
 def _first(answer: Any, images: int, step: int) -> Any:
-    """The rows of the first images, where an answer has a row for each image of a filled batch."""
+    """Returns the rows of the first images, where an answer has a row for each image of a filled batch."""
     if isinstance(answer, Mapping):
         return {key: _first(value, images, step) for key, value in answer.items()}
     if isinstance(answer, tuple):
@@ -114,7 +114,7 @@ def _first(answer: Any, images: int, step: int) -> Any:
 
 
 def _tensors(answer: Any, images: int) -> Any:
-    """Arrays in an answer as tensors; a single row for a single image becomes (1, D)."""
+    """Returns arrays in an answer as tensors; a single row for a single image becomes (1, D)."""
     if isinstance(answer, Mapping):
         return {key: _tensors(value, images) for key, value in answer.items()}
     if isinstance(answer, tuple) or (

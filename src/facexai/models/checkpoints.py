@@ -1,4 +1,4 @@
-"""Weights from a checkpoint file into a network: found, checked, then copied. Nothing in the file is ever executed."""
+"""Loads weights from a checkpoint file into a network, after checking them. Nothing in the file is ever executed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Loaded:
     Attributes:
         path: the file.
         key: where in the file the weights were: ``"state_dict"``, ``"model.state_dict"``, ``""`` for the file itself.
-        prefix: what stood before their names and was left out.
+        prefix: the prefix of their names that was removed.
         names: of the network's weights that were set.
         missing: of the network's weights that are not in the file and stay as they were; only without ``strict``. A
             further name of a tied weight that was set is not missing.
@@ -78,11 +78,11 @@ def load_weights(
     key: str | None = None,
     prefixes: Sequence[str] = PREFIXES,
 ) -> Loaded:
-    """Set a network's weights to those of a checkpoint file: all that fit, or none.
+    """Loads the weights of a checkpoint file into a network: all that fit, or none.
 
-    The dictionary of weights is found in the file by its names, and what wrappers wrote before them is left out, in the
+    The dictionary of weights is found in the file by its names, and prefixes of wrappers are removed, in the
     way that makes most names agree. Nothing is copied before every name, shape, type and range has been checked, and
-    nothing is chosen silently: several sets of weights that fit are named, and none is loaded unless one is asked for.
+    nothing is chosen silently: several sets of weights that fit are named, and none is loaded unless one is selected.
 
     Args:
         net: the network, on any device and of any floating type; weights are cast to it.
@@ -90,9 +90,9 @@ def load_weights(
         strict: refuse weights that are missing in the file, and weights in the file for modules that the network has
             in another depth. Tensors of modules that it has not, such as a margin head, never disturb.
         key: which dictionary of the file, such as ``"ema"``, where several fit.
-        prefixes: what may stand before the names, one or several times. Where weights stand under several prefixes,
+        prefixes: prefixes of the names, each one or several times. If weights occur under several prefixes,
             such as a student's and a teacher's, those under the first of these that fits are taken; with the default
-            they are refused unless they are equal. ``""`` stands for names without a prefix.
+            they are refused unless they are equal. ``""`` means names without a prefix.
 
     Returns:
         :class:`Loaded`, with the tensors that were left over.
@@ -144,7 +144,7 @@ def load_weights(
 
 
 def places_in(file: Path) -> dict[str, dict[str, Tensor]]:
-    """Every dictionary of tensors in a file of weights, by the keys that lead to it; nothing is unpickled.
+    """Returns every dictionary of tensors in a file of weights, by the keys that lead to it; nothing is unpickled.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_weights`.
@@ -153,7 +153,7 @@ def places_in(file: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _existing(path: Path) -> Path:
-    """The path, if there is a file with something in it."""
+    """Returns the path, if there is a file with something in it."""
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir() if p.is_file())
         hint = suggest(path.name, inside) if inside else "there is no file in it"
@@ -168,7 +168,7 @@ def _existing(path: Path) -> Path:
 
 
 def _read(path: Path) -> Any:
-    """What is in the file: tensors and plain values, in dictionaries."""
+    """Returns the content of the file: tensors and plain values, in dictionaries."""
     with path.open("rb") as opened:
         start = opened.read(64)
     if start.startswith(b"PK"):
@@ -192,7 +192,7 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    """A file of ``torch.save``, by the reader that builds tensors and plain values only."""
+    """Returns a file of ``torch.save``, by the reader that builds tensors and plain values only."""
     # older versions of torch run it in spite of weights_only
     if any(name.endswith(TORCHSCRIPT) for name in checked(path)):
         raise ValueError(f"{path.name!r} is a TorchScript archive, a network and no checkpoint: torch.jit.load it")
@@ -221,7 +221,9 @@ def _refusal(path: Path, what: str) -> str:
 
 
 def _places(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
-    """Every dictionary of the file that holds tensors by name, by the keys that lead to it, likely ones first."""
+    """Returns every dictionary of the file that holds tensors by name, by the keys that lead to it,
+    likely ones first.
+    """
     found: dict[str, dict[str, Tensor]] = {}
     seen = itertools.count(1)
 
@@ -244,7 +246,7 @@ def _places(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _likely(key: str) -> tuple[bool, int]:
-    """Sorts the usual names first and averages last; others stay in the order of the file."""
+    """Sorts usual names first and averages last; the others keep the order of the file."""
     first = key.split(".")[0]
     return any(word in key for word in _AVERAGES), _PLACES.index(first) if first in _PLACES else len(_PLACES)
 
@@ -253,7 +255,7 @@ def _likely(key: str) -> tuple[bool, int]:
 
 
 def _chosen(fits: Mapping[str, Fit], path: Path, key: str | None) -> str:
-    """The place under which most names agree; of equal ones the first, which is said."""
+    """Returns the place with the most matching names; of equal ones the first, with a warning."""
     if key is not None:
         if key not in fits:
             raise ValueError(f"{path.name!r} has no tensors under {key!r}; {suggest(key, fits)}")
@@ -270,7 +272,7 @@ def _chosen(fits: Mapping[str, Fit], path: Path, key: str | None) -> str:
 
 
 def _check_single(fit: Fit, path: Path, key: str) -> None:
-    """Refuse several copies of the network's weights of which none was asked for."""
+    """Refuses several copies of the network's weights if none was selected."""
     if not fit.copies:
         return
     several = sorted((fit, *fit.copies), key=lambda copy: copy.rank)
@@ -310,7 +312,9 @@ def _check(
 
 
 def _one_sided(wanted: Mapping[str, Tensor], missing: Sequence[str], fit: Fit) -> list[str]:
-    """Lines about names that are missing in the file, and about those that the network lacks in a module it has."""
+    """Returns lines about names that are missing in the file, and about those that the network
+    lacks in a module it has.
+    """
     lines = []
     spare = [name for name in fit.names if name not in wanted]
     if missing:
@@ -322,13 +326,13 @@ def _one_sided(wanted: Mapping[str, Tensor], missing: Sequence[str], fit: Fit) -
 
 
 def _inside(wanted: Mapping[str, Tensor], spare: Sequence[str], around: str) -> list[str]:
-    """Those of the spare names that belong to a module which the network has: it is not as deep there."""
+    """Returns those of the spare names that belong to a module which the network has, but with fewer layers."""
     modules = {name.removeprefix(around).split(".")[0] for name in wanted if "." in name.removeprefix(around)}
     return [n for n in spare if n.startswith(around) and n.removeprefix(around).split(".")[0] in modules]
 
 
 def _copy(net: nn.Module, found: Mapping[str, Tensor]) -> None:
-    """Copy by the network's own loading, and back again if that fails half way."""
+    """Copies values by the network's own loading, and restores the old ones if that fails half way."""
     state = {name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}
     before = {name: tensor.clone() for name, tensor in state.items()}
     with torch.inference_mode(False), torch.no_grad():

@@ -44,11 +44,11 @@ _SIZES = (1, 2, 3, 4, 5, 8, 16, 32)  # of batches, tried where a network does no
 @final
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What :func:`doctor` found.
+    """The result of :func:`doctor`.
 
     Attributes:
         model: the model in words.
-        findings: in the order in which they were looked at.
+        findings: in the order of the checks.
         layers: {name: (channels, h, w)} of the layers that gradient methods can explain.
         variants: ways to prepare the input, best first; empty without labelled pairs.
     """
@@ -60,11 +60,11 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing bad was found."""
+        """Returns whether no check failed."""
         return all(finding.verdict != "bad" for finding in self.findings)
 
     def __getitem__(self, name: str) -> Finding:
-        """The finding of that name."""
+        """Returns the finding of that name."""
         return next(finding for finding in self.findings if finding.name == name)
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Diagnosis:
     _repr_html_ = words
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON can hold them."""
+        """Returns plain values, as JSON can hold them."""
         return {
             "model": self.model,
             "ok": self.ok,
@@ -101,7 +101,7 @@ def doctor(
     batch_size: int = 32,
     reference: FaceModel | Gallery | None = None,
 ) -> Diagnosis:
-    """Look a wrapped network over before anything is explained with it.
+    """Checks a wrapped network before anything is explained with it.
 
     Args:
         model: a FaceModel, or a gallery, whose model is meant.
@@ -115,7 +115,7 @@ def doctor(
             much better it separates the same faces. Photos of a folder are read at its own size, tensors are resized.
 
     Returns:
-        A :class:`Diagnosis`, which prints itself. It looks at: what the output is and how long, and, where it
+        A :class:`Diagnosis`, which prints itself. It checks: kind and size of the output, and, if it
         holds several tensors (N, D) and ``take`` was not given, what each gives on the faces; whether the output is
         finite, depends on the image, is the same twice and in any batch; whether a gradient reaches the image;
         whether the head folds, with the completeness error; which layers have maps; and with pairs, which of the
@@ -170,7 +170,7 @@ def doctor(
 
 
 def completeness(model: FaceModel, images: Tensor, seed: int = 0) -> Tensor:
-    """The completeness error (N,) of the folded head for images and random directions.
+    """Returns the completeness error (N,) of the folded head for images and random directions.
 
     Raises:
         HeadDoesNotFold: there is no folded head.
@@ -198,12 +198,14 @@ def _run(model: FaceModel, images: Tensor) -> Tensor | Finding:
 
 
 def _alone(model: FaceModel, images: Tensor) -> Tensor | Finding | None:
-    """A function that runs on several images and not on one has a fixed batch; of torch modules "batch" says so."""
+    """Returns a function that runs on several images and not on one has a fixed batch; of torch
+    modules "batch" says so.
+    """
     return _run(model, images[:1]) if isinstance(model.core, BlackBox) else None
 
 
 def _batch_advice(model: FaceModel) -> str:
-    """What to do about a network that does not run, by the sizes of batches on which it does."""
+    """Returns what to do about a network that does not run, by the batch sizes on which it does."""
     advice = "the spec's size and channels must fit the network; see the error"
     sizes = [size for size in _SIZES if _runs(model, size)]
     if not sizes:
@@ -254,7 +256,9 @@ def _mode(model: FaceModel) -> Finding:
 
 
 def _values(model: FaceModel, images: Tensor, rows: Tensor, faces: Labelled | None) -> Iterator[Finding]:
-    """Finite on extreme images, different for different images, the same twice, the same in any batch."""
+    """Checks that outputs are finite on extreme images, differ between images, repeat, and do not
+    depend on the batch.
+    """
     tolerance = _SAME.get(model.dtype, _SAME_HALF)
     flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, *images.shape[1:]).to(images)
     answer = _run(model, flat)
@@ -314,7 +318,7 @@ def _varies(model: FaceModel, rows: Tensor, faces: Labelled | None) -> Finding:
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    """The largest distance of rows, in units of their length."""
+    """Returns the largest distance of rows, in units of their length."""
     a, b = a.double(), b.double()
     return float(((a - b).norm(dim=-1) / b.norm(dim=-1).clamp(min=1e-12)).max())
 

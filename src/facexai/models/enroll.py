@@ -49,7 +49,7 @@ def enrol(
     center: Literal["enrolled"] | Tensor | None,
     how: PhotoOptions,
 ) -> Gallery:
-    """Build a gallery; the arguments are those of :meth:`FaceModel.gallery`."""
+    """Builds a gallery; the arguments are those of :meth:`FaceModel.gallery`."""
     if isinstance(people, Tensor):
         return _of_weights(model, people, how.names, scale, center)
     if how.names is not None:
@@ -85,7 +85,7 @@ def _of_weights(
     scale: float | Literal["calibrated"],
     center: Literal["enrolled"] | Tensor | None,
 ) -> Gallery:
-    """The class weights of a trained head, (C, D) or (D, C), as a gallery."""
+    """Returns the class weights of a trained head, (C, D) or (D, C), as a gallery."""
     if isinstance(scale, str):
         raise ValueError("scale='calibrated' needs photos; class weights have the scale that the head was trained with")
     if weights.ndim != 2 or not weights.is_floating_point() or not torch.isfinite(weights).all():
@@ -114,10 +114,10 @@ def _of_weights(
 
 
 def calibrated(people: Sequence[Tensor]) -> float:
-    """The scale of least leave-one-out negative log-likelihood on the enrolled photos.
+    """Returns the scale of least leave-one-out negative log-likelihood on the enrolled photos.
 
     Each photo is scored against everyone's template, its own person's without it; people with one photo take part as
-    rivals only. Of very many people an even selection is asked, so that the scores fit into 400 MB.
+    rivals only. With very many people an even selection is used, so that the scores fit into 400 MB.
 
     Args:
         people: for each person the embeddings (n, D) of the photos, centred if the gallery is.
@@ -126,7 +126,7 @@ def calibrated(people: Sequence[Tensor]) -> float:
         The scale; with a warning the conventional 64 where the photos are separated perfectly or not at all.
 
     Raises:
-        ValueError: fewer than two people, or nobody with two photos.
+        ValueError: fewer than two people, or no one with two photos.
 
     Source: temperature scaling (Guo et al. 2017, arXiv:1706.04599) on left-out enrolment photos; ours.
     """
@@ -165,7 +165,7 @@ def calibrated(people: Sequence[Tensor]) -> float:
 
 
 def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor | None:
-    """What to subtract from unit embeddings, (D,), for the people's mean embeddings (C, D)."""
+    """Returns the vector (D,) to subtract from unit embeddings, for the people's mean embeddings (C, D)."""
     if center is None:
         return None
     if isinstance(center, Tensor):
@@ -182,7 +182,7 @@ def _center(rows: Tensor, center: Literal["enrolled"] | Tensor | None) -> Tensor
 
 
 def _rows(model: FaceModel, name: str, given: object, how: PhotoOptions) -> Tensor:
-    """A person's unit embeddings (n, D)."""
+    """Returns a person's unit embeddings (n, D)."""
     if isinstance(given, str | Path):
         given = [given]
     if isinstance(given, Sequence) and not isinstance(given, Tensor):
@@ -204,7 +204,7 @@ def _rows(model: FaceModel, name: str, given: object, how: PhotoOptions) -> Tens
 
 
 def read_photos(model: FaceModel, name: str, paths: Sequence[object], *, align: AlignMode, face: FaceChoice) -> Tensor:
-    """Photos of one person as the model wants them: (n, 3, H, W) on its device."""
+    """Returns photos of one person prepared for the model: (n, 3, H, W) on its device."""
     if not paths or not all(isinstance(path, str | Path) for path in paths):
         raise ValueError(f"{name!r}: expected photo paths, at least one")
     photos = []
@@ -217,7 +217,7 @@ def read_photos(model: FaceModel, name: str, paths: Sequence[object], *, align: 
 
 
 def folder_photos(folder: Path) -> dict[str, list[str | Path]]:
-    """{person: photos} of a folder ``NAME/*.jpg``; people without photos are left out, with a warning."""
+    """Returns {person: photos} of a folder ``NAME/*.jpg``; people without photos are left out, with a warning."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; expected one with a sub-folder of photos per person")
     found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @final
 class FaceModel:
-    """Any torch face network, unchanged, and what it wants to see.
+    """Any torch face network, unchanged, with its input specification.
 
     Args:
         net: an ``nn.Module`` that maps a batch of images to embeddings or logits; may be wrapped in DataParallel.
@@ -109,7 +109,7 @@ class FaceModel:
 
     @classmethod
     def from_source(cls, source: str) -> FaceModel:
-        """The model that ``"package.module:factory"`` returns; such a model can be pickled by that name.
+        """Returns the model that ``"package.module:factory"`` returns; such a model can be pickled by that name.
 
         Args:
             source: keyword arguments of the factory follow as a JSON object: ``package.module:factory?{"depth": 50}``.
@@ -129,7 +129,9 @@ class FaceModel:
 
     @property
     def source(self) -> str | None:
-        """``"package.module:factory"``, by which the model pickles; None: made by hand."""
+        """Returns ``"package.module:factory"``, by which the model pickles; None for a model that was not
+        made by a factory.
+        """
         return self._source
 
     @classmethod
@@ -144,17 +146,18 @@ class FaceModel:
         name: str | None = None,
         **options: Any,
     ) -> FaceModel:
-        """A black box: a function from images to embeddings or logits, such as an ONNX session or a remote model.
+        """Returns a black box: a function from images to embeddings or logits, such as an ONNX session
+        or a remote model.
 
-        It can be asked, not looked into: galleries, metrics and methods that only change pixels work; methods that need
+        It can be run but not inspected: galleries, metrics and methods that only change pixels work; methods that need
         layers or gradients refuse.
 
         Args:
             function: takes one NumPy array, a batch; returns (N, D), or a tuple or dict that holds it.
             spec: as for FaceModel; with another space than ``"input"`` only its size and crop count.
-            space: ``"input"``: float32 (N, 3, H, W) or (N, 1, H, W) as the spec prepares it, as ONNX networks want it;
-                ``"rgb01"``, ``"bgr01"``, ``"grey01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H, W,
-                3) rounded to 0..255, as OpenCV has photos; ``"grey_uint8"``: (N, H, W).
+            space: ``"input"``: float32 (N, 3, H, W) or (N, 1, H, W) as the spec prepares it, as ONNX networks expect
+                it; ``"rgb01"``, ``"bgr01"``, ``"grey01"``: the same in [0, 1]; ``"rgb_uint8"``, ``"bgr_uint8"``: (N, H,
+                W, 3) rounded to 0..255, as OpenCV has photos; ``"grey_uint8"``: (N, H, W).
             batch_size: most images in one call of the function; None: as they come.
             fixed: the function takes exactly ``batch_size`` images: the last batch is filled up, those rows dropped.
             name: of the model and its version, for results: its weights cannot be hashed. Default: the function's.
@@ -187,27 +190,29 @@ class FaceModel:
 
     @property
     def model(self) -> FaceModel:
-        """The model itself, so that a network that gives logits is a white-box classifier."""
+        """Returns the model itself, so that a network that gives logits is a white-box classifier."""
         return self
 
     @property
     def core(self) -> nn.Module:
-        """The network without a wrapper of DataParallel or ``torch.compile``."""
+        """Returns the network without a wrapper of DataParallel or ``torch.compile``."""
         return unwrapped(self.net)
 
     @property
     def took(self) -> Take | None:
-        """What is taken from a tuple or dict output; None for a tensor, or before the first call."""
+        """Returns the element that is taken from a tuple or dict output; None for a tensor, or
+        before the first call.
+        """
         return self.take if self.take is not None else self._took
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and where images have to be."""
+        """Returns where the network is, and where images have to be."""
         return next((t.device for t in self._tensors()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating type of the network; images are cast to it."""
+        """Returns the floating type of the network; images are cast to it."""
         return next((t.dtype for t in self._tensors() if t.is_floating_point()), torch.get_default_dtype())
 
     def _tensors(self) -> Iterator[Tensor]:
@@ -215,20 +220,21 @@ class FaceModel:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits: weights, input specification, flip, centre and layouts."""
+        """Returns sixteen hexadecimal digits: weights, input specification, flip, centre and layouts."""
         recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{named(self.take)}|".encode()
         given = {name: self.structure.layers[name].places for name in self.layouts or ()}
         return recipe_hash(recipe, self.center, digest(self.forward_kwargs) + digest(given or None))
 
     @property
     def gives_logits(self) -> bool:
-        """Whether the output is taken for class logits."""
+        """Returns whether the output is taken for class logits."""
         return self.output == "logits" or (self.output == "auto" and self.took == "logits")
 
     # ---- running it -------------------------------------------------------------------------------------------
 
     def outputs(self, images: Tensor, index: Tensor | None = None, *, in_range: bool = True) -> Tensor:
-        """The network's own output, (B*N, D): B = 2 with ``flip``, the mirrored branch last. Keeps the grad mode.
+        """Returns the network's own output, (B*N, D): B = 2 with ``flip``, the mirrored branch last.
+        Keeps the grad mode.
 
         Args:
             images: (N, 3, H, W) RGB in [0, 1].
@@ -252,7 +258,9 @@ class FaceModel:
         return rows
 
     def features(self, outputs: Tensor) -> Tensor:
-        """Outputs (B*N, D) as features (N, D'): centred and, with ``flip``, summed or concatenated. Differentiable."""
+        """Returns outputs (B*N, D) as features (N, D'): centred and, with ``flip``, summed or
+        concatenated. Differentiable.
+        """
         if outputs.dtype not in (torch.float32, torch.float64):
             outputs = outputs.float()
         if self.center is not None:
@@ -264,15 +272,17 @@ class FaceModel:
         return joined(outputs, self.flip)
 
     def branch_directions(self, directions: Tensor) -> Tensor:
-        """Directions in feature space (N, K, D') as directions of the network's outputs (B*N, K, D)."""
+        """Returns directions in feature space (N, K, D') as directions of the network's outputs (B*N, K, D)."""
         return split(directions, self.flip)
 
     def merge(self, maps: Tensor) -> Tensor:
-        """Maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored branches back and added."""
+        """Returns maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored
+        branches back and added.
+        """
         return merged(maps, self.flip)
 
     def embed(self, images: Tensor, batch_size: int = 64) -> Tensor:
-        """Unit embeddings.
+        """Returns unit embeddings.
 
         Args:
             images: (N, 3, H, W) RGB in [0, 1].
@@ -291,7 +301,7 @@ class FaceModel:
         return F.normalize(features)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Class logits (N, C) of a network that gives them.
+        """Returns class logits (N, C) of a network that gives them.
 
         Raises:
             ValueError: the network gives embeddings.
@@ -301,19 +311,21 @@ class FaceModel:
         return self.score(features)
 
     def score(self, features: Tensor, targets: Tensor | None = None, detach_norm: bool = True) -> Tensor:
-        """Logits as they are, (N, C), or those of targets (N, K); see :class:`~facexai.models.WhiteBox`."""
+        """Returns logits as they are, (N, C), or those of targets (N, K); see :class:`~facexai.models.WhiteBox`."""
         check_classes(features.shape[1], self.names, logits=self.gives_logits)
         return features if targets is None else features.gather(1, targets)
 
     def directions(self, features: Tensor, targets: Tensor) -> Tensor:
-        """One-hot rows (N, K, C); see :class:`~facexai.models.WhiteBox`."""
+        """Returns one-hot rows (N, K, C); see :class:`~facexai.models.WhiteBox`."""
         return F.one_hot(targets, features.shape[1]).to(features)
 
     # ---- looking into it --------------------------------------------------------------------------------------
 
     @property
     def structure(self) -> Structure:
-        """What the network looks like from outside; looked at again when a module was exchanged."""
+        """Returns the layers and the head as seen from outside; they are looked up again when a
+        module was exchanged.
+        """
         modules, device = tuple(self.net.modules()), self.device
         known = self._looked
         if known is None or known[1] != device or not same_objects(known[0], modules):
@@ -322,17 +334,17 @@ class FaceModel:
         return known[2]
 
     def _tried(self, images: Tensor) -> Tensor:
-        """Outputs for images of nobody, with the first row of ``forward_kwargs``."""
+        """Returns outputs for noise images, with the first row of ``forward_kwargs``."""
         return self.outputs(images, torch.zeros(len(images), dtype=torch.long))
 
     def noise(self, count: int = 2, seed: int = 0) -> Tensor:
-        """Images (count, 3, H, W) of uniform noise, always the same: what a network is tried with."""
+        """Returns images (count, 3, H, W) of uniform noise, always the same: what a network is tried with."""
         drawn = torch.rand(count, 3, *self.spec.height_width, generator=torch.Generator().manual_seed(seed))
         return drawn.to(self.device)
 
     @property
     def head(self) -> Head:
-        """The affine head, from the last spatial map to the output.
+        """Returns the affine head, from the last spatial map to the output.
 
         Raises:
             HeadDoesNotFold: the end of the network is not affine, with the place where it stops to be.
@@ -344,11 +356,13 @@ class FaceModel:
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
-        """Layers that run once and give a spatial map, in the order in which they run: name -> (channels, h, w)."""
+        """Returns layers that run once and give a spatial map, in the order in which they run: name
+        -> (channels, h, w).
+        """
         return {name: layout.shape for name, layout in self.structure.layers.items()}
 
     def layer(self, name: str) -> str:
-        """The layer of that name; ``"auto"``: the deepest of 14x14 cells, else 7x7, that nothing gets past.
+        """Returns the layer of that name; ``"auto"``: the deepest of 14x14 cells, else 7x7, that nothing gets past.
 
         Warns where ``"auto"`` is a layer before the network mixes its cells, since no later one could be read.
 
@@ -371,13 +385,13 @@ class FaceModel:
         batch_size: int = 64,
         progress: bool = False,
     ) -> Gallery:
-        """Enrolled people as a classifier: a person's logit is ``scale * cosine`` to the person's template.
+        """Enrols people as a classifier: a person's logit is ``scale * cosine`` to the person's template.
 
         Args:
             people: {name: images (n, 3, H, W) or embeddings (n, D) or photo paths}, or a folder ``NAME/*.jpg``; or the
                 class weights (C, D) or (D, C) of a trained head, whose margin counts in training only.
             scale: logits per unit of cosine; ``"calibrated"``: the one under which left-out enrolment photos are most
-                probable (at least two photos of somebody). 64, the convention, saturates probabilities.
+                probable (at least one person with two photos). 64, the convention, saturates probabilities.
             center: ``"enrolled"`` subtracts the mean over the enrolled people (at least ten) from unit
                 embeddings; a tensor (D,) subtracts that.
             names: C class names for class weights; default: their numbers.
@@ -388,7 +402,8 @@ class FaceModel:
             progress: show a progress bar.
 
         Raises:
-            ValueError, TypeError: nobody enrolled, empty person, zero or non-finite embedding, sizes that differ.
+            ValueError, TypeError: no one enrolled, a person without photos, zero or non-finite embedding,
+                sizes that differ.
             FileNotFoundError: no such folder.
         """
         from facexai.models.enroll import PhotoOptions, enrol

@@ -18,7 +18,7 @@ def _state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def _stamp(net: nn.Module) -> tuple[object, ...]:
-    """Changes whenever a weight is replaced or written to; several times faster than a state dict."""
+    """Returns changes whenever a weight is replaced or written to; several times faster than a state dict."""
     if isinstance(net, torch.jit.ScriptModule):
         held: Iterator[Tensor] = chain(net.parameters(), net.buffers())
     else:
@@ -34,7 +34,7 @@ def recipe_hash(recipe: bytes, center: Tensor | None, options: bytes) -> str:
 
 
 def fingerprint(net: nn.Module) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of class name and state dict.
+    """Returns sixteen hexadecimal digits of the SHA-256 of class name and state dict.
 
     Hashed again only when a weight was replaced or written to; 24 million parameters take about 0.1 s.
 

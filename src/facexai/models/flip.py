@@ -11,12 +11,12 @@ Flip = Literal["sum", "concat"] | None
 
 
 def both(x: Tensor, flip: Flip) -> Tensor:
-    """The input with its mirrored branch behind it: (B*N, ...)."""
+    """Returns the input with its mirrored branch behind it: (B*N, ...)."""
     return x if flip is None else torch.cat([x, x.flip(-1)])
 
 
 def joined(outputs: Tensor, flip: Flip) -> Tensor:
-    """Outputs of all branches (B*N, D) as features (N, D')."""
+    """Returns outputs of all branches (B*N, D) as features (N, D')."""
     if flip is None:
         return outputs
     plain, mirrored = outputs.chunk(2)
@@ -24,14 +24,16 @@ def joined(outputs: Tensor, flip: Flip) -> Tensor:
 
 
 def split(directions: Tensor, flip: Flip) -> Tensor:
-    """Directions in feature space (N, K, D') as directions of the outputs (B*N, K, D)."""
+    """Returns directions in feature space (N, K, D') as directions of the outputs (B*N, K, D)."""
     if flip is None:
         return directions
     return torch.cat([directions, directions] if flip == "sum" else list(directions.chunk(2, dim=-1)))
 
 
 def merged(maps: Tensor, flip: Flip) -> Tensor:
-    """Maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored branches back and added."""
+    """Returns maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored
+    branches back and added.
+    """
     if flip is None:
         return maps
     plain, mirrored = maps.chunk(2)

@@ -1,4 +1,4 @@
-"""Batch norms folded into the layer before them: the pairs are found by values, and every fold can be undone."""
+"""Folds batch norms into the layer before them: the pairs are found by values, and every fold can be undone."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Pair:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether somebody watches this module, or changes what goes through it."""
+    """Returns whether the module has hooks, which may change its input or output."""
     return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def pairs(net: nn.Module, run: Callable[[], Tensor]) -> list[Pair]:
-    """Layers whose output is exactly the input of a norm, in the order in which the norms run.
+    """Returns layers whose output is exactly the input of a norm, in the order in which the norms run.
 
     Args:
         net: in eval mode.
@@ -94,7 +94,7 @@ def fold(net: nn.Module, pair: Pair) -> Callable[[], None]:
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether a module is a leaf whose class alone says what it does."""
+    """Returns whether a module is a leaf whose class alone says what it does."""
     leaf = not any(True for _ in module.children())  # a parametrised layer has children
     return (
         leaf and not hooked(module) and "forward" not in vars(module) and not isinstance(module, torch.jit.ScriptModule)
@@ -106,7 +106,7 @@ def _from_torch(module: nn.Module) -> bool:
 
 
 def _feeds(layer: Call, norm: Call) -> bool:
-    """Whether the layer's output is the norm's input, with the channels where the layer puts them."""
+    """Returns whether the layer's output is the norm's input, with the channels where the layer puts them."""
     y, x, weight = layer.output, norm.input, layer.module.weight
     if y is None or x is None or norm.output is None or y.shape != x.shape or y.dtype != x.dtype:
         return False
@@ -114,7 +114,7 @@ def _feeds(layer: Call, norm: Call) -> bool:
 
 
 def _scale_and_shift(norm: Call) -> tuple[Tensor, Tensor] | None:
-    """Factor and shift (C,) of a norm in float64, or None where it is none."""
+    """Returns factor and shift (C,) of a norm in float64, or None where it is none."""
     assert norm.input is not None
     twin = copy.deepcopy(norm.module).cpu().double()
     if not isinstance(twin, _NORMS) or type(twin) not in _NORMS:
@@ -125,7 +125,9 @@ def _scale_and_shift(norm: Call) -> tuple[Tensor, Tensor] | None:
 
 
 def _probed(module: nn.Module, channels: int, ndim: int) -> tuple[Tensor, Tensor] | None:
-    """Factor and shift of a home-made module with numbers for each channel, if they are all it is, judged by values."""
+    """Returns factor and shift of a home-made module with numbers for each channel, if it does no more than
+    that, judged by values.
+    """
     if not any(tensor.numel() == channels for tensor in chain(module.parameters(), module.buffers())):
         return None
     zeros = torch.zeros(2, channels, *(3 for _ in range(ndim - 2)), dtype=torch.float64)

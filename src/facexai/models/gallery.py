@@ -65,24 +65,28 @@ class Gallery:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits: names, templates, scale and centre; not the model's, which has its own."""
+        """Returns sixteen hexadecimal digits: names, templates, scale and centre; not the model's,
+        which has its own.
+        """
         digest = hashlib.sha256(f"{self.names}|{self.scale}".encode())
         for tensor in (self.templates, self.center):
             digest.update(b"" if tensor is None else tensor.detach().cpu().double().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def index(self, name: str) -> int:
-        """The class index of a person.
+        """Returns the class index of a person.
 
         Raises:
-            ValueError: nobody of that name is enrolled.
+            ValueError: no person of that name is enrolled.
         """
         if name not in self.names:
             raise ValueError(f"nobody enrolled is called {short_repr(name)}; {suggest(name, self.names)}")
         return self.names.index(name)
 
     def _unit(self, features: Tensor, detach_norm: bool) -> tuple[Tensor, Tensor]:
-        """Unit (and centred) rows, and the factor (N, 1) by which a direction of theirs scales in feature space."""
+        """Returns unit (and centred) rows, and the factor (N, 1) by which a direction of theirs
+        scales in feature space.
+        """
         if features.shape[1] != self.templates.shape[1]:
             raise ValueError(
                 f"the model's embedding has {features.shape[1]} numbers, the gallery's templates "
@@ -99,7 +103,7 @@ class Gallery:
         return moved / again, 1 / (norm * again)
 
     def score(self, features: Tensor, targets: Tensor | None = None, detach_norm: bool = True) -> Tensor:
-        """``scale * cosine`` as a differentiable function of the model's features.
+        """Computes ``scale * cosine`` as a differentiable function of the model's features.
 
         Args:
             features: (N, D) of :meth:`FaceModel.features`.
@@ -115,22 +119,22 @@ class Gallery:
         return logits if targets is None else logits.gather(1, targets)
 
     def directions(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Derivative of the logits of targets (N, K) by the features with lengths fixed: (N, K, D)."""
+        """Returns derivative of the logits of targets (N, K) by the features with lengths fixed: (N, K, D)."""
         _, factor = self._unit(features, detach_norm=True)
         return self.scale * factor[:, :, None] * self.templates.to(features)[targets]
 
     def logits(self, images: Tensor) -> Tensor:
-        """``scale * cosine`` of images (N, 3, H, W) to every person: (N, C)."""
+        """Computes ``scale * cosine`` of images (N, 3, H, W) to every person: (N, C)."""
         with no_graph():
             return self.score(self.model.features(self.model.outputs(images)))
 
     def cosines(self, images: Tensor) -> Tensor:
-        """Cosine of images (N, 3, H, W) to every person: (N, C), between -1 and 1."""
+        """Returns the cosine of images (N, 3, H, W) to every person: (N, C), between -1 and 1."""
         return self.logits(images) / self.scale
 
 
 def around(classifier: Gallery | FaceModel, net: nn.Module) -> Gallery | FaceModel:
-    """The same classifier with another network of the same kind, such as a changed copy; templates stay."""
+    """Returns the same classifier with another network of the same kind, such as a changed copy; templates stay."""
     model = classifier.model
     twin = FaceModel(
         net,

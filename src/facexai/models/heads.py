@@ -1,4 +1,4 @@
-"""Folding the head: from the last spatial map to the output as one affine map, found by watching two images.
+"""Finds the affine head, from the last feature map to the output, by values of two images.
 
 Nearly all face networks end in pieces that are affine in eval mode (normalisation, dropout, flattening or
 averaging, linear). Composed, they give each cell and channel of the last map a weight for every output, so a
@@ -47,7 +47,7 @@ class HeadDoesNotFold(ValueError):
 
 
 def completeness_limit(dtype: torch.dtype) -> float:
-    """The completeness error that is allowed for a map of this type: rounding, and no more.
+    """Returns the completeness error that is allowed for a map of this type: rounding, and no more.
 
     >>> completeness_limit(torch.float32)
     0.0001
@@ -64,7 +64,7 @@ class Link:
     mean: int
 
     def pull(self, r: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Directions of the values after it as directions of the values before it, which have this shape."""
+        """Returns directions of the values after it as directions of the values before it, which have this shape."""
         read = [shape[axis] for axis in self.order]
         kept, averaged = read[: len(read) - self.mean], read[len(read) - self.mean :]
         r = r.reshape(len(r), *kept, *(1 for _ in averaged)).expand(-1, *read) / math.prod(averaged)
@@ -106,11 +106,11 @@ class Head:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of A."""
+        """Returns (C, h, w) of A."""
         return self.layout.shape
 
     def pull(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of A for directions r of the output: ``<r, e> = sum(weights * A) + constant``.
+        """Computes the weights of A for directions r of the output: ``<r, e> = sum(weights * A) + constant``.
 
         Args:
             directions: (M, D).
@@ -131,7 +131,9 @@ class Head:
 
 
 def _pull_module(module: nn.Module, r: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Directions of a module's output as directions of its input, of this shape, and the constants they leave."""
+    """Returns directions of a module's output as directions of its input, of this shape, and the
+    constants they leave.
+    """
     zero = r.new_zeros(len(r))
     if isinstance(module, nn.Linear):
         return r @ module.weight.to(r), zero if module.bias is None else r @ module.bias.to(r)
@@ -147,14 +149,14 @@ def _pull_module(module: nn.Module, r: Tensor, shape: tuple[int, ...]) -> tuple[
 
 
 def _padding(conv: nn.Conv2d) -> tuple[int, ...] | None:
-    """The zeros that a convolution adds on both sides, or None where it pads in another way."""
+    """Returns the zeros that a convolution adds on both sides, or None where it pads in another way."""
     if isinstance(conv.padding, str):
         return (0, 0) if conv.padding == "valid" else None
     return tuple(conv.padding) if conv.padding_mode == "zeros" or not any(conv.padding) else None
 
 
 def normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Batch normalisation in eval mode as ``alpha * x + beta`` per channel."""
+    """Expresses batch normalisation in eval mode as ``alpha * x + beta`` per channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     alpha = (norm.running_var.to(like) + norm.eps).rsqrt()
@@ -165,7 +167,7 @@ def normalisation(norm: _BatchNorm, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _link(before: Tensor | None, after: Tensor | None) -> Link | None:
-    """How ``after`` follows from ``before`` without any arithmetic but averaging, judged by values."""
+    """Returns how ``after`` follows from ``before`` without any arithmetic but averaging, judged by values."""
     if before is None or after is None or len(before) != len(after):
         return None
     if before.dtype != after.dtype:
@@ -201,7 +203,7 @@ def _affine(call: Call) -> bool:
 
 
 def _passive(call: Call) -> Link | None:
-    """The link a parameterless module is, if it is one: pooling, flattening and dropout, also home-made."""
+    """Returns the link a parameterless module is, if it is one: pooling, flattening and dropout, also home-made."""
     ours = type(call.module).__module__.startswith("torch.nn.")
     if (ours and not isinstance(call.module, _PASSIVE)) or any(True for _ in call.module.parameters()):
         return None
@@ -213,7 +215,9 @@ def _where(call: Call) -> str:
 
 
 def find_head(calls: Sequence[Call], output: Tensor, read: Callable[[str, Tensor], Layout | None]) -> Head:
-    """The affine head as :func:`_find_head` has it; where it does not fold and adapters are there, they are named."""
+    """Returns the affine head as :func:`_find_head` has it; where it does not fold and adapters are
+    there, they are named.
+    """
     try:
         return _find_head(calls, output, read)
     except HeadDoesNotFold as refusal:
@@ -227,7 +231,7 @@ def find_head(calls: Sequence[Call], output: Tensor, read: Callable[[str, Tensor
 
 
 def _find_head(calls: Sequence[Call], output: Tensor, read: Callable[[str, Tensor], Layout | None]) -> Head:
-    """The affine head of a network, from the record of one forward pass of noise.
+    """Returns the affine head of a network, from the record of one forward pass of noise.
 
     Args:
         calls: every module call in the order in which it ended.
@@ -270,7 +274,9 @@ def _with_map(
     unit: bool,
     read: Callable[[str, Tensor], Layout | None],
 ) -> Head:
-    """The head, once the module that holds its spatial map is known: one that gives it, else the one that takes it."""
+    """Returns the head, once the module that holds its spatial map is known: one that gives it, else the
+    one that takes it.
+    """
     last, earliest = leaves[-1].name, steps[-1].name
     own = frozenset(step.name for step in steps)
     moves = tuple(reversed(steps))
@@ -298,7 +304,7 @@ def _with_map(
 
 
 def _cells(layout: Layout | None, value: Tensor) -> Layout | None:
-    """The layout, if it is that of a map of more than one cell and leaves nothing of the tensor out."""
+    """Returns the layout, if it is that of a map of more than one cell and leaves nothing of the tensor out."""
     if layout is None or layout.batch != 0 or layout.grid == (1, 1):
         return None
     return layout if math.prod(layout.shape) == value[0].numel() else None
@@ -309,7 +315,7 @@ def _equal(value: Tensor, output: Tensor) -> bool:
 
 
 def _is_token(output: Tensor | None, first: Tensor | None) -> bool:
-    """Whether ``first`` is one of the tokens of ``output``, such as the class token."""
+    """Returns whether ``first`` is one of the tokens of ``output``, such as the class token."""
     if output is None or first is None or output.ndim != 3 or first.ndim != 2 or output.shape[2] != first.shape[1]:
         return False
     ways = (output, output.transpose(0, 1))  # images along the first axis, or the second
@@ -317,7 +323,7 @@ def _is_token(output: Tensor | None, first: Tensor | None) -> bool:
 
 
 def _ends_in(last: Call, output: Tensor) -> bool:
-    """Whether the network divides its last module's output by its length; refuses any other last step."""
+    """Returns whether the network divides its last module's output by its length; refuses any other last step."""
     e = last.output
     if e is not None and e.flatten(1).shape == output.shape:
         eps = torch.finfo(output.dtype).eps
@@ -329,7 +335,7 @@ def _ends_in(last: Call, output: Tensor) -> bool:
 
 
 def _is_unit(e: Tensor | None, output: Tensor | None) -> bool:
-    """Whether ``output`` is ``e`` divided by its length."""
+    """Returns whether ``output`` is ``e`` divided by its length."""
     if e is None or output is None or e.flatten(1).shape != output.shape:
         return False
     unit, eps = F.normalize(at_least_float32(e.flatten(1))), torch.finfo(output.dtype).eps

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 Pairs = tuple[Tensor, Tensor, Any] | Mapping[str, Tensor] | str | Path
 
 FEWEST = 10
-"""People, or pairs, below which nothing is judged: with so few a bootstrap says little."""
+"""The number of people, or pairs, below which no verdict is given: with so few a bootstrap is uninformative."""
 
 _DRAWS = 2000
 _GAIN = 0.03  # a smaller gain in separation is no reason to doubt a specification
@@ -82,7 +82,7 @@ class Labelled:
 
 
 def labelled(model: FaceModel, pairs: Pairs, *, align: AlignMode = "never", most: int | None = None) -> Labelled:
-    """Labelled faces from what a user has.
+    """Returns labelled faces from what a user has.
 
     Args:
         model: whose input size counts.
@@ -130,7 +130,7 @@ def _bad(what: str) -> Labelled:
 
 
 def compare(model: FaceModel, faces: Labelled, batch_size: int = 64) -> tuple[Variant, ...]:
-    """Every way to prepare the input, the one that separates best first; the model's own is among them.
+    """Returns every way to prepare the input, the one that separates best first; the model's own is among them.
 
     Args:
         model: any FaceModel; of a function that is given pixels only the channel order is varied, of a network of one
@@ -164,7 +164,7 @@ def compare(model: FaceModel, faces: Labelled, batch_size: int = 64) -> tuple[Va
 
 
 def clearly_better(best: Variant, own: Variant) -> bool:
-    """Whether the best variant is better by more than noise and by more than a trifle."""
+    """Returns whether the best variant is better by more than noise and by more than a trifle."""
     return own.behind[0] > 0 and best.auc > _SOME and best.separation > (1 + _GAIN) * own.separation
 
 
@@ -219,7 +219,7 @@ class Moments:
             self.sums.append(sums if self.own else [table.reshape(count, count) for table in sums])
 
     def separation(self, drawn: Array | None = None) -> float:
-        """d' with every person counted as often as drawn; NaN where no pair of a kind is left."""
+        """Returns d' with every person counted as often as drawn; NaN if no pair of a kind is left."""
         moments = []
         for sums in self.sums:
             n, total, squares = (self._weighted(table, drawn) for table in sums)
@@ -246,7 +246,7 @@ def draws(people: int) -> list[Array]:
 
 
 def describe(variants: Sequence[Variant]) -> list[dict[str, object]]:
-    """Variants as rows of plain numbers."""
+    """Returns the variants as rows of plain numbers."""
     return [
         {"input": v.name, "separation": round(v.separation, 4), "AUC": round(v.auc, 5), "behind": list(v.behind)}
         for v in variants

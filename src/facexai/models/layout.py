@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the map."""
+        """Returns (C, h, w) of the map."""
         return self.channels, *self.grid
 
     def map(self, tensor: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(run: Callable[[], object]) -> tuple[int, int]:
-    """Bytes of the tensors that operations inside a run made: the most that were alive at once, and of the largest.
+    """Returns the bytes of the tensors that operations inside a run made: the most that were alive at once,
+    and of the largest.
 
     What an operation needs as scratch space is not counted.
 

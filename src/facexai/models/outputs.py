@@ -33,14 +33,14 @@ def forward(
     images: int,
     other: Callable[[], Tensor],
 ) -> tuple[Tensor, Take | None]:
-    """The (N, D) tensor that a network gives for its input, and what was taken of its output.
+    """Returns the (N, D) tensor that a network gives for its input, and what was taken of its output.
 
     A network that mixes the images of a batch runs on one at a time; see :mod:`facexai.models._row_mixing`.
 
     Args:
         net: the network, in eval mode.
         x: (N, 3, H, W), or (N, 1, H, W) of a network of one channel, its own input.
-        take: index, key or function; None: the first tensor, said in a warning where there are more.
+        take: index, key or function; None: the first tensor, with a warning if there are more.
         spec: how the input was made, for the note that is added to the network's own errors.
         kwargs: the network's other arguments.
         images: N, of which x may hold mirrored copies, too.
@@ -85,7 +85,7 @@ def _called(net: nn.Module, x: Tensor, spec: object, kwargs: Mapping[str, Any]) 
 
 
 def warn_of_choice(output: Any, take: int | str) -> None:
-    """Say which element of an output was taken."""
+    """Warns which element of an output was taken."""
     what = "element" if isinstance(take, int) else "key"
     warnings.warn(
         f"the network returns {describe(output)} with {shapes(output)}; took {what} {take!r}. Say take={take!r} to "
@@ -96,7 +96,7 @@ def warn_of_choice(output: Any, take: int | str) -> None:
 
 
 def default_take(output: Any) -> int | str | None:
-    """What to take from this output when nobody said: a well-known key, else the first tensor; None for a tensor.
+    """Returns the default element of this output: a well-known key, else the first tensor; None for a tensor.
 
     >>> import torch
     >>> default_take((None, torch.zeros(1, 2)))
@@ -111,7 +111,7 @@ def default_take(output: Any) -> int | str | None:
 
 
 def select(output: Any, take: Take | None, images: int) -> Tensor:
-    """The (N, D) tensor in a network's output.
+    """Returns the (N, D) tensor in a network's output.
 
     Args:
         output: a tensor, or a tuple, list or dict that holds it.
@@ -194,13 +194,13 @@ def shapes(output: Any) -> str:
 
 
 def _advice(output: Any, images: int) -> str:
-    """The elements of an output that fit, as the end of a sentence; nothing where none does."""
+    """Returns the elements of an output that fit, as the end of a sentence; nothing where none does."""
     fit = [f"{taking(path)} {tuple(x.shape)}" for path, x in candidates(output, images).items()]
     return f"; what fits: {truncate(', '.join(fit))}" if fit else ""
 
 
 def describe(output: Any) -> str:
-    """A value in a few words, for error messages.
+    """Returns a value in a few words, for error messages.
 
     >>> describe((1, 2))
     'a tuple of 2'
@@ -215,5 +215,5 @@ def describe(output: Any) -> str:
 
 
 def named(take: Take | None) -> int | str | None:
-    """What is taken, without the address that a function's repr has."""
+    """Returns the name of the element that is taken, without the address in a function's repr."""
     return getattr(take, "__qualname__", type(take).__name__) if callable(take) else take

@@ -1,4 +1,4 @@
-"""What a method asks of a model, and no more."""
+"""The interfaces of classifiers that methods need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Embedder(Protocol):
     """Gives unit embeddings."""
 
     def embed(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB in [0, 1] -> (N, D) unit rows."""
+        """Returns (N, 3, H, W) RGB in [0, 1] -> (N, D) unit rows."""
         ...
 
 
@@ -24,28 +24,28 @@ class Classifier(Protocol):
     """Gives class logits."""
 
     def logits(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB in [0, 1] -> (N, C)."""
+        """Returns (N, 3, H, W) RGB in [0, 1] -> (N, C)."""
         ...
 
 
 @runtime_checkable
 class WhiteBox(Classifier, Protocol):
-    """A classifier whose logits follow from the features of a network that can be looked into."""
+    """A classifier whose logits are computed from the features of a white-box network."""
 
     @property
     def model(self) -> FaceModel:
-        """The network with its input specification."""
+        """Returns the network with its input specification."""
         ...
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Class names, where known."""
+        """Returns class names, where known."""
         ...
 
     def score(self, features: Tensor, targets: Tensor | None = None, detach_norm: bool = True) -> Tensor:
-        """Logits as a differentiable function of features (N, D): (N, C), or (N, K) for targets (N, K)."""
+        """Returns logits as a differentiable function of features (N, D): (N, C), or (N, K) for targets (N, K)."""
         ...
 
     def directions(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Derivative of the logits of targets (N, K) with respect to the features, norms fixed: (N, K, D)."""
+        """Returns derivative of the logits of targets (N, K) with respect to the features, norms fixed: (N, K, D)."""
         ...

@@ -38,7 +38,8 @@ class Structure:
         readings: of layers that run once, in the order in which they run: how they give a map, or why not, where their
             tensor might be one.
         idle: those of them whose map decides nothing, since only a class token is read.
-        decides: whether nothing gets past a layer: with another image's map in it the other image's output comes out.
+        decides: whether a layer decides alone: with another image's map in it the network outputs the
+            other image's output.
         reach: what share of the cells of each of these layers a change of one cell of the picture moves; the first of
             them has the cells.
         memory: bytes that one image needs on its way through the network, roughly.
@@ -53,14 +54,15 @@ class Structure:
 
     @cached_property
     def layers(self) -> dict[str, Layout]:
-        """Those that give a map, by name."""
+        """Returns the layers that give a map, by name."""
         return {name: layout for name, layout in self.readings.items() if isinstance(layout, Layout)}
 
     @cached_property
     def default(self) -> str:
-        """The layer that ``"auto"`` takes: the deepest before the head that alone decides, of 14x14 cells, else 7x7.
+        """Returns the layer that ``"auto"`` takes: the deepest before the head that alone decides, of
+        14x14 cells, else 7x7.
 
-        A layer decides alone if nothing gets past it: with another image's map in it the network gives the other
+        A layer decides alone if, with another image's map in it, the network outputs the other
         image's output. That leaves out the inside of residual and parallel branches; where no layer decides alone,
         every layer counts. A layer before tokens are mixed, such as a patch embedding, gives way to those behind it.
 
@@ -90,7 +92,7 @@ class Structure:
         return next(deciding, None) or next(rest, None)
 
     def _mixed(self, name: str) -> list[str] | None:
-        """Returns the maps behind a layer whose cells have seen most of the picture.
+        """Returns the maps behind a layer whose locations have a receptive field of most of the picture.
 
         None where the layer's own cells have seen more than a part of it, or where everything behind it is the map of a
         convolution: those mix their cells step by step, so that no layer is before all mixing.
@@ -105,7 +107,9 @@ class Structure:
 
     @cached_property
     def missing(self) -> str | None:
-        """Why :attr:`default` is a layer before the network mixes its cells, such as a patch embedding; else None."""
+        """Returns why :attr:`default` is a layer before the network mixes its cells, such as a patch
+        embedding; else None.
+        """
         mixed, names = self._mixed(self.default), list(self.readings)
         if mixed is None or self._deepest(mixed, deciding_only=True) is not None:
             return None
@@ -131,7 +135,7 @@ class Structure:
         return self.default
 
     def layout(self, name: str) -> Layout:
-        """The layout of a layer's map.
+        """Returns the layout of a layer's map.
 
         Raises:
             ValueError: the layer gives no map of the images, with the reason.
@@ -141,7 +145,7 @@ class Structure:
         return self.layers[name]
 
     def why_not(self, name: str) -> str:
-        """The end of a refusal of a layer: why it is no map, and which are."""
+        """Returns the end of a refusal of a layer: why it is no map, and which are."""
         way = "" if name in self.idle else f"; {GIVE} describes it"
         why = f" ({self.readings[name]}{way})" if name in self.readings else ""
         return f"{why}; layers with maps end in {list(self.layers)[-3:]}"
@@ -162,7 +166,7 @@ def layer_named(net: nn.Module, name: str, layers: Collection[str]) -> str:
 
 
 def same_objects(a: Sequence[object], b: Sequence[object]) -> bool:
-    """Whether two sequences hold the very same objects."""
+    """Returns whether two sequences hold the very same objects."""
     return len(a) == len(b) and all(one is other for one, other in zip(a, b, strict=True))
 
 
@@ -173,7 +177,7 @@ def look(
     images: Tensor,
     given: Layouts = None,
 ) -> Structure:
-    """Watch every module during one forward pass.
+    """Traces every module during one forward pass.
 
     Args:
         net: the user's network, whose names count.
@@ -183,7 +187,7 @@ def look(
         given: layouts that the user gives.
 
     Raises:
-        ValueError: a ScriptModule or a function, whose modules cannot be watched; a given layout that is none.
+        ValueError: a ScriptModule or a function, whose modules take no hooks; a given layout that is invalid.
     """
     if isinstance(core, torch.jit.ScriptModule):
         raise ValueError(
@@ -225,13 +229,15 @@ def look(
 
 
 def _uneven(images: Tensor) -> Tensor:
-    """A factor (1, 1, H, W) that makes one corner bright: a weighted average of even noise would pass for its mean."""
+    """Returns a factor (1, 1, H, W) that makes one corner bright: a weighted average of even noise would
+    pass for its mean.
+    """
     rows, columns = (torch.linspace(1, 0.2, size).to(images) for size in images.shape[2:])
     return (rows[:, None] * columns)[None, None]
 
 
 def _idle(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]) -> frozenset[str]:
-    """Those of the layers with extra tokens of which only these are read: their cells decide nothing."""
+    """Returns the layers with extra tokens whose extra tokens alone are read: their other locations decide nothing."""
     if not layers:
         return frozenset()
     with ExitStack() as stack:
@@ -247,7 +253,7 @@ def _idle(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer
 
 
 def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layer: str, layout: Layout) -> bool:
-    """Whether two images swap their outputs when they swap this layer's maps."""
+    """Returns whether two images swap their outputs when they swap this layer's maps."""
     with no_graph():
         expected = swapped(run(images))
         with replacing(net, layer, lambda tensor: swapped(tensor, layout.batch)):
@@ -259,7 +265,9 @@ def _decides(net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, la
 def _reach(
     net: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, layers: dict[str, Layout]
 ) -> dict[str, float]:
-    """What share of the cells of each layer a change of the picture moves in the first cell of the first layer."""
+    """Returns the share of spatial locations of each layer that changes when the picture changes in the first location
+    of the first layer.
+    """
     grid = next(iter(layers.values())).grid
     with no_graph(), ExitStack() as stack:
         seen = {n: stack.enter_context(capture(net, n, batch=layout.batch)) for n, layout in layers.items()}

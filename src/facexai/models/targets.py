@@ -13,10 +13,11 @@ Targets = int | str | Sequence[int | str] | Tensor | None
 
 
 def indices(targets: Targets, names: tuple[str, ...] | None, logits: Tensor) -> Tensor:
-    """Class indices (N,) for targets given as index, name, one of them per image, or None for the predicted class.
+    """Returns class indices (N,) for targets given as index, name, one of them per image, or None for
+    the predicted class.
 
     Args:
-        targets: what the user asked for.
+        targets: the user's targets.
         names: class names, where known.
         logits: (N, C), for the number of classes and the prediction; ties go to the lowest index.
 
@@ -51,7 +52,7 @@ def indices(targets: Targets, names: tuple[str, ...] | None, logits: Tensor) -> 
 
 
 def index(target: int | str, names: tuple[str, ...] | None, classes: int) -> int:
-    """One class index from an index or a name."""
+    """Returns a class index from an index or a name."""
     if isinstance(target, str):
         if names is None:
             raise ValueError(
@@ -68,7 +69,7 @@ def index(target: int | str, names: tuple[str, ...] | None, classes: int) -> int
 
 
 def ranking(logits: Tensor) -> Tensor:
-    """Classes from most to least probable, (N, C); equal ones in the order of their index.
+    """Returns the classes from most to least probable, (N, C); equal ones in the order of their index.
 
     >>> ranking(torch.tensor([[1.0, 3.0, 3.0]]))
     tensor([[1, 2, 0]])

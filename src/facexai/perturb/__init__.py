@@ -1,4 +1,4 @@
-"""Changing images by a map: which pixels, and what stands in their place."""
+"""Changing images by a map: which pixels, and what replaces them."""
 
 from typing import TYPE_CHECKING
 

@@ -9,13 +9,13 @@ import torch
 
 
 def generator(seed: int, item: int, purpose: str) -> torch.Generator:
-    """Randomness that depends on the seed, the item and the purpose, not on the batch or the order."""
+    """Returns a generator that depends on the seed, the item and the purpose, not on the batch or the order."""
     digest = hashlib.sha256(f"{seed}|{item}|{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def check_items(items: Sequence[int] | None, n: int) -> Sequence[int]:
-    """The items, or 0 to n - 1; one for each image."""
+    """Returns the items, or 0 to n - 1; one for each image."""
     items = range(n) if items is None else items
     if len(items) != n:
         raise ValueError(f"expected one item number for each of the {n} images, got {len(items)}")

@@ -1,4 +1,4 @@
-"""What stands in the place of removed pixels."""
+"""Fills that replace removed pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLUR_SHARE = 0.05  # sigma of the blur in widths of the image
 
 
 def make_fill(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
-    """What stands in place of removed pixels, for every pixel of every image.
+    """Returns the values that replace removed pixels, for every pixel of every image.
 
     Args:
         images: (N, 3, H, W) RGB in [0, 1].
@@ -53,12 +53,14 @@ def make_fill(images: Tensor, fill: Fill, *, seed: int = 0, items: Sequence[int]
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images under a Gaussian of that sigma in pixels; the edge is mirrored."""
+    """Returns images under a Gaussian of that sigma in pixels; the edge is mirrored."""
     return gaussian_blur(images, sigma).clamp(0, 1)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Maps or images (N, C, H, W) of any values under a Gaussian of that sigma in pixels; the edge is mirrored."""
+    """Returns maps or images (N, C, H, W) of any values under a Gaussian of that sigma in pixels;
+    the edge is mirrored.
+    """
     radius = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)
     x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)

@@ -1,4 +1,4 @@
-"""Random masks for methods that ask a network what it says to hidden parts."""
+"""Random masks for methods that run a network on partly occluded images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facexai.perturb.draws import generator
 
 
 def black_patches(count: int, size: tuple[int, int], *, squares: int = 3, seed: int = 0) -> Tensor:
-    """Masks that hide squares at random places.
+    """Returns masks that hide squares at random places.
 
     Args:
         count: M masks.
@@ -38,7 +38,7 @@ def black_patches(count: int, size: tuple[int, int], *, squares: int = 3, seed: 
 
 
 def grid_masks(count: int, size: tuple[int, int], *, cells: int, keep: float, seed: int = 0) -> Tensor:
-    """Masks of random cells, enlarged smoothly and shifted by part of a cell.
+    """Returns masks of random cells, enlarged smoothly and shifted by part of a cell.
 
     Args:
         count: M masks.

@@ -64,10 +64,10 @@ def patch_swap(
     seed: int = 0,
     items: Sequence[int] | None = None,
 ) -> PatchedPairs:
-    """Paste a patch of a donor's face into one image of each pair, at the same place: eyes on eyes.
+    """Pastes a patch of a donor's face into one image of each pair, at the same place: eyes on eyes.
 
-    Two questions with a known answer. A pair of one person and a donor who is somebody else: the patch is what speaks
-    *against* the match. A pair of two people and a donor who is the partner: the patch is what speaks *for* it.
+    Two questions with a known answer. A genuine pair and a donor who is another person: the patch is evidence
+    *against* the match. An impostor pair and a donor who is the partner: the patch is evidence *for* it.
 
     Args:
         pairs: first and second images, (P, 3, H, W) RGB in [0, 1], aligned.
@@ -138,7 +138,7 @@ def _centres(
     seed: int,
     items: Sequence[int],
 ) -> Tensor:
-    """(P, 2), float64."""
+    """Returns (P, 2), float64."""
     if centre is None:
         if max(extent) > _FACE:
             raise ValueError(
@@ -155,7 +155,7 @@ def _centres(
 
 
 def _distance(centres: Tensor, extent: tuple[float, float], shape: Shape, size: tuple[int, int]) -> Tensor:
-    """(P, H, W): about how many pixels outside of the patch; negative inside."""
+    """Returns (P, H, W): about how many pixels outside of the patch; negative inside."""
     height, width = size
     y = (torch.arange(height, dtype=torch.float64) + 0.5)[None, :, None] - centres[:, 0, None, None] * height
     x = (torch.arange(width, dtype=torch.float64) + 0.5)[None, None, :] - centres[:, 1, None, None] * width
@@ -166,7 +166,7 @@ def _distance(centres: Tensor, extent: tuple[float, float], shape: Shape, size: 
 
 
 def _matched(donors: Tensor, base: Tensor, masks: Tensor) -> Tensor:
-    """The donors with mean and standard deviation, within the patch and by colour, of what they replace."""
+    """Returns the donors with mean and standard deviation, within the patch and by colour, of what they replace."""
     inside = masks[:, None].to(base.dtype)
     count = inside.sum((2, 3), keepdim=True)
 

@@ -12,7 +12,7 @@ from facexai.perturb.draws import check_items, generator
 
 
 def top_area(maps: Tensor, area: float, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
-    """The pixels with the largest values, exactly ``round(area * H * W)`` of them.
+    """Returns the pixels with the largest values, exactly ``round(area * H * W)`` of them.
 
     Args:
         maps: (N, H, W), raw values.
@@ -58,7 +58,7 @@ def check_maps(maps: Tensor) -> None:
 
 
 def shift_mask(masks: Tensor, *, seed: int = 0, items: Sequence[int] | None = None) -> Tensor:
-    """Each region at a random place: shifted cyclically, its area unchanged, by at least one pixel.
+    """Returns each region at a random place: shifted cyclically, its area unchanged, by at least one pixel.
 
     Args:
         masks: (N, H, W), boolean.
@@ -74,6 +74,6 @@ def shift_mask(masks: Tensor, *, seed: int = 0, items: Sequence[int] | None = No
 
 
 def centre_prior(size: tuple[int, int]) -> Tensor:
-    """A map (H, W) that knows nothing but that faces are in the middle: minus the squared distance to the centre."""
+    """Returns a map (H, W) that only says that faces are in the middle: minus the squared distance to the centre."""
     y, x = (torch.linspace(-1, 1, s) for s in size)
     return -(y[:, None] ** 2 + x[None, :] ** 2)

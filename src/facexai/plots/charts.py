@@ -17,7 +17,7 @@ def bars(
     *,
     grey: Sequence[bool],
 ) -> Figure:
-    """Horizontal bars with intervals, one panel per measure.
+    """Returns horizontal bars with intervals, one panel per measure.
 
     Args:
         names: one per bar.
@@ -41,7 +41,7 @@ def bars(
 
 
 def curves(shares: Any, values: Mapping[str, Any], over: str, what: str) -> Figure:
-    """Curves over a share of the picture, the first one strong and the others thin.
+    """Draws curves over a share of the picture, the first one strong and the others thin.
 
     Args:
         shares: (S,), 0 to 1.
@@ -68,12 +68,12 @@ def curves(shares: Any, values: Mapping[str, Any], over: str, what: str) -> Figu
 
 
 def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: float) -> Figure:
-    """Share of accepted genuine pairs over that of accepted impostor pairs, on a logarithmic axis.
+    """Returns the share of accepted genuine pairs over that of accepted impostor pairs, on a logarithmic axis.
 
     Args:
         curves: by the words of the legend: arrays FAR (K,) and TAR (K,), both rising from 0 to 1, and the point
             (FAR, TAR) of the equal error rate.
-        finest: the lowest FAR of the axis, in (0, 1); a point below it stands at the edge.
+        finest: the lowest FAR of the axis, in (0, 1); a point below it is drawn at the edge.
     """
     from matplotlib.ticker import PercentFormatter
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def counterfactuals(
     images: Tensor, edited: Tensor, masks: Tensor, paths: Tensor, titles: Sequence[tuple[str, str]]
 ) -> Figure:
-    """A row per image: image, counterfactual, pixels that were free, signed difference, scores on the way.
+    """Returns a row per image: image, counterfactual, pixels that were free, signed difference, scores on the way.
 
     Args:
         images, edited: (N, 3, H, W) in [0, 1].
         masks: (N, H, W) boolean.
         paths: (N, S).
-        titles: N times what stands above the image and above the counterfactual.
+        titles: N times the titles of the image and of the counterfactual.
     """
     made = figure(5.4 * CELL, (CELL + 0.25) * len(images) + 0.3)
     grid = made.subplots(len(images), 5, squeeze=False, width_ratios=(1, 1, 1, 1.1, 1.1))
@@ -44,7 +44,7 @@ def counterfactuals(
 
 
 def _path(axes: Axes, path: Tensor) -> None:
-    """The score of the estimate at each step; above zero the answer is yes."""
+    """Draws the score of the estimate at each step; above zero the decision is positive."""
     values = path.detach().cpu().float().numpy()
     axes.plot(values, color=LINES[0], linewidth=1.4)
     axes.axhline(0, color="#777777", linewidth=0.8, linestyle=":")

@@ -24,7 +24,7 @@ CELL = 2.2  # inches per picture
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches that shows itself in a notebook without pyplot.
+    """Returns an empty figure of that many inches that shows itself in a notebook without pyplot.
 
     Raises:
         ImportError: matplotlib is missing (extra ``plot``).
@@ -49,7 +49,7 @@ def figure(width: float, height: float) -> Figure:
 
 
 def png(picture: Figure, dpi: int = 110) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """Returns the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     with suppress_warnings(UserWarning, "Glyph .* missing"):  # names in scripts that the font lacks
         picture.savefig(buffer, format="png", dpi=dpi)
@@ -63,12 +63,12 @@ def save(picture: Figure, path: str | Path, dpi: int = 150) -> None:
 
 
 def html(picture: Figure, *, caption: str) -> str:
-    """The figure as one HTML element; the caption is escaped and is also the alternative text."""
+    """Returns the figure as one HTML element; the caption is escaped and is also the alternative text."""
     return _html.figure(png(picture), caption)
 
 
 def colours(maps: Tensor) -> dict[str, Any]:
-    """Colour map and limits for raw values: diverging around zero where they have both signs, else from zero.
+    """Returns the colour map and limits for raw values: diverging around zero if they have both signs, else from zero.
 
     >>> colours(torch.tensor([-2.0, 1.0]))["vmin"]
     -2.0
@@ -84,7 +84,7 @@ def colours(maps: Tensor) -> dict[str, Any]:
 
 
 def photo(axes: Axes, image: Tensor, *, grey: bool = False) -> None:
-    """One image (3, H, W) in [0, 1] without ticks; grey and light as a ground for a map."""
+    """Draws one image (3, H, W) in [0, 1] without ticks; grey and light as a background for a map."""
     pixels = image.detach().cpu().float().clamp(0, 1)
     if grey:
         pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
@@ -93,7 +93,7 @@ def photo(axes: Axes, image: Tensor, *, grey: bool = False) -> None:
 
 
 def overlay(axes: Axes, image: Tensor | None, values: Tensor, **how: Any) -> Any:
-    """One map (H, W) over a grey photo, more opaque where its value is farther from zero; returns the drawn map.
+    """Draws one map (H, W) over a grey photo, more opaque where its value is farther from zero; returns the drawn map.
 
     NaN (outside of what the network saw) stays clear.
     """
@@ -109,12 +109,12 @@ def overlay(axes: Axes, image: Tensor | None, values: Tensor, **how: Any) -> Any
 
 
 def in_legend(name: str) -> str:
-    """A name that a legend shows: matplotlib leaves out those that begin with an underscore."""
+    """Returns a name that a legend shows: matplotlib leaves out those that begin with an underscore."""
     return f"\u200b{name}" if name.startswith("_") else name
 
 
 def bar(picture: Figure, axes: Axes, drawn: Any, label: str = "") -> None:
-    """A colour bar in raw values beside one map, opaque although the map is not."""
+    """Draws a colour bar in raw values beside one map, opaque although the map is not."""
     from matplotlib.cm import ScalarMappable
 
     made = picture.colorbar(ScalarMappable(drawn.norm, drawn.cmap), ax=axes, fraction=0.046, pad=0.03)

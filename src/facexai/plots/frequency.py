@@ -38,12 +38,12 @@ def discs(
     only: int | None,
     radius: Radius,
 ) -> Figure:
-    """A row per pair: photos, and between them a disc with low frequencies in the middle.
+    """Returns a row per pair: photos, and between them a disc with low frequencies in the middle.
 
     Args:
         rings: (P, 2, B, S), influence for the left and the right half.
         edges: (B + 1,) in cycles per width of the image.
-        face: breadth of the face as a share of that width.
+        face: face width as a share of that width.
         titles: P.
         images: (P, 1 or 2, 3, H, W) or None.
         look: ``"directed"`` or ``"absolute"``, relative to the largest value of a row.
@@ -86,12 +86,14 @@ def discs(
 
 
 def _place(frequency: Tensor, highest: float, radius: Radius) -> Tensor:
-    """Radius in the disc, 0 to 1, of a frequency."""
+    """Returns the radius in the disc, 0 to 1, of a frequency."""
     return torch.log1p(frequency) / math.log1p(highest) if radius == "log" else frequency / highest
 
 
 def raster(values: Tensor, edges: Tensor, radius: Radius) -> NDArray[np.float64]:
-    """(n, n) picture of values (2, B, S): rings by radius, halves left and right, sectors by direction; NaN outside."""
+    """Returns (n, n) picture of values (2, B, S): rings by radius, halves left and right, sectors by
+    direction; NaN outside.
+    """
     line = (torch.arange(_PIXELS, dtype=torch.float64) + 0.5) / _PIXELS * 2 - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     distance = torch.hypot(x, y)
@@ -104,7 +106,7 @@ def raster(values: Tensor, edges: Tensor, radius: Radius) -> NDArray[np.float64]
 
 
 def _circles(axes: Axes, highest: float, face: float, radius: Radius, *, two: bool) -> None:
-    """Marks of the frequency, and the line between the halves."""
+    """Draws marks of the frequency, and the line between the halves."""
     from matplotlib.patches import Circle
 
     for mark in (1, 2, *_MARKED) if radius == "log" else _MARKED:
@@ -122,7 +124,7 @@ _LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none
 
 
 def lines(curves: Sequence[tuple[str, Tensor]], edges: Tensor, face: float, unit: str) -> Figure:
-    """Raw influence over the frequency, on a logarithmic axis.
+    """Returns raw influence over the frequency, on a logarithmic axis.
 
     Args:
         curves: words of the legend and (B,).
@@ -143,13 +145,13 @@ def lines(curves: Sequence[tuple[str, Tensor]], edges: Tensor, face: float, unit
 
 
 def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: float, title: str) -> Figure:
-    """Spectra of groups with intervals.
+    """Returns spectra of groups with intervals.
 
     Args:
         spectra: (B,) by the name of the group.
         intervals: (2, G, B).
         edges: (B + 1,) in cycles per width of the image.
-        face: breadth of the face as a share of that width.
+        face: face width as a share of that width.
         title: above the axes.
     """
     made = figure(6.2, 3.6)
@@ -167,7 +169,7 @@ def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: 
 
 
 def _frequency_axis(axes: Axes, edges: Any, face: float) -> None:
-    """Logarithmic, per face below and per image above; a legend without mathematics."""
+    """Labels a logarithmic axis, per face below and per image above; the legend has no mathematics."""
     from matplotlib.ticker import ScalarFormatter
 
     low, high = float(edges[0] + edges[1]) / 2 * face, float(edges[-1]) * face
@@ -198,7 +200,7 @@ def strip(
     limit: Literal["corner", "circle"] = "corner",
     keep_dc: bool = False,
 ) -> Figure:
-    """One face in octaves: what bands hold, and the face without them, with their influence.
+    """Draws one face in octaves: the component of each band, and the face without it, with their influence.
 
     Args:
         image: (3, H, W).

@@ -18,7 +18,7 @@ _LETTERS = 12  # of a title that fit into an inch
 
 
 def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: str) -> Figure:
-    """Photos in the upper row, their maps in the lower one, each with its own colour bar in raw values.
+    """Returns photos in the upper row, their maps in the lower one, each with its own colour bar in raw values.
 
     Args:
         maps: (N, H, W).
@@ -47,7 +47,7 @@ def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, labe
 
 
 def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: Sequence[Sequence[str]]) -> Figure:
-    """One row per image: photo, class maps of target and rivals (each scaled to [0, 1] as SDD sees them), SDD.
+    """Draws one row per image: photo, class maps of target and rivals (each scaled to [0, 1] as SDD sees them), SDD.
 
     Args:
         class_maps: (N, 1 + R, H, W), the target's first.
@@ -82,7 +82,8 @@ def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: S
 
 
 def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: str) -> Figure:
-    """A row per pair: first photo, its map, the second's map, the second photo; one scale for both maps of a pair.
+    """Returns a row per pair: first photo, its map, the second's map, the second photo; one scale for
+    both maps of a pair.
 
     Args:
         maps: (P, 2, H, W), signed.
@@ -114,7 +115,8 @@ def matches(
     size: tuple[int, int],
     title: str,
 ) -> Figure:
-    """Two photos side by side, with lines between spots; the thicker and warmer, the more a pair of spots adds.
+    """Draws two photos side by side, with lines between locations; the thicker and warmer, the more a pair
+    of locations adds.
 
     Args:
         images: (2, 3, H, W) or None.

@@ -1,4 +1,4 @@
-"""What each method cannot tell, for those who read a report without the documentation."""
+"""The limitations of each method, for readers of a report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FINDINGS = {"groups": "groups of people", "shortcut": "shortcut audits", "roc": 
 
 
 def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
-    """The limits of the methods, of the measurements and of the kind of finding of one section's record."""
+    """Returns the limits of the methods, of the measurements and of the kind of finding of one section's record."""
     methods = _methods(section)
     told = {name: said for name, said in _LIMITS.items() if any(_names(method, name) for method in methods)}
     if "FrequencyHeatPlot" in told and _estimated(section):
@@ -68,19 +68,19 @@ def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _estimated(section: dict[str, Any]) -> bool:
-    """Whether some bands were not taken out; of groups of people the mode alone tells."""
+    """Returns whether some bands were not removed; for groups of people only the mode shows it."""
     if section["kind"] == "frequency":
         return section["tried"] in ("some", "none")
     return bool(section["recipe"].get("mode", "exact") != "exact")
 
 
 def _names(method: str, name: str) -> bool:
-    """Whether this is the method, or wraps it."""
+    """Returns whether this is the method, or wraps it."""
     return method == name or any(f"{start}{name}{end}" in f"^{method}" for start in "^(" for end in "( )")
 
 
 def _methods(section: dict[str, Any]) -> list[str]:
-    """Of a section: its own, and those of a table's rows."""
+    """Returns the methods of a section: its own, and those of a table's rows."""
     held = section["recipe"].get("explainers") if isinstance(section["recipe"], dict) else None
     found = [one["method"] for one in held.values() if isinstance(one, dict) and "method" in one] if held else []
     own = [] if section["method"] == section["kind"] else [section["method"]]  # findings have none
@@ -88,7 +88,7 @@ def _methods(section: dict[str, Any]) -> list[str]:
 
 
 def _changes_pixels(section: dict[str, Any]) -> bool:
-    """Whether its maps, or a table's, were measured by pictures that are changed."""
+    """Returns whether its maps, or a table's, were measured by pictures that are changed."""
     if section["kind"] in ("classes", "pairs"):
         return bool(section.get("measured_by"))
     columns = section["rows"][0] if section["kind"] == "table" else ()

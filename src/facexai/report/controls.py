@@ -41,7 +41,7 @@ class _Kind:
 
 
 def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list[dict[str, Any]]]:
-    """For each item of a result what was measured about its map: rows of own and controls, and a sentence.
+    """Returns, for each item of a result, the measurements of its map: rows of map and controls, and a sentence.
 
     Raises:
         ValueError: a measurement of another number of items, of another method, layer, network or class, or of other
@@ -61,7 +61,7 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
 
 
 def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
-    """Refuse what was measured about other maps, as far as a measurement tells."""
+    """Refuses measurements of other maps, as far as a measurement records its maps."""
     if isinstance(one, PairCurve) is not isinstance(why, PairSaliency):
         raise TypeError(f"measured= holds a {type(one).__name__}, which is not about maps of a {type(why).__name__}")
     known = {**why.recipe, **({} if isinstance(why, PairSaliency) else {"targets": why.targets.tolist()})}
@@ -77,7 +77,7 @@ def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
 
 
 def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
-    """The same over all items, with intervals and p-values; nothing for a single item."""
+    """Returns the same over all items, with intervals and p-values; nothing for a single item."""
     found = []
     for one, kind in _all(measured):
         own = kind.of(one)
@@ -93,12 +93,12 @@ def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def recipes(measured: Sequence[Any]) -> list[dict[str, Any]]:
-    """Every choice behind the measurements, seeds included."""
+    """Returns every choice behind the measurements, seeds included."""
     return [{"measured": type(one).__name__, **_recipe(one)} for one in measured]
 
 
 def _recipe(one: Any) -> dict[str, Any]:
-    """As JSON holds it; the classes stand beside the items, of which there may be thousands."""
+    """Returns the recipe as JSON holds it, without the classes, which are stored with the items."""
     made: dict[str, Any] = plain(one.recipe)
     made.get("explained", {}).pop("targets", None)
     return made if one.ties is None else made | {"tied": f"{rough(one.ties.share.mean)} of the marked pixels"}
@@ -109,7 +109,9 @@ def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:
 
 
 def _parts(one: Any) -> list[tuple[str, Any]]:
-    """The map's own measurement and those of its controls; along a curve the random one is pixels, not a region."""
+    """Returns the map's own measurement and those of its controls; along a curve the random one is
+    pixels, not a region.
+    """
     named = {"random": "random" if isinstance(one, Drop) else "random pixels"}
     return [("own", one), *((named.get(name, name), part) for name, part in one.controls.items() if part is not None)]
 
@@ -123,7 +125,9 @@ def _row(name: str, value: float, over: Statistic | None = None) -> dict[str, An
 
 
 def _kinds(one: Any) -> list[_Kind]:
-    """What a measurement is read by; probabilities saturate, so drops are told in units of the score, too."""
+    """Returns the quantities to read a measurement by; probabilities saturate, so drops are reported in units
+    of the score, too.
+    """
     scheme = getattr(one, "recipe", {}).get("scheme")
     if isinstance(one, Drop):
         area = number(100 * float(one.recipe["area"]))
@@ -145,12 +149,12 @@ def _kinds(one: Any) -> list[_Kind]:
 
 
 def _tied(share: float) -> str:
-    """How much of the marked pixels ties of this map decide; nothing where that is hardly any."""
+    """Returns how much of the marked pixels ties of this map decide; nothing where that is hardly any."""
     return f" {rough(share)} of the marked pixels are drawn among equal values of the map." if share >= 0.01 else ""
 
 
 def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:
-    """Where the map stands among its controls; nothing more than that.
+    """Returns the rank of the map among its controls.
 
     Probabilities saturate, so there is no verdict by them: the score, beside them, gives it.
     """

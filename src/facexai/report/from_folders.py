@@ -33,12 +33,12 @@ _PIXEL = 0.5  # maps and photos that were cut alike differ by rounding only
 
 
 def is_run(path: Path) -> bool:
-    """Whether a command of facexai wrote this folder."""
+    """Returns whether a command of facexai wrote this folder."""
     return path.is_dir() and any((path / name).is_file() for name in _READERS)
 
 
 def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
-    """The sections of everything that commands wrote into a folder.
+    """Returns the sections of everything that commands wrote into a folder.
 
     Args:
         folder: of ``explain``, ``compare``, ``frequency``, ``counterfactual``, ``audit``, ``verify`` or ``evaluate``.
@@ -65,21 +65,23 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    """What is wrong with a file, with its name once."""
+    """Returns what is wrong with a file, with its name once."""
     if isinstance(error, ValueError):
         return ValueError(str(error) if str(path.parent) in str(error) else f"{path}: {error}")
     return ValueError(f"{path} is not what facexai writes ({type(error).__name__}: {error})")
 
 
 class _Shown:
-    """Photos for the maps of a folder; one that cannot be read is told, and its map stands alone."""
+    """Photos for the maps of a folder; an unreadable one is reported, and its map is shown alone."""
 
     def __init__(self, photo: Photo) -> None:
         self._photo = photo
         self._lost: dict[str, str] = {}
 
     def __call__(self, name: str, matrix: Any, sha256: Any) -> Tensor | None:
-        """The photo (3, H, W) as the network wants it, where it is the one that was explained, and cut as it was."""
+        """Returns the photo (3, H, W) prepared for the network, if it is the one that was explained,
+        and cut as it was.
+        """
         found = self._read(name, {}, str(sha256))
         if found is None:
             return None
@@ -90,7 +92,7 @@ class _Shown:
         return found.image[0].cpu()
 
     def cut(self, name: str, how: Mapping[str, Any], sha256: str) -> Tensor | None:
-        """The photo, where it is the one that was explained, cut as it is said here."""
+        """Returns the photo, if it is the one that was explained, cut as recorded."""
         found = self._read(name, how, sha256)
         return None if found is None else found.image[0].cpu()
 
@@ -102,13 +104,13 @@ class _Shown:
             return None
 
     def both(self, names: Sequence[str], record: Mapping[str, Any]) -> Tensor | None:
-        """Those of a pair that a command recorded."""
+        """Returns both photos of a pair that a command recorded."""
         known = (record.get(key) or (None, None) for key in ("aligned", "sha256"))
         pair = [self(*one) for one in zip(names, *known, strict=True)]
         return None if pair[0] is None or pair[1] is None else torch.stack([pair[0], pair[1]])
 
     def noted(self, section: Section) -> Section:
-        """The section, with what could not be shown; of one whose result has no photos, as it is."""
+        """Returns the section, with what could not be shown; of one whose result has no photos, as it is."""
         if not self._lost or isinstance(section.result, RecordedFinding):
             return section
         lost = "; ".join(f"{name}: {why}" for name, why in self._lost.items())
@@ -116,7 +118,7 @@ class _Shown:
 
 
 def decided_with(folder: Path) -> float | None:
-    """The threshold with which ``facexai compare`` decided about the pair of a folder."""
+    """Returns the threshold with which ``facexai compare`` decided about the pair of a folder."""
     found = io.read_json(folder / "compare.json").get("threshold") if (folder / "compare.json").is_file() else None
     return float(found) if isinstance(found, int | float) else None
 
@@ -124,12 +126,12 @@ def decided_with(folder: Path) -> float | None:
 @final
 @dataclass(frozen=True)
 class FoundThreshold:
-    """A threshold that a command found.
+    """A threshold that a command recorded.
 
     Attributes:
         value: the cosine.
         where: file, rule and number of pairs, in words.
-        network: fingerprint, None where it is not told.
+        network: fingerprint, None if it is not recorded.
         path: of the file.
     """
 
@@ -140,7 +142,7 @@ class FoundThreshold:
 
 
 def threshold_of(folder: Path) -> FoundThreshold | None:
-    """The threshold that ``facexai verify`` or ``facexai audit`` found in a folder.
+    """Returns the threshold that ``facexai verify`` or ``facexai audit`` recorded in a folder.
 
     Raises:
         ValueError: it is none.
@@ -161,7 +163,7 @@ def threshold_of(folder: Path) -> FoundThreshold | None:
 
 
 def networks_of(folder: Path) -> set[str]:
-    """Fingerprints of the networks that a folder is about; not of denoisers, and of what they edited for."""
+    """Returns fingerprints of the networks that a folder is about; not of denoisers, and of what they edited for."""
     records = [io.read_json(folder / name) for name in _READERS if (folder / name).is_file()]
     return {made for record in records for made in _networks(record)}
 
@@ -179,7 +181,7 @@ def _networks(told: Any) -> Iterator[str]:
 
 
 def _answer(folder: Path, name: str, kind: type) -> Any:
-    """A saved answer of a folder; names come from a file, so they must not lead out of it."""
+    """Returns a saved answer of a folder; names come from a file, so they must not lead out of it."""
     if Path(name).name != name or not name.endswith(".npz"):
         raise ValueError(f"expected the name of a file .npz, got {short_repr(name)}")
     answer = load(folder / name)
@@ -281,7 +283,7 @@ def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The columns that have intervals."""
+    """Returns the columns that have intervals."""
     first = rows[0] if rows else {}
     return {name: name for name in first if f"{name} interval" in first}
 

@@ -1,4 +1,4 @@
-"""A report from photos alone: explained, measured with controls, compared with whom they were taken for."""
+"""A report from photos alone: explained, measured with controls, compared with the predicted people."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def of_people(
     seed: int = 0,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Section]:
-    """Who is in each photo and why, with controls; which frequencies decide; what matched the enrolled photo.
+    """Reports the identity in each photo and why, with controls; the spatial frequencies; what matched
+    the enrolled photo.
 
     Args:
-        faces: (N, 3, H, W) as the network wants them.
+        faces: (N, 3, H, W) prepared for the network.
         names: of the photos.
-        people: who is enrolled, at least two.
+        people: the enrolled people, at least two.
         enrolled: gives a photo (1, 3, H, W) of a person, or None.
         threshold: cosine from which a pair is accepted, or None.
         area, seed: of deletion and retention.
-        say: called before each step.
+        say: called with a message before each step.
     """
     say("explain")
     why = SDD(HiResCAM(people), rivals=min(4, len(people) - 1))(faces)
@@ -75,15 +76,15 @@ def of_pair(
     seed: int = 0,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Section]:
-    """Why two faces match or not, by three methods, with controls, and which frequencies decide.
+    """Returns why two faces match or not, by three methods, with controls, and which frequencies decide.
 
     Args:
-        first, second: (1, 3, H, W) as the network wants them.
+        first, second: (1, 3, H, W) prepared for the network.
         names: of the two photos.
         model: the network.
         threshold: cosine from which a pair is accepted; None: no verdict, and no FGGB, which needs one.
         seed: of CorrRISE's masks and of the controls.
-        say: called before each step.
+        say: called with a message before each step.
     """
     methods: dict[str, Any] = {
         "What matched what": PairCAM(model, layer=model.layer("auto"), threshold=threshold),
@@ -105,7 +106,7 @@ def of_pair(
 def _pair_measured(
     model: FaceModel, first: Tensor, second: Tensor, why: Any, threshold: float | None, seed: int
 ) -> list[metrics.PairCurve]:
-    """Deletion and insertion of what speaks for a match; whoever is in the photos, the cosine tells."""
+    """Returns deletion and insertion of the evidence for a match, measured by the cosine."""
     protocol = metrics.Protocol(pairs="all", threshold=0.0 if threshold is None else threshold)
     same = [True] * len(first)
     found = [
@@ -119,7 +120,7 @@ def _pair_measured(
 
 
 def enrolled_photo(gallery: Path, model: FaceModel, **how: Any) -> Callable[[str], Tensor | None]:
-    """The first readable photo of a person of a gallery's folder, as the network wants it."""
+    """Returns the first readable photo of a person of a gallery's folder, prepared for the network."""
 
     def photo(name: str) -> Tensor | None:
         folder = gallery / name

@@ -44,7 +44,7 @@ class Report:
 
     @property
     def html(self) -> str:
-        """The page: self-contained, readable from a file, with light and dark colours.
+        """Returns the page: self-contained, readable from a file, with light and dark colours.
 
         Raises:
             ImportError: jinja2 is missing (extra ``report``).
@@ -65,7 +65,7 @@ class Report:
         out.mkdir(parents=True, exist_ok=True)
 
         def both(file: Any) -> None:
-            """The page takes its name last: where the record cannot be written, the old page stays beside its own."""
+            """Writes record and page, the page last: if the record cannot be written, the old page keeps its own."""
             file.write(page)
             file.flush()
             io.write_json(out / "report.json", self.record)
@@ -99,13 +99,13 @@ def build(
     Args:
         results: a result, several, or ``{heading: result}``; each may be a :class:`Section`, which adds what was
             measured about it, and the names of its photos.
-        model: what made them: the page then tells the input, the size of the network and of the gallery, and the shares
-            of regions of the face, for photos that are aligned as ``model.spec`` says.
+        model: the model behind them: the page then shows the input, the size of the network and of the gallery, and the
+            shares of regions of the face, for photos that are aligned as ``model.spec`` says.
         title: of the page.
         threshold: cosine from which a pair, or a face and the nearest enrolled person, are accepted; default: that of
             the pairs that are reported, for their own network.
         threshold_source: where it is from, in your words, such as "EER of 6,000 pairs, verify.json".
-        items: most items of a section that are shown; the record tells how many there are.
+        items: most items of a section that are shown; the record holds their number.
         made: date and time, ISO 8601; default: now.
 
     Returns:
@@ -141,7 +141,7 @@ def build(
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of :attr:`Report.record` and of ``report.json``.
+    """Returns the JSON Schema (draft 2020-12) of :attr:`Report.record` and of ``report.json``.
 
     >>> schema()["title"]
     'facexai report'
@@ -151,7 +151,7 @@ def schema() -> dict[str, Any]:
 
 
 def _sections(results: Any) -> dict[str, Section]:
-    """By heading; what has none is called by its method."""
+    """Returns the sections by heading; one without a heading is called by its method."""
     named: dict[str, Section] = {}
     if isinstance(results, Mapping):
         for heading, one in results.items():
@@ -170,7 +170,7 @@ def _sections(results: Any) -> dict[str, Section]:
 
 
 def free(heading: str, taken: Container[str]) -> str:
-    """The heading, numbered where it is taken.
+    """Returns the heading, numbered where it is taken.
 
     >>> free("CAM", {"CAM", "CAM 2"})
     'CAM 3'
@@ -197,7 +197,7 @@ def _file(name: str) -> str:
 
 
 def _hashed(text: str) -> str:
-    """As a content security policy names an inline script or style."""
+    """Returns the hash of an inline script or style for a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -227,12 +227,12 @@ def _rendered(record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 
 def _data(value: float | None, digits: int = 3) -> Any:
-    """A number on the page, with its full value for machines."""
+    """Returns a number on the page, with its full value for machines."""
     return _machine(value, number(value, digits))
 
 
 def _percent(share: float | None) -> Any:
-    """A share as per cents, with the share for machines."""
+    """Returns a share as per cents, with the share for machines."""
     return _machine(share, percent(share))
 
 
@@ -243,7 +243,7 @@ def _machine(value: float | None, text: str) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """A value of a table: a number, an interval, a name, or whatever somebody put there."""
+    """Returns a value of a table: a number, an interval, a name, or any other value."""
     if isinstance(value, bool):
         return number(value)
     if value is None or isinstance(value, int | float):
@@ -254,7 +254,7 @@ def _cell(value: Any) -> Any:
 
 
 def _brief(value: Any) -> str:
-    """A value of a recipe as one short line."""
+    """Returns a value of a recipe as one short line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_brief(held)}" for name, held in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

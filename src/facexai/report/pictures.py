@@ -65,7 +65,7 @@ def view(
     blur: float = 0.0,
     whole: bool = False,
 ) -> dict[str, Any]:
-    """A photo and a map over it, with the numbers that the page tells: what :file:`schema.json` calls a view.
+    """Returns a photo and a map over it, with the numbers that the page shows: what :file:`schema.json` calls a view.
 
     Args:
         album: takes the pictures.
@@ -74,7 +74,7 @@ def view(
         image: (3, H, W), or None.
         title, unit, alt: words; the alternative text of the map.
         blur: sigma in pixels of a Gaussian over the drawn map; the numbers are never blurred.
-        whole: tell every cell, however many there are.
+        whole: include every cell, however many there are.
     """
     from facexai.perturb import gaussian_blur
 
@@ -98,7 +98,7 @@ def view(
 
 
 def _told(cells: Tensor) -> tuple[Tensor, str]:
-    """The values that a page tells, and what they are."""
+    """Returns the values that a page shows, and what they are."""
     h, w = cells.shape
     if max(h, w) <= _LARGEST:
         return cells, ""
@@ -109,7 +109,7 @@ def _told(cells: Tensor) -> tuple[Tensor, str]:
 
 
 def _area_weights(pixels: int, blocks: int) -> Tensor:
-    """(blocks, pixels) float64: the share of each block of a line that lies on each pixel; rows add up to 1.
+    """Returns (blocks, pixels) float64: the share of each block of a line that lies on each pixel; rows add up to 1.
 
     Blocks are equally long and need not begin at a pixel: one that two blocks share counts in both by the length of
     its parts, so that the sum of the pixels is that of the blocks times their length.
@@ -126,7 +126,7 @@ def _short(value: float) -> float:
 
 
 def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[np.uint8]:
-    """A map (H, W) over the grey photo, more opaque where its value is farther from zero."""
+    """Returns a map (H, W) over the grey photo, more opaque where its value is farther from zero."""
     require("matplotlib", extra="report", purpose="drawing a report")
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
@@ -142,7 +142,7 @@ def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[
 
 
 def disc(album: ImageStore, rings: Tensor, edges: Tensor) -> str:
-    """Rings (2, B, S) of influence as a picture, low frequencies in the middle; transparent outside."""
+    """Returns rings (2, B, S) of influence as a picture, low frequencies in the middle; transparent outside."""
     from matplotlib import colormaps
 
     from facexai.plots.drawing import DIVERGING

@@ -37,10 +37,10 @@ _TOLD: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, 
 
 
 def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that a page shows, as the schema says it; ``about``: title, date, model.
+    """Returns everything that a page shows, as the schema says it; ``about``: title, date, model.
 
     Raises:
-        TypeError: a result of a kind that reports do not know.
+        TypeError: a result of a kind that reports do not support.
         ValueError: results of another network than the model that was given.
     """
     model: FaceModel | Gallery | None = about["model"]
@@ -87,7 +87,7 @@ def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, 
 
 
 def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
-    """What the page says about a section; errors name it."""
+    """Returns the record of a section; errors name it."""
     result = section.result
     if isinstance(result, RecordedFinding):
         return dict(result.record)
@@ -110,7 +110,7 @@ _NUMBERS = (
     *("influence", "energies", "edges", "sides"),
     *("images", "counterfactuals", "before", "after", "scales", "path"),
 )
-"""Parts of results that a page tells or draws."""
+"""Parts of results that a page shows."""
 
 
 def _check_finite(result: Any) -> None:
@@ -140,7 +140,9 @@ def _recipe(result: Any) -> Any:
 
 
 def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every decision once, with the sections that explain it; beside a threshold stands the cosine that it is about."""
+    """Returns every decision once, with the sections that explain it; with a threshold comes the
+    cosine that it is about.
+    """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for section in told:
         for item in section["items"]:
@@ -161,7 +163,7 @@ def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _fingerprints(recipe: Any) -> Iterator[tuple[str, str]]:
-    """What is said of every network in a recipe, and its fingerprint."""
+    """Returns what a recipe records of every network, by its fingerprint."""
     if isinstance(recipe, Mapping):
         if isinstance(recipe.get("fingerprint"), str):
             words = (recipe.get(name) for name in ("model", "network", "denoiser", "decision"))
@@ -174,7 +176,7 @@ def _fingerprints(recipe: Any) -> Iterator[tuple[str, str]]:
 
 
 def _seeds(recipe: Any) -> list[int]:
-    """Every seed in a recipe, once."""
+    """Returns every seed in a recipe, once."""
     found: dict[int, None] = {}
     if isinstance(recipe, Mapping):
         for name, value in recipe.items():
@@ -187,7 +189,7 @@ def _seeds(recipe: Any) -> list[int]:
 
 
 def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> None:
-    """Refuse class maps, pairs, bands and tables of another network than the one that is said to have made them."""
+    """Refuse class maps, pairs, bands and tables of another network than the one that is given."""
     if model is None:
         return
     own = model.model.fingerprint
@@ -204,11 +206,11 @@ def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None
 
 
 _UNDESCRIBED = {"parameters": None, "input": None, "people": None}
-"""Of a network that is known by its fingerprint alone; see :func:`_described`."""
+"""The description of a network of which only the fingerprint is known; see :func:`_described`."""
 
 
 def _people(sections: Iterable[Section], model: FaceModel | Gallery | None) -> int | None:
-    """How many are enrolled, where all results are about these people."""
+    """Returns how many are enrolled, where all results are about these people."""
     if not isinstance(model, Gallery):
         return None
     known = (one.result.names for one in sections if isinstance(one.result, Saliency | GallerySaliency))
@@ -218,7 +220,7 @@ def _people(sections: Iterable[Section], model: FaceModel | Gallery | None) -> i
 def _networks(
     told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None, people: int | None
 ) -> list[dict[str, Any]]:
-    """Every network that made a result: what it is called, its fingerprint, and what is known of it."""
+    """Returns every network that made a result: its name, its fingerprint, and its other facts."""
     found: dict[str, dict[str, Any]] = {}
     if model is not None:
         made = {"name": repr(model.model), **_described(model), "people": people, "sections": []}

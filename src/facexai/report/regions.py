@@ -22,7 +22,7 @@ _BROWS = TEMPLATE[:2].mean(0) - 0.1 * _DOWN
 
 
 def regions(spec: InputSpec) -> dict[str, Tensor]:
-    """Which pixels of a network's input show which part of an aligned face: {name: (H, W) bool}, a partition.
+    """Returns which pixels of a network's input show which part of an aligned face: {name: (H, W) bool}, a partition.
 
     Ellipses around the landmarks that photos are aligned to, in distances of the eyes; a face is 2.2 of them broad.
     They hold for aligned photos of the template's proportions, not for a face of its own shape.
@@ -62,7 +62,9 @@ def regions(spec: InputSpec) -> dict[str, Tensor]:
 
 
 def shares(values: Tensor, masks: Mapping[str, Tensor]) -> list[dict[str, float | str | None]]:
-    """Share of the positive part of a map (H, W) on each region, and of the negative part; None where there is none."""
+    """Returns the share of the positive part of a map (H, W) on each region, and of the negative part; None
+    where there is none.
+    """
     values = values.detach().cpu().double()
     rows: list[dict[str, float | str | None]] = []
     for name, mask in masks.items():
@@ -74,11 +76,11 @@ def shares(values: Tensor, masks: Mapping[str, Tensor]) -> list[dict[str, float 
 
 
 def sentences(rows: list[dict[str, float | str | None]], subject: str, kind: str = "for") -> list[str]:
-    """What measured shares say, in words: the largest part, the densest part, and what lies around the face.
+    """Returns measured shares in words: the largest part, the densest part, and what lies around the face.
 
     Args:
         rows: of :func:`shares`.
-        subject: what the map shows, such as "what speaks for Ann".
+        subject: what the map shows, such as "evidence for Ann".
         kind: ``"for"`` or ``"against"``.
     """
     found = [

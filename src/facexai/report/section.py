@@ -19,7 +19,7 @@ from facexai.report.regions import regions
 from facexai.report.thresholds import Thresholds
 
 MOST = 12
-"""Items of a section that a page shows, unless it is told otherwise."""
+"""Items of a section that a page shows by default."""
 
 
 @final
@@ -30,7 +30,7 @@ class Section:
     Attributes:
         result: an answer (Saliency, PairSaliency, FrequencyHeat, Counterfactual), or a finding (metrics' Table, Bias,
             ShortcutAudit, Roc, or the Results of a run).
-        measured: what :mod:`facexai.metrics` found about its maps, with controls: deletion, retention, curves; of
+        measured: measurements of :mod:`facexai.metrics` on its maps, with controls: deletion, retention, curves; of
             counterfactuals those of the no-op control. Another method's, network's, or other pairs' are refused; that
             they are about these very photos of a class map is yours to say.
         names: of the photos, one for each item; of pairs ``(first, second)``, or one for both; default: numbers.
@@ -38,7 +38,8 @@ class Section:
             (P, 2, 3, H, W); or a list with None for each that is missing.
         note: a sentence of yours under the heading.
         of: how many items there are, where the result holds some of them only.
-        sample: False where the items were chosen, such as wrong decisions: then nothing is said about all of them.
+        sample: False where the items were chosen, such as wrong decisions: then the page makes no statement
+            about all of them.
     """
 
     result: Any
@@ -72,7 +73,7 @@ def _listed(images: Any) -> Sequence[Any]:
 @final
 @dataclass(frozen=True, eq=False)
 class RecordedFinding:
-    """What a command recorded of a finding: told already.
+    """The record of a finding that a command wrote.
 
     Attributes:
         record: of the section, with its ``recipe``.
@@ -88,7 +89,7 @@ class Page:
 
     Attributes:
         album: takes the pictures.
-        spec: how the photos are aligned; None: regions of the face are not told.
+        spec: how the photos are aligned; None: regions of the face are not reported.
         most: items of a section that are shown.
         thresholds: cosines from which a pair, or a face and the nearest enrolled person, are accepted.
     """
@@ -100,27 +101,27 @@ class Page:
 
     @cached_property
     def masks(self) -> Mapping[str, Tensor] | None:
-        """Regions of the face."""
+        """Returns the regions of the face."""
         return None if self.spec is None else regions(self.spec)
 
     def masks_for(self, size: tuple[int, int]) -> Mapping[str, Tensor] | None:
-        """The regions, where they are about images of this size."""
+        """Returns the regions, where they are about images of this size."""
         return self.masks if self.spec is not None and self.spec.height_width == size else None
 
 
 def image_of(section: Section, item: int) -> Tensor | None:
-    """The image of an item, or the two of a pair; None where it is not known."""
+    """Returns the image of an item, or the two of a pair; None where it is not known."""
     held = getattr(section.result, "images", None) if section.images is None else section.images
     return None if held is None else held[item]
 
 
 def verdict(cosine: Tensor | float | None, own: float | None, recipe: Mapping[str, Any], page: Page) -> Verdict:
-    """The decision about a cosine at the result's own threshold, else at the page's."""
+    """Returns the decision about a cosine at the result's own threshold, else at the page's."""
     return Verdict.of(cosine, finite(page.thresholds.of(recipe) if own is None else own))
 
 
 def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[Any]:
-    """A name for each item, or None for each; of pairs perhaps two.
+    """Returns a name for each item, or None for each; of pairs perhaps two.
 
     Raises:
         ValueError: another number of names.

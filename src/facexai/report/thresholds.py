@@ -19,7 +19,7 @@ class Thresholds:
         values: all of them.
         source: where they are from, in words.
         by_network: by fingerprint the one that decides about results that were decided with none.
-        own: fingerprint of results that tell none; None: not known.
+        own: fingerprint of results that record none; None: unknown.
         note: what they do not decide about, in words.
     """
 
@@ -30,11 +30,11 @@ class Thresholds:
     note: str = ""
 
     def of(self, recipe: Mapping[str, Any]) -> float | None:
-        """The one that decides about a result with this recipe."""
+        """Returns the one that decides about a result with this recipe."""
         return self.by_network.get(network_of(recipe, self.own))
 
     def record(self, decided: bool) -> dict[str, Any] | None:
-        """As a page tells them; ``decided``: whether a decision of the page rests on one."""
+        """Returns the thresholds for the record; ``decided``: whether a decision of the page depends on one."""
         if not self.values:
             return None
         note = self.note if decided else "no decision of this page rests on it"
@@ -42,19 +42,19 @@ class Thresholds:
 
 
 def network_of(recipe: Mapping[str, Any], own: str | None = None) -> str | None:
-    """The fingerprint in a recipe, else ``own``; a recipe may come from a file and hold anything."""
+    """Returns the fingerprint in a recipe, else ``own``; a recipe may come from a file and hold anything."""
     found = recipe.get("fingerprint")
     return found if isinstance(found, str) else own
 
 
 def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
-    """What is given, else what the results were decided with, each for its own network.
+    """Returns the thresholds that were given, else those that the results were decided with, each for its own network.
 
     Args:
         results: of the sections.
         given: cosine from which a pair, or a face and the nearest enrolled person, are accepted.
         source: where it is from, in words.
-        own: fingerprint of the network that is given, which results without one are said to be of.
+        own: fingerprint of the given network, which results without one are attributed to.
 
     Raises:
         ValueError: no cosine, a source without a threshold, results that were decided with another one, or one
@@ -89,7 +89,7 @@ def thresholds(results: Sequence[Any], given: float | None, source: str | None, 
 def _found(
     decided: Mapping[str | None, set[float]], known: Sequence[float], source: str | None, own: str | None, mixed: bool
 ) -> Thresholds:
-    """Those that the results were decided with; of several for one network none decides about anything else."""
+    """Returns the thresholds that the results were decided with; several for one network decide nothing else."""
     if source is not None and not known:
         raise ValueError("threshold_source without a threshold; give threshold, too, or results that decided with one")
     if source is not None and len(known) > 1:
@@ -107,7 +107,7 @@ def _found(
 
 
 def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[float]]:
-    """By network the thresholds that verdicts come from."""
+    """Returns the thresholds of verdicts by network."""
     found: dict[str | None, set[float]] = {}
     for one in results:
         if isinstance(one, PairSaliency | GallerySaliency) and one.threshold is not None:
@@ -116,6 +116,6 @@ def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[fl
 
 
 def networks_behind(results: Sequence[Any], own: str | None) -> list[str | None]:
-    """Fingerprints of the networks that maps among the results are of; None: one that is not told."""
+    """Returns fingerprints of the networks that maps among the results are of; None: one that is not recorded."""
     maps = (one for one in results if isinstance(one, PairSaliency | GallerySaliency | Saliency))
     return list(dict.fromkeys(network_of(one.recipe, own) for one in maps))

@@ -72,7 +72,7 @@ class Counterfactual:
         )
 
     def __getitem__(self, which: slice | Tensor) -> Counterfactual:
-        """Some of them: a slice, indices or a boolean row."""
+        """Selects items: a slice, indices or a boolean row."""
         if not isinstance(which, slice) and not (isinstance(which, Tensor) and which.ndim == 1):
             raise TypeError(f"expected a slice such as found[3:4], or a tensor of places, got {which!r:.80}")
         parts = {name: getattr(self, name)[which] for name in ARRAYS}
@@ -80,13 +80,14 @@ class Counterfactual:
 
     @property
     def differences(self) -> Tensor:
-        """(N, H, W): mean signed change of the three colours, -1 to 1."""
+        """Returns (N, H, W): mean signed change of the three colours, -1 to 1."""
         return (self.counterfactuals - self.images).mean(1)
 
     # ---- drawing and files ------------------------------------------------------------------------------------
 
     def plot(self) -> Figure:
-        """A row per image: image, counterfactual, what was free to change, what changed, and the score on the way.
+        """Returns a row per image: image, counterfactual, what was free to change, what changed, and
+        the score on the way.
 
         Raises:
             ImportError: matplotlib is missing (extra ``plot``).
@@ -118,7 +119,7 @@ ARRAYS = ("images", "counterfactuals", "masks", "before", "after", "flipped", "s
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Counterfactual:
-    """From what :meth:`Counterfactual.save` wrote."""
+    """Reads what :meth:`Counterfactual.save` wrote."""
     n, _, height, width = arrays["images"].shape
     pictures, row = ("float", (n, 3, height, width)), ("float", (n,))
     parts: Parts = {"images": pictures, "counterfactuals": pictures, "masks": ("bool", (n, height, width))}
@@ -128,6 +129,6 @@ def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Counter
 
 
 def joined(parts: list[Counterfactual], seconds: float) -> Counterfactual:
-    """Batches of one run as one."""
+    """Concatenates batches of one run."""
     held: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in ARRAYS}
     return Counterfactual(**held, recipe=parts[0].recipe, seconds=seconds)

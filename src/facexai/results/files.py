@@ -1,4 +1,4 @@
-"""How every saved answer is loaded: tensors and what is said about them, without pickle."""
+"""Loads saved answers: tensors and their metadata, without pickle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: Mapping[str, Callable[[Mapping[str, torch.Tensor], Mapping[str, Any]], A
 
 
 def load(path: str | Path) -> Answer:
-    """Read what the ``save`` of an answer wrote.
+    """Reads what the ``save`` of an answer wrote.
 
     Raises:
         FileNotFoundError: no such file.

@@ -29,9 +29,9 @@ Radius = Literal["log", "linear"]
 
 
 def face_width(spec: InputSpec) -> float:
-    """Breadth of an aligned face as a share of the width of the image that the network sees.
+    """Returns the face width of an aligned face as a share of the width of the network's input image.
 
-    The breadth is 2.2 times the distance of the eyes; ours.
+    The face width is 2.2 times the distance of the eyes; ours.
 
     >>> round(face_width(InputSpec(112)), 2)
     0.69
@@ -42,7 +42,7 @@ def face_width(spec: InputSpec) -> float:
 @final
 @dataclass(frozen=True, eq=False)
 class FrequencyHeat:
-    """What a score loses without each band of frequencies.
+    """The change of a score without each frequency band.
 
     Attributes:
         influence: (P, B), raw and signed: positive where the loss of the band hurts the score; (P, B, S) with sectors.
@@ -50,7 +50,7 @@ class FrequencyHeat:
         energies: as ``influence``: mean squared pixel value that the band holds, of the images that lose it.
         scores: (P,) of the unchanged images: cosines, float64, or logits of classes.
         size: (H, W) of the images.
-        face: breadth of the face as a share of the width of the image.
+        face: face width as a share of the width of the image.
         sides: (P, 2, B), for ``masked="both"``: influence where only the first, and only the second, image of a pair
             loses the band; else None.
         targets: (P,) classes, or None.
@@ -94,19 +94,19 @@ class FrequencyHeat:
 
     @property
     def absolute(self) -> Tensor:
-        """Magnitude of the influence: how much a band matters, whatever the direction."""
+        """Returns the magnitude of the influence: how much a band matters, whatever the direction."""
         return self.influence.abs()
 
     @property
     def directed(self) -> Tensor:
-        """The influence with its sign."""
+        """Returns the influence with its sign."""
         return self.influence
 
     @property
     def per_energy(self) -> Tensor:
-        """Influence per mean squared pixel value that the band holds; 0 where it holds nothing.
+        """Returns influence per mean squared pixel value that the band holds; 0 where it holds nothing.
 
-        Rings grow with their radius and pictures have most energy in low bands, so this tells how closely the network
+        Rings grow with their radius and pictures have most energy in low bands, so this shows how closely the network
         looks rather than how much there is to see.
         """
         energy = self.energies.to(self.influence)
@@ -116,7 +116,7 @@ class FrequencyHeat:
 
     @property
     def face_edges(self) -> Tensor:
-        """(B + 1,) edges of the bands in cycles per breadth of the face, which do not depend on the crop."""
+        """Returns (B + 1,) edges of the bands in cycles per face width, which do not depend on the crop."""
         return self.edges * self.face
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class FrequencyHeat:
 
     @staticmethod
     def joined(heats: Sequence[FrequencyHeat]) -> FrequencyHeat:
-        """Answers to several questions as one, without their images; ``sides`` where all have them.
+        """Concatenates answers to several questions, without their images; ``sides`` if all have them.
 
         Raises:
             ValueError: nothing to join, or answers by different recipes.
@@ -172,14 +172,14 @@ class FrequencyHeat:
     # ---- drawing and files ------------------------------------------------------------------------------------
 
     def plot(self, look: Look = "directed", *, radius: Radius = "log") -> Figure:
-        """A disc per pair, rings from low frequencies in the middle to high ones outside; or lines.
+        """Returns a disc per pair, rings from low frequencies in the middle to high ones outside; or lines.
 
         Args:
             look: ``"directed"``: red where the loss of a band hurts the score, blue where it helps; ``"absolute"``: how
-                much it matters; both relative to the largest band, whose raw value stands above. ``"line"``: raw
+                much it matters; both relative to the largest band, whose raw value is in the title. ``"line"``: raw
                 influence over the frequency. Where both images of a pair lose bands, the left half of the disc is the
                 first image's and the right half the second's. Without a photo there is the disc alone.
-            radius: of the rings: ``"log"``, an octave after the other, as bands are told apart by eye and network
+            radius: of the rings: ``"log"``, an octave after the other, as eye and network distinguish bands
                 alike; ``"linear"``, as published, with the low bands in a small middle.
 
         Raises:
@@ -203,10 +203,10 @@ class FrequencyHeat:
         return frequency.discs(rings, self.edges, self.face, titles, self._shown(), look, self._unit, one, radius)
 
     def plot_bands(self, images: Tensor | None = None, *, item: int = 0) -> Figure:
-        """What bands are: one face in octaves of frequency, what each holds, and the face without it.
+        """Draws one face in octaves of frequency: the component of each band, and the face without it.
 
         Args:
-            images: (P, 3, H, W); None: those that were explained (of a pair, the one that lost bands).
+            images: (P, 3, H, W); None: those that were explained (of a pair, the masked one).
             item: which of them.
 
         Raises:
@@ -230,7 +230,7 @@ class FrequencyHeat:
         return frequency.strip(shown[item], self.edges, values, self.face, self._unit, **kept)
 
     def _lines(self) -> list[tuple[str, Tensor]]:
-        """The words of the legend and (B,)."""
+        """Returns the words of the legend and (B,)."""
         sums = self.influence if self.influence.ndim == 2 else self.influence.sum(2)
         if len(self) > 1:
             few = [(f"{p}: {self._title(p)}", sums[p]) for p in range(min(len(self), _MOST_DRAWN))]
@@ -245,7 +245,7 @@ class FrequencyHeat:
         return str(self.recipe.get("unit", "score"))
 
     def _shown(self) -> Tensor | None:
-        """(P, 1 or 2, 3, H, W) or None."""
+        """Returns (P, 1 or 2, 3, H, W) or None."""
         if self.images is None:
             return None
         return self.images if self.images.ndim == 5 else self.images[:, None]
@@ -266,7 +266,7 @@ class FrequencyHeat:
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> FrequencyHeat:
-    """From what :meth:`FrequencyHeat.save` wrote."""
+    """Reads what :meth:`FrequencyHeat.save` wrote."""
     return FrequencyHeat(
         **{name: array for name, array in arrays.items() if name in ARRAYS},
         size=size_of(manifest),

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def drawn(whole: Sized, few: Sized, draw: Callable[[], Figure]) -> str:
-    """The picture of a few answers with the words of all; the words alone where there is nothing to draw or draw with.
+    """Returns the picture of a few answers with the words of all; the words alone where there is nothing to
+    draw or draw with.
 
     Args:
         whole: the answer, whose repr is the caption.
@@ -31,7 +32,7 @@ def drawn(whole: Sized, few: Sized, draw: Callable[[], Figure]) -> str:
 
 
 def pictured(draw: Callable[[], Figure], caption: str, below: str) -> str:
-    """A picture above a table or words; these alone where there is nothing to draw or draw with.
+    """Returns a picture above a table or words; these alone where there is nothing to draw or draw with.
 
     Args:
         draw: makes the picture; it raises a ValueError where there is nothing to draw.

@@ -1,4 +1,4 @@
-"""Answers about two faces, and about one face and everybody enrolled."""
+"""Answers about two faces, and about one face and all enrolled people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOOK = 5 / 112  # sigma of the display blur of maps with a value per pixel, in 
 @final
 @dataclass(frozen=True, eq=False)
 class PairSaliency:
-    """Where each of two faces speaks for (positive) and against (negative) the two being the same person.
+    """Positive and negative evidence in each of two faces that they show the same person.
 
     Attributes:
         cells: (P, 2, h, w) raw signed values; ``[:, 0]`` is the first image's map, ``[:, 1]`` the second's.
@@ -59,27 +59,27 @@ class PairSaliency:
 
     @cached_property
     def maps(self) -> Tensor:
-        """(P, 2, H, W): the cells drawn at the size of the images, bilinear, in their units."""
+        """Returns (P, 2, H, W): the cells drawn at the size of the images, bilinear, in their units."""
         return torch.stack([upsample(part, self.size) for part in self.cells.unbind(1)], 1)
 
     @property
     def similar(self) -> Tensor:
-        """(P, 2, H, W): the positive part of the maps, what speaks for a match."""
+        """Returns (P, 2, H, W): the positive part of the maps, the evidence for a match."""
         return self.maps.clamp(min=0)
 
     @property
     def dissimilar(self) -> Tensor:
-        """(P, 2, H, W): the size of the negative part, what speaks against a match."""
+        """Returns (P, 2, H, W): the size of the negative part, the evidence against a match."""
         return (-self.maps).clamp(min=0)
 
     @property
     def accepted(self) -> Tensor | None:
-        """(P,) whether the score reaches the threshold, compared in float64; None without one."""
+        """Returns (P,) whether the score reaches the threshold, compared in float64; None without one."""
         return self._compared(accepted)
 
     @property
     def near(self) -> Tensor | None:
-        """(P,) whether the score is within 1e-6 of the threshold, where another device may decide otherwise."""
+        """Returns (P,) whether the score is within 1e-6 of the threshold, where another device may decide otherwise."""
         return self._compared(near)
 
     def _compared(self, how: Callable[[Any, float], Any]) -> Tensor | None:
@@ -89,7 +89,7 @@ class PairSaliency:
 
     @property
     def one_sign(self) -> Tensor:
-        """(P, 2) whether a map has only one sign: its shape is then hardly about this pair."""
+        """Returns (P, 2) whether a map has only one sign: its shape is then hardly about this pair."""
         flat = self.cells.flatten(2)
         return ((flat >= 0).all(2) | (flat <= 0).all(2)) & flat.any(2)
 
@@ -119,7 +119,7 @@ class PairSaliency:
     # ---- correspondences --------------------------------------------------------------------------------------
 
     def matches(self, y: int, x: int, *, pair: int = 0) -> Tensor:
-        """What one spot of the first face matched in the second.
+        """Returns the locations of the second face that one location of the first matched.
 
         Args:
             y, x: a pixel of the first image.
@@ -141,7 +141,7 @@ class PairSaliency:
     def strongest(
         self, count: int = 8, *, pair: int = 0
     ) -> list[tuple[tuple[float, float], tuple[float, float], float]]:
-        """The pairs of cells that add most to the score, each cell at most once.
+        """Returns the pairs of cells that add most to the score, each cell at most once.
 
         Returns:
             ``count`` times ((y, x) in the first image, (y, x) in the second, value), largest first; positive values.
@@ -173,7 +173,7 @@ class PairSaliency:
     # ---- drawing and files ------------------------------------------------------------------------------------
 
     def plot(self, images: Tensor | None = None, *, blur: float | None = None) -> Figure:
-        """A row per pair: each photo beside its map, red for a match and blue against it.
+        """Returns a row per pair: each photo beside its map, red for a match and blue against it.
 
         Args:
             images: (P, 2, 3, H, W); None: those that were explained.
@@ -189,7 +189,7 @@ class PairSaliency:
         return plots.pairs(self._drawn(blur), self._images(images), titles, label=self._label)
 
     def plot_matches(self, count: int = 8, *, pair: int = 0, images: Tensor | None = None) -> Figure:
-        """The two photos with lines between the spots that matched most; see :meth:`strongest`."""
+        """Returns the two photos with lines between the spots that matched most; see :meth:`strongest`."""
         from facexai import plots
 
         shown = self._images(images)
@@ -238,7 +238,7 @@ _PARTS = (*ARRAYS, "images")
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> PairSaliency:
-    """From what :meth:`PairSaliency.save` wrote."""
+    """Reads what :meth:`PairSaliency.save` wrote."""
     p, _, h, w = arrays["cells"].shape
     parts: Parts = {"cells": ("float", (p, 2, h, w)), "scores": ("float", (p,)), "constant": ("float", (p, 2))}
     table: Parts = {"table": ("float", (p, h, w, h, w))}
@@ -253,7 +253,7 @@ def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> PairSal
 
 
 def warn_of_one_sign(why: PairSaliency) -> PairSaliency:
-    """Say in words where a map has one sign everywhere; gives the result back."""
+    """Warns of maps of one sign; returns the result."""
     bad = why.one_sign.any(1).nonzero()[:, 0].tolist()
     if bad:
         warnings.warn(
@@ -268,7 +268,7 @@ def warn_of_one_sign(why: PairSaliency) -> PairSaliency:
 @final
 @dataclass(frozen=True, eq=False)
 class GallerySaliency:
-    """Where each probe speaks for and against every enrolled person.
+    """Positive and negative evidence in each probe for every enrolled person.
 
     Attributes:
         cells: (N, C, h, w) raw signed values.
@@ -290,7 +290,7 @@ class GallerySaliency:
 
     @cached_property
     def maps(self) -> Tensor:
-        """(N, C, H, W): the cells drawn at the size of the images, bilinear, in their units."""
+        """Returns (N, C, H, W): the cells drawn at the size of the images, bilinear, in their units."""
         return torch.stack([upsample(part, self.size) for part in self.cells.unbind(1)], 1)
 
     def __len__(self) -> int:
@@ -301,12 +301,12 @@ class GallerySaliency:
         return f"GallerySaliency({self.recipe.get('method', '?')}, {n} probes, {c} people, {h}x{w} cells)"
 
     def ranked(self, probe: int = 0) -> list[tuple[str, float]]:
-        """People and cosines of a probe, most similar first."""
+        """Returns people and cosines of a probe, most similar first."""
         order = self.scores[probe].argsort(descending=True).tolist()
         return [(self.names[c], float(self.scores[probe, c])) for c in order]
 
     def plot(self, probe: int = 0, *, people: int = 5) -> Figure:
-        """One probe and its maps against the people it is most similar to.
+        """Draws one probe and its maps against the people it is most similar to.
 
         Raises:
             ImportError: matplotlib is missing (extra ``plot``).

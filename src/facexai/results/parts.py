@@ -29,7 +29,7 @@ class Recorded(Protocol):
 
 
 def save_answer(path: str | Path, answer: Recorded, arrays: Iterable[str], manifest: Mapping[str, Any]) -> None:
-    """Write those attributes of an answer that are not None, its recipe and what else is said about it, as ``.npz``."""
+    """Writes those attributes of an answer that are not None, its recipe and other metadata, as ``.npz``."""
     held = {name: getattr(answer, name) for name in arrays}
     content = {name: _array(tensor) for name, tensor in held.items() if tensor is not None}
     told = {"format": FORMAT, "kind": type(answer).__name__, **manifest, "recipe": dict(answer.recipe)}
@@ -43,7 +43,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def parts_of(arrays: Mapping[str, Tensor], parts: Parts, optional: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The arrays of an answer by name, those left out that it does not have.
+    """Returns the arrays of an answer by name, those left out that it does not have.
 
     Args:
         arrays: of the file.
@@ -75,7 +75,7 @@ def _kind(part: Tensor) -> Kind:
 
 
 def size_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
-    """(H, W) of the images.
+    """Returns (H, W) of the images.
 
     Raises:
         ValueError: no such size, or one that no image has.
@@ -87,7 +87,7 @@ def size_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def names_of(manifest: Mapping[str, Any], *indices: Tensor | None) -> tuple[str, ...] | None:
-    """Names of the classes, or None.
+    """Returns names of the classes, or None.
 
     Args:
         manifest: of the file.
@@ -141,7 +141,7 @@ def joined_recipe(answers: Sequence[Recorded]) -> dict[str, Any]:
 
 
 def recipe_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """How the answer was made.
+    """Returns how the answer was made.
 
     Raises:
         ValueError: no table, or one that says something else about SDD than choices.

@@ -24,7 +24,7 @@ _MOST_DRAWN = 8  # in a notebook
 @final
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """Where each image speaks for its target class.
+    """The evidence in each image for its target class.
 
     Attributes:
         cells: (N, h, w), raw values; logits for CAM, HiResCAM and Grad-CAM, [0, 1] for amplified SDD.
@@ -38,7 +38,7 @@ class Saliency:
         class_cells: (N, 1 + R, h, w) raw class maps, the target's first, for SDD.
         signed_cells: (N, h, w), the cells before the ReLU, of methods that have taken the positive part.
         constant: (N,) logits that no cell holds, for CAM: ``cells.sum((1, 2)) + constant`` is ``scores``.
-        predicted: (N,) class indices with the largest logit, whatever was asked about; None where it is not known.
+        predicted: (N,) class indices with the largest logit, whatever was explained; None if unknown.
         images: (N, 3, H, W), a reference for drawing only; never saved.
     """
 
@@ -66,7 +66,7 @@ class Saliency:
 
     @cached_property
     def maps(self) -> Tensor:
-        """(N, H, W): the cells drawn at the size of the images, bilinear, in their units."""
+        """Returns (N, H, W): the cells drawn at the size of the images, bilinear, in their units."""
         return upsample(self.cells, self.size)
 
     def __len__(self) -> int:
@@ -79,17 +79,17 @@ class Saliency:
         return f"Saliency({method} at {layer!r}, {len(self)} images, {h}x{w} cells, targets: {named})"
 
     def name(self, index: int) -> str:
-        """The name of a class, or its index as text."""
+        """Returns the name of a class, or its index as text."""
         return str(index) if self.names is None else self.names[index]
 
     def share(self, mask: Tensor) -> Tensor:
-        """Share of each map's positive part inside a region (H, W) or (N, H, W), boolean: (N,)."""
+        """Returns the share of each map's positive part inside a region (H, W) or (N, H, W), boolean: (N,)."""
         return mass_inside(self.maps, mask.to(self.cells.device))
 
     # ---- drawing and files ------------------------------------------------------------------------------------
 
     def plot(self, images: Tensor | None = None) -> Figure:
-        """Each photo beside its map, with a colour bar in raw values.
+        """Returns each photo beside its map, with a colour bar in raw values.
 
         Args:
             images: (N, 3, H, W); None: those that were explained.
@@ -103,7 +103,7 @@ class Saliency:
         return plots.overlays(self.maps, self._images(images), titles, label=self._label)
 
     def plot_rivals(self, images: Tensor | None = None) -> Figure:
-        """One row per image: photo, class map of the target and of each rival, and SDD.
+        """Draws one row per image: photo, class map of the target and of each rival, and SDD.
 
         Raises:
             ValueError: the result is not SDD's.
@@ -134,7 +134,7 @@ class Saliency:
 
     @property
     def unit(self) -> str:
-        """What the cells are measured in."""
+        """Returns the unit of the cells."""
         if not str(self.recipe.get("method", "")).startswith("SDD"):
             return self.class_unit
         return (
@@ -143,7 +143,7 @@ class Saliency:
 
     @property
     def class_unit(self) -> str:
-        """What the class maps are measured in, for SDD those of its base."""
+        """Returns the unit of the class maps, for SDD those of its base."""
         return str(self.recipe.get("unit", "logits"))
 
     @property
@@ -184,7 +184,7 @@ ARRAYS = (
 
 
 def loaded(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Saliency:
-    """From what :meth:`Saliency.save` wrote."""
+    """Reads what :meth:`Saliency.save` wrote."""
     n, rivals = len(arrays["cells"]), arrays["rivals"].shape[-1] if "rivals" in arrays else None
     row, maps = ("float", (n,)), (n, None if rivals is None else 1 + rivals, None, None)
     parts: Parts = {"cells": ("float", (n, None, None)), "targets": ("int", (n,)), "scores": row, "constant": row}

@@ -18,7 +18,7 @@ __all__ = ["ENTRIES", "DlibResNet29", "Entry", "InceptionResnetV1", "by_name", "
 @final
 @dataclass(frozen=True)
 class Entry:
-    """A network that :func:`load` knows: how to make it, and the facts a user wants before choosing it."""
+    """A network that :func:`load` makes, with facts for choosing it."""
 
     make: Callable[..., FaceModel]
     summary: str
@@ -47,7 +47,7 @@ ENTRIES: dict[str, Entry] = {
 
 
 def names() -> tuple[str, ...]:
-    """Names that :func:`load` takes.
+    """Returns names that :func:`load` takes.
 
     >>> "dlib-resnet29" in names()
     True
@@ -56,7 +56,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, **options: Any) -> FaceModel:
-    """A real face network by name, with its weights, in eval mode on the CPU.
+    """Returns a real face network by name, with its weights, in eval mode on the CPU.
 
     Args:
         name: one of :func:`names`.
@@ -72,7 +72,7 @@ def load(name: str, **options: Any) -> FaceModel:
 
 
 def by_name(name: str) -> FaceModel:
-    """A network that a user named: one of :func:`names`, or ``package.module:factory``, also beside the user.
+    """Returns a network that a user named: one of :func:`names`, or ``package.module:factory``, also beside the user.
 
     Raises:
         ValueError: no such network, or the factory fails.

@@ -94,7 +94,7 @@ class _Reader:
         self.data, self.at = data, 0
 
     def seek(self, layer: bytes) -> None:
-        """Go to just behind the next length-prefixed layer name."""
+        """Seeks to just behind the next length-prefixed layer name."""
         tag = bytes([1, len(layer)]) + layer
         found = self.data.find(tag, self.at)
         if found < 0:
@@ -104,13 +104,13 @@ class _Reader:
         self.at = found + len(tag)
 
     def integer(self) -> int:
-        """A packed integer: a control byte (low nibble: byte count, top bit: sign), then that many bytes."""
+        """Returns a packed integer: a control byte (low nibble: byte count, top bit: sign), then that many bytes."""
         control = self.take(1)[0]
         value = int.from_bytes(self.take(control & 0x0F), "little")
         return -value if control & 0x80 else value
 
     def tensor(self, size: int) -> Tensor:
-        """The next tensor, which must hold ``size`` numbers."""
+        """Returns the next tensor, which must hold ``size`` numbers."""
         version = self.integer()
         shape = [self.integer() for _ in range(4)]
         if version != 2 or min(shape) < 0 or math.prod(shape) != size:
@@ -134,7 +134,7 @@ class _Reader:
 
 @torch.no_grad()
 def read_weights(data: bytes) -> DlibResNet29:
-    """The network with the weights of dlib's serialised file.
+    """Returns the network with the weights of dlib's serialised file.
 
     Args:
         data: content of ``dlib_face_recognition_resnet_model_v1.dat``.
@@ -164,7 +164,7 @@ def read_weights(data: bytes) -> DlibResNet29:
 
 
 def dlib_resnet29(*, centre: bool = True, path: str | Path | None = None) -> FaceModel:
-    """dlib's face network with its weights.
+    """Returns dlib's face network with its weights.
 
     Args:
         centre: subtract the mean of 800 embeddings before normalising. dlib's embeddings share a large mean, so

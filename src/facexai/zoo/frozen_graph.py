@@ -38,7 +38,7 @@ class Node:
 
 
 def read_graph(data: bytes) -> dict[str, Node]:
-    """Nodes of a serialised ``GraphDef`` by name, in the order of the file.
+    """Returns the nodes of a serialised ``GraphDef`` by name, in the order of the file.
 
     Args:
         data: content of the ``.pb`` file. Arrays of the nodes are views of it.
@@ -103,7 +103,9 @@ class _Span:
             at += size
 
     def _varint(self, at: int) -> tuple[int, int]:
-        """Seven bits a byte, lowest first, the top bit set in all but the last byte; and where the next field is."""
+        """Decodes a varint: seven bits a byte, lowest first, the top bit set in all but the last byte; returns
+        the next offset, too.
+        """
         value = 0
         for shift in range(0, 70, 7):
             if at >= self.end:
@@ -122,13 +124,13 @@ class _Span:
         return value
 
     def number(self, value: int | _Span) -> int:
-        """A signed integer of 64 bits."""
+        """Returns a signed integer of 64 bits."""
         if not isinstance(value, int):
             self.refuse(f"expected an integer, got {value.end - value.start} bytes at byte {value.start}")
         return value - (1 << 64) if value >> 63 else value
 
     def numbers(self, value: int | _Span) -> list[int]:
-        """One integer, or a packed row of them."""
+        """Decodes one integer, or a packed row of them."""
         if isinstance(value, int):
             return [self.number(value)]
         found, at = [], value.start
@@ -169,7 +171,7 @@ def _node(span: _Span) -> tuple[str, Node]:
 
 
 def _entry(span: _Span) -> tuple[str, Value | None]:
-    """One attribute: its name and its value."""
+    """Returns one attribute: its name and its value."""
     key, attribute = "", None
     for number, value in span.fields():
         if number == 1:
@@ -199,7 +201,7 @@ def _attribute(span: _Span) -> Value | None:
 
 
 def _integers(span: _Span) -> tuple[int, ...] | None:
-    """A list's integers; None for a list of other things."""
+    """Returns a list's integers; None for a list of other things."""
     found: list[int] = []
     for number, value in span.fields():
         if number == 3:

@@ -22,7 +22,7 @@ NOBODY = "nobody"
 
 
 def told(section: Section, page: Page) -> dict[str, Any]:
-    """What the page says about a :class:`~facexai.Saliency`."""
+    """Returns the record of a :class:`~facexai.Saliency`."""
     why: Saliency = section.result
     count = min(len(why), page.most)
     names = checked_names(section, len(why))
@@ -70,7 +70,9 @@ def _item(why: Saliency, n: int, name: str | None, section: Section, page: Page)
 
 
 def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[str, Any]:
-    """What the network decided: the answer holds the score of what was asked about, so it decides about that alone."""
+    """Returns the network's decision; the answer holds the score of the explained class only, so it
+    decides about that alone.
+    """
     if why.predicted is None:
         return {"nearest": None, "decision": None, "threshold": None}
     limit, accepted, near = Verdict.of(None, None) if cosine is None else verdict(cosine, None, why.recipe, page)
@@ -81,7 +83,9 @@ def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[s
 
 
 def _subject(why: Saliency, who: str) -> str:
-    """What a map is of; a magnitude speaks neither for nor against, and some maps are of no class."""
+    """Returns the subject of a map; a magnitude is neither positive nor negative evidence, and some
+    maps are of no class.
+    """
     if why.recipe.get("class_specific", True) is False:
         return "what the layer responds to"
     if "magnitude" in why.unit:

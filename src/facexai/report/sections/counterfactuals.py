@@ -14,7 +14,7 @@ _SAME = 1 / 255  # by which saved images may differ from those that were edited
 
 
 def told(section: Section, page: Page) -> dict[str, Any]:
-    """What the page says about a :class:`~facexai.Counterfactual`."""
+    """Returns the record of a :class:`~facexai.Counterfactual`."""
     found: Counterfactual = section.result
     names = checked_names(section, len(found))
     if any(not isinstance(one, Counterfactual) for one in section.measured) or len(section.measured) > 1:
@@ -95,5 +95,7 @@ def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: A
 
 
 def _moved(found: Counterfactual, n: int) -> float:
-    """Over the whole picture, so that it compares with the control's, whatever was free there."""
+    """Returns the change over the whole picture, so that it compares with the control's, whatever
+    was free to change.
+    """
     return float((found.counterfactuals[n] - found.images[n]).abs().mean())
