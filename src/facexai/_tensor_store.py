@@ -92,8 +92,8 @@ class Store:
             FileNotFoundError: nothing was put there.
             ValueError: the file is damaged.
         """
-        told: dict[str, Any] = self._header(key)["told"]
-        return told
+        result: dict[str, Any] = self._header(key)["told"]
+        return result
 
     def _header(self, key: str) -> dict[str, Any]:
         path = self.path(key)
@@ -103,11 +103,11 @@ class Store:
             pass
         try:
             with safe_open(str(path), "pt") as file:
-                made: dict[str, Any] = json.loads(file.metadata()[_TOLD])
-                if made.keys() == {"told", "sums", "check"}:
-                    if made.pop("check") != _check(made):
+                result: dict[str, Any] = json.loads(file.metadata()[_TOLD])
+                if result.keys() == {"told", "sums", "check"}:
+                    if result.pop("check") != _check(result):
                         raise ValueError("what is said about the tensors is not what was written")
-                    return made
+                    return result
         except (OSError, MemoryError):
             raise
         except Exception as error:  # of a type of safetensors' own, or no metadata of ours

@@ -63,7 +63,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
     """Returns values by name of a field, lists as tuples; refuses unknown names and other types."""
     hints, names = get_type_hints(kind), {field.name: str(field.type) for field in fields(kind)}
-    found = {}
+    result = {}
     for name, value in content.items():
         if name not in names:
             raise ValueError(f"{where}: unknown key {short_repr(name)}; {suggest(name, names)}")
@@ -74,8 +74,8 @@ def checked(content: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
             raise ValueError(
                 f"{where}: expected {name} as a finite number or as text without NUL, got {short_repr(value)}"
             )
-        found[name] = value
-    return found
+        result[name] = value
+    return result
 
 
 def _useless(value: Any) -> bool:

@@ -88,20 +88,20 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
 
 def _report(why: PairSaliency, called: Sequence[str]) -> dict[str, Any]:
     """Returns the report; ``called``: names of the photos."""
-    made: dict[str, Any] = {"first": called[0], "second": called[1], "cosine": round(float(why.scores[0]), 6)}
-    made["threshold"] = why.threshold
-    made["match"] = None if why.accepted is None else bool(why.accepted[0])
-    made["near"] = None if why.near is None else bool(why.near[0])
+    result: dict[str, Any] = {"first": called[0], "second": called[1], "cosine": round(float(why.scores[0]), 6)}
+    result["threshold"] = why.threshold
+    result["match"] = None if why.accepted is None else bool(why.accepted[0])
+    result["near"] = None if why.near is None else bool(why.near[0])
     total = why.maps[0].abs().sum((1, 2)).clamp(min=1e-12)
-    made["share_for_a_match"] = [round(float(v), 4) for v in why.similar[0].sum((1, 2)) / total]
+    result["share_for_a_match"] = [round(float(v), 4) for v in why.similar[0].sum((1, 2)) / total]
     if why.table is not None:
         found = why.strongest(8)
-        made["strongest_matches"] = [
+        result["strongest_matches"] = [
             {"first": [round(v) for v in one], "second": [round(v) for v in other], "adds": round(value, 6)}
             for one, other, value in found
         ]
-    made["recipe"] = dict(why.recipe)
-    return made
+    result["recipe"] = dict(why.recipe)
+    return result
 
 
 def _line(report: dict[str, Any]) -> str:

@@ -100,8 +100,8 @@ def select(decision: Decision, index: Tensor) -> Decision:
         index: (M,) numbers of images, or (N,) booleans.
     """
     select = getattr(decision, "rows", None)
-    found: Decision = decision if select is None else select(index)
-    return found
+    result: Decision = decision if select is None else select(index)
+    return result
 
 
 def recipe_of(decision: object) -> Any:

@@ -60,12 +60,12 @@ def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
     Returns:
         {name: (each, 3, H, W)}, in [0, 1].
     """
-    found = {}
+    result = {}
     for portrait in (COLLINS, HOPPER):
         face = images.align(portrait.load(), spec).image
         copies = torch.cat([face, relit(face), jpeg(mirrored(face)), jpeg(relit(mirrored(face)))])
-        found[portrait.name] = copies[:each]
-    return found
+        result[portrait.name] = copies[:each]
+    return result
 
 
 def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[str, Tensor]:

@@ -270,8 +270,8 @@ def _complaints(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
     more = [repr(name) for name in found if name not in wanted]
     both = {name: tensor for name, tensor in found.items() if name in wanted}
     named = [(missing, "missing in the file"), (more, "more in the file")]
-    told = [f"{len(names)} {what}: {some(names)}" for names, what in named if names]
-    told += [*unfit(wanted, both), *beyond_range(wanted, both)]
+    result = [f"{len(names)} {what}: {some(names)}" for names, what in named if names]
+    result += [*unfit(wanted, both), *beyond_range(wanted, both)]
     if any(name.startswith("label_emb.") for name in found):
-        told.insert(0, "it was trained with classes (label_emb); expected an unconditional network")
-    return told
+        result.insert(0, "it was trained with classes (label_emb); expected an unconditional network")
+    return result

@@ -151,7 +151,7 @@ def of_rows(
         ties: what broke them, as the recipe has it; None where it was not recorded.
     """
     broken = {} if ties is None else {"ties": ties}
-    made: Drop | Curve
+    result: Drop | Curve
     people_known = {"identities": who}
     if metric in identification.CURVES:
         recipe = {
@@ -159,13 +159,13 @@ def of_rows(
             "steps": config.steps,
             "fill": identification.fill_of(metric, config),
         }
-        made = _with_controls(
+        result = _with_controls(
             Curve, rows, items, people_known, {**recipe, "seed": config.seed, **broken}, identification.MAPS
         )
     else:
         recipe = {"scheme": metric, "area": config.area, "fill": config.fill, "seed": config.seed, "score": score}
-        made = _with_controls(Drop, rows, items, people_known, recipe | broken, identification.MAPS)
-    return made
+        result = _with_controls(Drop, rows, items, people_known, recipe | broken, identification.MAPS)
+    return result
 
 
 def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]) -> Any:
@@ -186,5 +186,5 @@ def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], re
 
 
 def _rows_at(rows: NDArray[Any], have: NDArray[np.int64], want: NDArray[np.int64]) -> NDArray[Any]:
-    found: NDArray[Any] = rows[np.searchsorted(have, want)]
-    return found
+    result: NDArray[Any] = rows[np.searchsorted(have, want)]
+    return result

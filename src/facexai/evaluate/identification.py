@@ -255,7 +255,7 @@ class _Measure:
 
     def _measured(self, who: EvaluationBatch, common: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
         """Returns rows (n, maps, numbers) by metric, and those of its ties; NaN where there is no such control."""
-        config, found = self.work.config, {}
+        config, result = self.work.config, {}
         areas = {"deletion", "retention"} & set(self.asked)
         regions = drop.regions_of(who, config.area, config.seed) if areas else None
         for name in self.asked:
@@ -268,9 +268,9 @@ class _Measure:
                 made = drop.measured(who, name, regions, config.fill, known=common[name])  # type: ignore[arg-type]
             common[name] = {control: made.controls[control] for control in _SAME_FOR_ALL[name]}
             each = [made, *(made.controls[control] for control in CONTROLS)]
-            found[name] = stacked_rows([None if one is None else one.values for one in each])
-            found[f"{name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
-        return found
+            result[name] = stacked_rows([None if one is None else one.values for one in each])
+            result[f"{name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
+        return result
 
     def _saliency(self, items: Sequence[int], label: str) -> Saliency:
         cells, targets, scores = (self.maps.of(items, name) for name in (f"{label}: cells", "targets", "scores"))

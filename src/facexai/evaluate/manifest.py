@@ -31,8 +31,8 @@ def manifest_of(work: RunContext) -> dict[str, Any]:
     made |= {"model": repr(work.network), "fingerprint": work.network.fingerprint}
     made |= {"photos": len(work.data.names), "data": work.data.digest, "shard": work.config.shard}
     counts = {"enrolled": len(work.enrolled), "measured": len(work.probes)}
-    told: dict[str, Any] = json.loads(json.dumps(made | counts, default=list))
-    return told
+    result: dict[str, Any] = json.loads(json.dumps(made | counts, default=list))
+    return result
 
 
 def _choices(work: RunContext) -> dict[str, Any]:

@@ -90,19 +90,19 @@ def _class(rows: Mapping[str, Row], method: str, shown: Iterable[str]) -> Any:
 
 
 def _made(entries: Sequence[Entry], make: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for entry in entries:
         options = {} if isinstance(entry, str) else {k: v for k, v in entry.items() if k not in ("method", "name")}
         method = entry if isinstance(entry, str) else entry.get("method")
         if not isinstance(method, str):
             raise ValueError(f"an explainer needs its method as text, got {entry!r}")
-        if label(entry) in found:
+        if label(entry) in result:
             raise ValueError(f"two explainers are called {label(entry)!r}; give one of them another name")
         try:
-            found[label(entry)] = make(method, options)
+            result[label(entry)] = make(method, options)
         except TypeError as error:
             raise ValueError(f"explainer {label(entry)!r}: {error}") from error
-    return found
+    return result
 
 
 def _called(source: str, *arguments: Any, **options: Any) -> Any:

@@ -96,10 +96,10 @@ def examples(folder: str | Path, count: int) -> Examples:
 def _report(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: the run is not finished; start it again")
-    found = io.read_json(path)
-    if not {"unit", "explainers", "run"} <= found.keys():
+    result = io.read_json(path)
+    if not {"unit", "explainers", "run"} <= result.keys():
         raise ValueError(f"{path} is no results of a run")
-    return found
+    return result
 
 
 def _recipe(report: Mapping[str, Any], label: str) -> dict[str, Any]:

@@ -188,12 +188,12 @@ class Shards:
 
     def total(self, name: str) -> Tensor | None:
         """Returns the sum over all items; None where no shard has one."""
-        found: Tensor | None = None
+        result: Tensor | None = None
         for shard in range(len(self)):
             if _SUM + name in self.store.names(self.key(shard)):
                 part = self.store.get(self.key(shard), [_SUM + name])[_SUM + name]
-                found = part if found is None else found + part
-        return found
+                result = part if result is None else result + part
+        return result
 
     def of(self, items: Sequence[int], name: str) -> Tensor:
         """Returns the rows of these items, which were all measured."""
@@ -227,10 +227,10 @@ class Shards:
         if shard in held:
             held.move_to_end(shard)
             return held[shard]
-        held[shard] = found = self.store.get(self.key(shard))
+        held[shard] = result = self.store.get(self.key(shard))
         if len(held) > _HELD:
             held.popitem(last=False)
-        return found
+        return result
 
 
 def digests_of(faces: Faces, photos: Sequence[int]) -> Tensor:

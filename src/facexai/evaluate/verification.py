@@ -220,10 +220,10 @@ class _Maps:
         cache = self.caches[label]
         if explainer.portable and photo in cache:
             return cache.get(photo)
-        made = explainer.observe(faces[photo].image.to(self.work.network.device))
+        result = explainer.observe(faces[photo].image.to(self.work.network.device))
         if explainer.portable:
-            cache.put(photo, made)
-        return made
+            cache.put(photo, result)
+        return result
 
 
 @final
@@ -246,28 +246,28 @@ class _Measure:
         """Returns, for each measured pair, the next one with the same part and another person;
         None if there is none.
         """
-        found: dict[int, int] = {}
+        result: dict[int, int] = {}
         items = self.maps.measured()
         for sign in (1, -1):
             mine = items[self.decided.signs[items] == sign].tolist()
             others = next_other(len(mine), first_people(self.work, mine))
             if others is None and mine:
                 return None
-            found |= {item: mine[other] for item, other in zip(mine, others or [], strict=True)}
-        return found
+            result |= {item: mine[other] for item, other in zip(mine, others or [], strict=True)}
+        return result
 
     @cached_property
     def mean_maps(self) -> dict[str, dict[int, Tensor]]:
         """Returns the mean map of each explainer and sign."""
         items, size = self.maps.measured(), self.work.network.spec.height_width
-        found: dict[str, dict[int, Tensor]] = {}
+        result: dict[str, dict[int, Tensor]] = {}
         for label in self.work.labels:
-            found[label] = {}
+            result[label] = {}
             for sign in (1, -1):
                 count = int((self.decided.signs[items] == sign).sum())
                 if count > 1 and (total := self.maps.total(f"{label}: {sign}")) is not None:
-                    found[label][sign] = torch.stack([mean_of(side, count, size) for side in total])
-        return found
+                    result[label][sign] = torch.stack([mean_of(side, count, size) for side in total])
+        return result
 
     def photos(self, items: range) -> Sequence[int]:
         return _photos(self.work, self.decided, items)
@@ -306,16 +306,16 @@ class _Measure:
         """Returns rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN
         without such a control.
         """
-        found = {}
+        result = {}
         maps = self._maps(items, label)
         for name in self.work.metrics:
             scheme: Scheme = "deletion" if name == "deletion" else "insertion"
             curve = measured(who, scheme, maps, known=common[name])
             common[name] = {control: curve.controls[control] for control in COMMON}
             each = (curve, *(curve.controls[control] for control in CONTROLS))
-            found[f"{label}: {name}"] = stacked_rows([None if one is None else one.values for one in each])
-            found[f"{label}: {name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
-        return found
+            result[f"{label}: {name}"] = stacked_rows([None if one is None else one.values for one in each])
+            result[f"{label}: {name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
+        return result
 
     def _reference(self, items: Sequence[int], label: str) -> PairReference:
         others = None

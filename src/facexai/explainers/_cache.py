@@ -64,9 +64,9 @@ class EvidenceCache:
             return self.held[number]
         plain = self.away[number]
         device = next(iter(plain.parts.values())).device
-        found = replace(plain, parts=self.store.get(str(number), device=str(device)))
-        self.put(number, found)
-        return found
+        result = replace(plain, parts=self.store.get(str(number), device=str(device)))
+        self.put(number, result)
+        return result
 
     def _write(self, number: int, evidence: FaceEvidence) -> None:
         try:

@@ -135,8 +135,8 @@ class FrequencyHeatPlot:
                 the image.
         """
         if not asks_pairs(self, second, targets):
-            found: FrequencyHeat = explain_either(self, first, second, targets)
-            return found
+            result: FrequencyHeat = explain_either(self, first, second, targets)
+            return result
         assert isinstance(second, Tensor)
         check_pair(self.network, first, second)
         pair: list[FaceEvidence] = []
@@ -304,17 +304,17 @@ class FrequencyHeatPlot:
         """
         assert alone[0] is not None
         assert alone[1] is not None
-        found = alone[0] + alone[1]
+        result = alone[0] + alone[1]
         if any("without" not in evidence.parts for evidence in pair):
-            return found
+            return result
         for p, (i, j) in enumerate(zip(*rows, strict=True)):
             left, right = pair[0].parts["which"][i], pair[1].parts["which"][j]
             same = left[:, None] == right[None]
             a, b = same.any(1), same.any(0)
             first = F.normalize(pair[0].parts["without"][i][a].double())
             second = F.normalize(pair[1].parts["without"][j][b].double())
-            found[p, left[a]] = scores[p] - (first * second).sum(1)
-        return found
+            result[p, left[a]] = scores[p] - (first * second).sum(1)
+        return result
 
     def _classes(self, evidence: FaceEvidence, targets: Targets) -> FrequencyHeat:
         check_same(evidence, "FrequencyHeatPlot", self._settings())

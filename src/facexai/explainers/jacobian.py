@@ -78,7 +78,7 @@ def gradient(of: Tensor, by: Tensor, *, keep: bool, instead: str = INSTEAD) -> T
     if not of.requires_grad:
         raise ValueError(f"{UNREACHED}; {instead}")
     try:
-        found = torch.autograd.grad(of, by, retain_graph=keep, allow_unused=True)[0]
+        result = torch.autograd.grad(of, by, retain_graph=keep, allow_unused=True)[0]
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
@@ -86,9 +86,9 @@ def gradient(of: Tensor, by: Tensor, *, keep: bool, instead: str = INSTEAD) -> T
             "no gradient reaches the image through torch.utils.checkpoint with use_reentrant=True; set "
             f"use_reentrant=False in the network; {instead}"
         ) from None
-    if found is None:
+    if result is None:
         raise ValueError(f"{UNREACHED}; {instead}")
-    return found
+    return result
 
 
 def chunk_size(model: FaceModel, chunk: int | Literal["auto"]) -> int:

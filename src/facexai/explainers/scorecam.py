@@ -253,12 +253,12 @@ class ScoreCAM:
     def _settings(self) -> dict[str, Any]:
         """Returns the settings that the evidence depends on; the weights belong to the answer."""
         how = self.how
-        made: dict[str, Any] = {"order": how.order, "align_corners": how.align_corners}
-        made["skip_constant"] = how.skip_constant
-        made |= {"mask_space": how.mask_space, "precision": self.precision, "keep": self.keep}
+        result: dict[str, Any] = {"order": how.order, "align_corners": how.align_corners}
+        result["skip_constant"] = how.skip_constant
+        result |= {"mask_space": how.mask_space, "precision": self.precision, "keep": self.keep}
         if self.keep is not None and isinstance(self.classifier, Gallery):
-            made["kept_for"] = self.classifier.fingerprint  # the channels were chosen for its people
-        return made
+            result["kept_for"] = self.classifier.fingerprint  # the channels were chosen for its people
+        return result
 
 
 class _Seen(NamedTuple):

@@ -29,11 +29,11 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 def cosines_of_pairs(rows: Tensor, index: Any) -> Array:
     """Returns the :func:`cosines` (P,) of pairs (P, 2) of rows (N, D), a part of the pairs at a time."""
     units = _units(rows.cpu())
-    found = np.empty(len(index))
+    result = np.empty(len(index))
     for start in range(0, len(index), _AT_ONCE):
         part = np.asarray(index[start : start + _AT_ONCE])
-        found[start : start + len(part)] = _products(units[part[:, 0]], units[part[:, 1]]).numpy()
-    return found
+        result[start : start + len(part)] = _products(units[part[:, 0]], units[part[:, 1]]).numpy()
+    return result
 
 
 def cosines_to_all(rows: Tensor, others: Tensor) -> Tensor:

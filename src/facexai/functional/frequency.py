@@ -45,11 +45,11 @@ class Bands:
         """Returns (H, W // 2 + 1) the number of coefficients of the whole transform that each of the half
         represents: 1 or 2.
         """
-        made = torch.full(self.cells.shape, 2.0, dtype=torch.float64)
-        made[:, 0] = 1.0
+        result = torch.full(self.cells.shape, 2.0, dtype=torch.float64)
+        result[:, 0] = 1.0
         if self.size[1] % 2 == 0:
-            made[:, -1] = 1.0
-        return made
+            result[:, -1] = 1.0
+        return result
 
     @property
     def coefficients(self) -> Tensor:
@@ -142,8 +142,8 @@ def _transform(images: Tensor) -> Tensor:
     """Returns the real transform; of views with repeated values, such as grey as three colours, MKL has
     none in torch 2.6.
     """
-    made: Tensor = torch.fft.rfft2(images.contiguous())
-    return made
+    result: Tensor = torch.fft.rfft2(images.contiguous())
+    return result
 
 
 def band_component(spectra: Tensor, layout: Bands, cells: Tensor) -> Tensor:
@@ -158,8 +158,8 @@ def band_component(spectra: Tensor, layout: Bands, cells: Tensor) -> Tensor:
         (M, 3, H, W). Over all cells they sum to the image, where none belongs to no band.
     """
     chosen = layout.cells.to(spectra.device)[None] == cells[:, None, None].to(spectra.device)
-    held: Tensor = torch.fft.irfft2(spectra * chosen[:, None], s=layout.size)
-    return held
+    result: Tensor = torch.fft.irfft2(spectra * chosen[:, None], s=layout.size)
+    return result
 
 
 def energies(images: Tensor, layout: Bands) -> Tensor:
@@ -177,8 +177,8 @@ def energies(images: Tensor, layout: Bands) -> Tensor:
     tensor([0.2500, 0.0000, 0.0000], dtype=torch.float64)
     """
     spectra = _transform(images.double())
-    held: Tensor = _parseval(spectra, spectra, layout) / images[0].numel()
-    return held
+    result: Tensor = _parseval(spectra, spectra, layout) / images[0].numel()
+    return result
 
 
 def first_order(images: Tensor, gradients: Tensor, layout: Bands) -> Tensor:

@@ -260,14 +260,14 @@ def other_identity_index(n: int, identities: Sequence[str | None] | None) -> lis
 
 def next_others(n: int, people: Sequence[str] | None) -> list[int] | None:
     """Returns what :func:`others` does, from the names that :func:`people_of` gives."""
-    found = []
+    result = []
     for i in range(n):
         candidates = ((i + step) % n for step in range(1, n))
         other = next((j for j in candidates if people is None or people[j] != people[i]), None)
         if other is None:
             return None
-        found.append(other)
-    return found
+        result.append(other)
+    return result
 
 
 def centre_order(size: tuple[int, int], seed: int) -> Tensor:

@@ -128,8 +128,8 @@ class Bias:
     @property
     def std(self) -> Array:
         """Returns (B,) standard deviation of the spectra over the groups."""
-        made: Array = self.spectra.std(0)
-        return made
+        result: Array = self.spectra.std(0)
+        return result
 
     @property
     def centroids(self) -> dict[str, float] | None:

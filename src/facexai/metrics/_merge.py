@@ -37,8 +37,8 @@ def control(measured: Result, name: str) -> Result | None:
     """
     if name not in measured.controls:
         raise KeyError(f"no control {name!r}; there are {', '.join(measured.controls)}")
-    found: Result | None = measured.controls[name]
-    return found
+    result: Result | None = measured.controls[name]
+    return result
 
 
 def with_known(
@@ -51,11 +51,11 @@ def with_known(
 
 def rows(measured: Result, row: Callable[[Result], dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns rows of a table: ``row`` of the result and of its controls, and p of the paired test against each."""
-    found = [{"map": "own", **row(measured), "p": None}]
+    result = [{"map": "own", **row(measured), "p": None}]
     for name, other in measured.controls.items():
         if other is not None:
-            found.append({"map": name, **row(other), "p": measured.p_value(name)})
-    return found
+            result.append({"map": name, **row(other), "p": measured.p_value(name)})
+    return result
 
 
 def plotted(measured: Result, main: Callable[[Result], Statistic], title: str, bars: Callable[..., Figure]) -> Figure:

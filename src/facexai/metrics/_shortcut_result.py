@@ -149,14 +149,14 @@ class ShortcutAudit:
         """
         if self.shortcut is None:
             return {}
-        found, people = {}, self.before.identities
+        result, people = {}, self.before.identities
         for kind in (0, 1):
             chosen = np.flatnonzero(self.shortcut.values == kind)
             if len(chosen):
                 held = None if people is None else tuple(people[i] for i in chosen)
                 part = Statistic(self.before.values[chosen], self.before.items[chosen], held)
-                found[kind] = difference(part, self.after.values[chosen])
-        return found
+                result[kind] = difference(part, self.after.values[chosen])
+        return result
 
     @property
     def directed(self) -> Statistic | None:

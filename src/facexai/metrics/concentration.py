@@ -49,10 +49,10 @@ class Narrowness:
 
 
 def _columns(statistics: Mapping[str, Statistic]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, statistic in statistics.items():
-        made |= {name: statistic.mean, f"{name} interval": statistic.interval}
-    return made
+        result |= {name: statistic.mean, f"{name} interval": statistic.interval}
+    return result
 
 
 def narrowness(

@@ -83,12 +83,12 @@ class CounterfactualQuality:
 
     def columns(self) -> dict[str, Any]:
         """Returns means and intervals, as columns of a table; None where something was not measured."""
-        made: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for name, key in _COLUMNS.items():
             held: Statistic | None = getattr(self, key)
-            made[name] = None if held is None else held.mean
-            made[f"{name} interval"] = None if held is None else held.interval
-        return made
+            result[name] = None if held is None else held.mean
+            result[f"{name} interval"] = None if held is None else held.interval
+        return result
 
     def __repr__(self) -> str:
         extra = {"COUT": self.cout, "identity": self.identity, "held-out": self.held_out}

@@ -69,9 +69,9 @@ class PersonSums:
         at = np.unique(rows.dyad, return_index=True)[1]
 
         def summed(table: Array) -> Array:
-            made = np.zeros((len(at), table.shape[1]))
-            np.add.at(made, rows.dyad, table)
-            return made
+            result = np.zeros((len(at), table.shape[1]))
+            np.add.at(result, rows.dyad, table)
+            return result
 
         held = None if amplitudes is None else summed(amplitudes)
         dyads = Dyads(rows.first[at], rows.second[at], rows.people)
@@ -134,8 +134,8 @@ class PersonSums:
     def members(self, group: NDArray[np.int64] | None = None) -> Array:
         """Returns (G, D) one where the people of a sum are in a group; (I,) people's groups, by default their own."""
         group = (self.group if group is None else group)[self.dyads.first]
-        made: Array = (group[None] == np.arange(self.groups)[:, None]).astype(np.float64)
-        return made
+        result: Array = (group[None] == np.arange(self.groups)[:, None]).astype(np.float64)
+        return result
 
     def measured(self, weights: Array) -> dict[str, Array]:
         """Returns (..., B) spectra of sums with these weights: ``own``, and with amplitudes
@@ -227,5 +227,5 @@ def distances(spectra: Array) -> Array:
 
 def shares(sums: Array) -> Array:
     whole = sums.sum(-1, keepdims=True)
-    made: Array = sums / np.where(whole > 0, whole, 1.0)
-    return made
+    result: Array = sums / np.where(whole > 0, whole, 1.0)
+    return result

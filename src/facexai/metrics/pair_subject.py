@@ -122,8 +122,8 @@ class PairBatch:
     def cosines(self, shown: Tensor, rows: Rows = slice(None)) -> Array:
         """Returns (R,) of the pairs of these rows with only the pixels ``shown`` (R, S, H, W) of the changed images."""
         sides = [self._embedded(shown[:, side], side, rows) for side in range(shown.shape[1])]
-        found: Array = cosines(sides[0], sides[1] if len(sides) == 2 else self.units[rows]).cpu().numpy()
-        return found
+        result: Array = cosines(sides[0], sides[1] if len(sides) == 2 else self.units[rows]).cpu().numpy()
+        return result
 
     def _embedded(self, shown: Tensor, side: int, rows: Rows) -> Tensor:
         """Returns (R, D) of one side's images with only these pixels (R, H, W); equal ones are embedded once."""

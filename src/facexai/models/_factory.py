@@ -28,8 +28,8 @@ def call_factory(source: str) -> object:
     if not isinstance(keywords, dict):
         raise ValueError(f"expected keyword arguments as a JSON object after '?', got {short_repr(options)}")
     try:
-        made: object = getattr(import_module(module), factory)(**keywords)
+        result: object = getattr(import_module(module), factory)(**keywords)
     except (Exception, SystemExit) as error:  # whatever the user's module or function raises, scripts that end included
         told = f"{type(error).__name__}: {truncate(error)}"
         raise ValueError(f"cannot make {short_repr(source)}: {told}") from error
-    return made
+    return result

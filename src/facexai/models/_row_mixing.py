@@ -59,9 +59,9 @@ def mixes(
 
     Cost: two forward passes of two images, once per network; a third where the rows differ.
     """
-    known = known_to_mix(core)
-    if known is not None:
-        return known
+    result = known_to_mix(core)
+    if result is not None:
+        return result
 
     def depends(rows: int) -> bool:
         a = x[:rows]  # with its graph: hooks such as captum's want gradients
@@ -76,8 +76,8 @@ def mixes(
         verdict = depends(len(x))
         with suppress(Exception):
             depends(2)
-            known = True
-        if known:  # two images run: what was raised has another cause
+            result = True
+        if result:  # two images run: what was raised has another cause
             raise
     _known[core] = tuple(ref(module) for module in core.modules()), verdict
     return verdict

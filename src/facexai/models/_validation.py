@@ -72,7 +72,7 @@ def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torc
     Raises:
         ValueError: rows and images do not match.
     """
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in (kwargs or {}).items():
         if isinstance(value, Tensor) and value.ndim > 0:
             if len(value) == 1:
@@ -85,8 +85,8 @@ def bound(kwargs: ForwardKwargs, images: int, index: Tensor | None, device: torc
                     f"images, or exactly those {len(value)} images at a time"
                 )
             value = value.to(device)
-        made[name] = value
-    return made
+        result[name] = value
+    return result
 
 
 def digest(kwargs: ForwardKwargs) -> bytes:

@@ -151,10 +151,10 @@ def calibrated(people: Sequence[Tensor]) -> float:
         return total / sum(len(table) for table in tables)
 
     low, high = _SCALES
-    found = math.exp(float(minimize_scalar(loss, bounds=(math.log(low), math.log(high)), method="bounded").x))
-    separated, useless = loss(math.log(found)) < _PERFECT, found < 1.01 * low
+    result = math.exp(float(minimize_scalar(loss, bounds=(math.log(low), math.log(high)), method="bounded").x))
+    separated, useless = loss(math.log(result)) < _PERFECT, result < 1.01 * low
     if not (separated or useless):
-        return found
+        return result
     why = "are separated perfectly, so any large scale fits" if separated else "do not tell people apart at any scale"
     warnings.warn(
         f"the left-out photos {why}; took the conventional {_CONVENTION:g}. Give scale= a number, or enrol more photos",

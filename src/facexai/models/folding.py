@@ -57,15 +57,15 @@ def pairs(net: nn.Module, run: Callable[[], Tensor]) -> list[Pair]:
     calls, _ = trace(run, {name: module for name, module in net.named_modules() if name and _plain(module)})
     runs = Counter(call.name for call in calls)
     once = [call for call in calls if runs[call.name] == 1 and names[id(call.module)] == 1]
-    found = []
+    result = []
     for k, call in enumerate(once):
         if type(call.module) in _LAYERS or (type(call.module) not in _NORMS and _from_torch(call.module)):
             continue
         before = [layer for layer in once[:k] if type(layer.module) in _LAYERS and _feeds(layer, call)]
         affine = _scale_and_shift(call) if len(before) == 1 else None
         if affine is not None:
-            found.append(Pair(before[0].name, call.name, *affine))
-    return found
+            result.append(Pair(before[0].name, call.name, *affine))
+    return result
 
 
 def fold(net: nn.Module, pair: Pair) -> Callable[[], None]:

@@ -24,9 +24,11 @@ def bars(
         panels: title, and for each bar its value and interval.
         grey: bars to draw in grey: controls.
     """
-    made = figure(4.2 * len(panels) + 1.2, 0.36 * len(names) + 1.0)
+    result = figure(4.2 * len(panels) + 1.2, 0.36 * len(names) + 1.0)
     rows = list(range(len(names)))
-    for axes, (title, values) in zip(made.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
+    for axes, (title, values) in zip(
+        result.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True
+    ):
         colours_ = ["#999999" if g else "#0072B2" for g in grey]
         axes.barh(rows, [value for value, _ in values], color=colours_, height=0.7)
         for row, (_, interval) in enumerate(values):
@@ -37,7 +39,7 @@ def bars(
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     axes.invert_yaxis()
-    return made
+    return result
 
 
 def curves(shares: Any, values: Mapping[str, Any], over: str, what: str) -> Figure:
@@ -51,8 +53,8 @@ def curves(shares: Any, values: Mapping[str, Any], over: str, what: str) -> Figu
     """
     from matplotlib.ticker import PercentFormatter
 
-    made = figure(5.6, 3.6)
-    axes = made.subplots()
+    result = figure(5.6, 3.6)
+    axes = result.subplots()
     for i, (name, row) in enumerate(values.items()):
         width = 2.2 if i == 0 else 1.2
         axes.plot(shares, row, color=LINES[i % len(LINES)], linewidth=width, label=in_legend(name), zorder=3 - i / 10)
@@ -64,7 +66,7 @@ def curves(shares: Any, values: Mapping[str, Any], over: str, what: str) -> Figu
     axes.tick_params(labelsize=8)
     for text in axes.legend(fontsize=8, frameon=False).get_texts():
         text.set_parse_math(False)
-    return made
+    return result
 
 
 def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: float) -> Figure:
@@ -77,8 +79,8 @@ def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: 
     """
     from matplotlib.ticker import PercentFormatter
 
-    made = figure(5.6, 4.0)
-    axes = made.subplots()
+    result = figure(5.6, 4.0)
+    axes = result.subplots()
     lowest = 1.0
     for i, (name, (far, tar, (x, y))) in enumerate(curves.items()):
         start = max(int((far <= finest).sum()) - 1, 0)  # what is left of the edge would be a wall there
@@ -101,4 +103,4 @@ def rocs(curves: Mapping[str, tuple[Any, Any, tuple[float, float]]], *, finest: 
     axes.tick_params(which="both", labelsize=8)
     for text in axes.legend(loc="lower right", fontsize=8, frameon=True, edgecolor="none").get_texts():
         text.set_parse_math(False)
-    return made
+    return result

@@ -25,8 +25,8 @@ def counterfactuals(
         paths: (N, S).
         titles: N times the titles of the image and of the counterfactual.
     """
-    made = figure(5.4 * CELL, (CELL + 0.25) * len(images) + 0.3)
-    grid = made.subplots(len(images), 5, squeeze=False, width_ratios=(1, 1, 1, 1.1, 1.1))
+    result = figure(5.4 * CELL, (CELL + 0.25) * len(images) + 0.3)
+    grid = result.subplots(len(images), 5, squeeze=False, width_ratios=(1, 1, 1, 1.1, 1.1))
     differences = (edited - images).mean(1).detach().cpu().float().numpy()
     limit = float(abs(differences).max()) or 1.0
     for row, (first, second) in enumerate(titles):
@@ -35,12 +35,12 @@ def counterfactuals(
         photo(grid[row, 2], images[row] * masks[row] + 0.5 * (1 - masks[row].float()))
         drawn = grid[row, 3].imshow(differences[row], cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
         grid[row, 3].set_axis_off()
-        bar(made, grid[row, 3], drawn)
+        bar(result, grid[row, 3], drawn)
         said = (first, second, f"free to change: {float(masks[row].float().mean()):.0%}", "change of brightness")
         for axes, title in zip(grid[row], said, strict=False):
             axes.set_title(title, fontsize=8, parse_math=False)
         _path(grid[row, 4], paths[row])
-    return made
+    return result
 
 
 def _path(axes: Axes, path: Tensor) -> None:

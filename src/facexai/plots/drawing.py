@@ -43,9 +43,9 @@ def figure(width: float, height: float) -> Figure:
         def _repr_png_(self) -> bytes:
             return png(self)
 
-    made = Picture(figsize=(width, height), layout="compressed", facecolor="white")
-    FigureCanvasAgg(made)
-    return made
+    result = Picture(figsize=(width, height), layout="compressed", facecolor="white")
+    FigureCanvasAgg(result)
+    return result
 
 
 def png(picture: Figure, dpi: int = 110) -> bytes:

@@ -53,8 +53,8 @@ def discs(
     """
     photos = 0 if images is None else images.shape[1]
     ratios = [1.0] * min(photos, 1) + [1.5] + [1.0] * (photos - 1)
-    made = figure(CELL * sum(ratios) + 2.0, (1.3 * CELL + 0.35) * len(rings) + 0.2)
-    for row, grid in enumerate(made.subplots(len(rings), len(ratios), squeeze=False, width_ratios=ratios)):
+    result = figure(CELL * sum(ratios) + 2.0, (1.3 * CELL + 0.35) * len(rings) + 0.2)
+    for row, grid in enumerate(result.subplots(len(rings), len(ratios), squeeze=False, width_ratios=ratios)):
         if images is not None:
             photo(grid[0], images[row, 0])
         if photos == 2:
@@ -75,14 +75,14 @@ def discs(
             raster(values / largest, edges, radius), interpolation="nearest", extent=(-1, 1, 1, -1), **how
         )
         _circles(middle, float(edges[-1]), face, radius, two=only is None and photos == 2)
-        bar(made, grid[-1], drawn, "share of the largest influence")
+        bar(result, grid[-1], drawn, "share of the largest influence")
         told = f"{titles[row]}\ninfluence from {low:+.3g} to {high:+.3g} ({unit})"
         middle.set_title(told, fontsize=8, parse_math=False)
     hint = (
         "red: without the band the score falls; blue: it rises" if look == "directed" else "how much the band matters"
     )
-    made.supxlabel(f"{hint}; circles: {_PER_FACE}", fontsize=8)
-    return made
+    result.supxlabel(f"{hint}; circles: {_PER_FACE}", fontsize=8)
+    return result
 
 
 def _place(frequency: Tensor, highest: float, radius: Radius) -> Tensor:
@@ -101,8 +101,8 @@ def raster(values: Tensor, edges: Tensor, radius: Radius) -> NDArray[np.float64]
     sectors = values.shape[2]
     sector = torch.floor(torch.atan2(y, x) * (sectors / math.pi) + 0.5).long() % sectors
     picture = values[(x > 0).long(), ring.clamp(0, values.shape[1] - 1), sector]
-    made: NDArray[np.float64] = torch.where(distance < 1, picture, torch.nan).numpy()
-    return made
+    result: NDArray[np.float64] = torch.where(distance < 1, picture, torch.nan).numpy()
+    return result
 
 
 def _circles(axes: Axes, highest: float, face: float, radius: Radius, *, two: bool) -> None:
@@ -130,8 +130,8 @@ def lines(curves: Sequence[tuple[str, Tensor]], edges: Tensor, face: float, unit
         curves: words of the legend and (B,).
         edges, face, unit: as for :func:`discs`.
     """
-    made = figure(6.2, 3.4)
-    axes = made.subplots()
+    result = figure(6.2, 3.4)
+    axes = result.subplots()
     middle = (edges[1:] + edges[:-1]).numpy() / 2 * face
     for i, (name, values) in enumerate(curves):
         width = 2.0 if i == 0 else 1.1
@@ -141,7 +141,7 @@ def lines(curves: Sequence[tuple[str, Tensor]], edges: Tensor, face: float, unit
     axes.axhline(0, color="#777777", linewidth=0.8)
     axes.set_ylabel(f"influence ({unit})", fontsize=9)
     _frequency_axis(axes, edges.numpy(), face)
-    return made
+    return result
 
 
 def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: float, title: str) -> Figure:
@@ -154,8 +154,8 @@ def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: 
         face: face width as a share of that width.
         title: above the axes.
     """
-    made = figure(6.2, 3.6)
-    axes = made.subplots()
+    result = figure(6.2, 3.6)
+    axes = result.subplots()
     middle = (edges[1:] + edges[:-1]) / 2 * face
     for i, (name, values) in enumerate(spectra.items()):
         colour = LINES[i % len(LINES)]
@@ -165,7 +165,7 @@ def group_spectra(spectra: Mapping[str, Any], intervals: Any, edges: Any, face: 
     axes.set_ylabel("share of the influence, %", fontsize=9)
     axes.set_title(title, fontsize=9, parse_math=False)
     _frequency_axis(axes, edges, face)
-    return made
+    return result
 
 
 def _frequency_axis(axes: Axes, edges: Any, face: float) -> None:
@@ -216,8 +216,8 @@ def strip(
     of_cell = torch.where(layout.cells >= 0, octave[layout.cells.clamp(min=0)], -1)
     spectrum = torch.fft.rfft2(pixels)
     groups = sorted(set(octave.tolist()))
-    made = figure(1.35 * len(groups) + 0.6, 3.6)
-    grid = made.subplots(2, len(groups), squeeze=False)
+    result = figure(1.35 * len(groups) + 0.6, 3.6)
+    grid = result.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):
         held = torch.fft.irfft2(spectrum * (of_cell == group), s=layout.size)
         rows = (octave == group).nonzero()[:, 0]
@@ -226,9 +226,9 @@ def strip(
         photo(grid[1, column], pixels - held)
         grid[0, column].set_title(f"{low:.2g} to {high:.2g}", fontsize=8)
         grid[1, column].set_title(f"without: {float(influence[rows].sum()):+.3f}", fontsize=8)
-    made.suptitle(
+    result.suptitle(
         f"above: what the bands hold ({_PER_FACE}, contrast stretched); below: the face without them, and the sum of "
         f"their influence ({unit})",
         fontsize=8,
     )
-    return made
+    return result

@@ -29,8 +29,8 @@ def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, labe
     columns = min(len(maps), 6)
     per_image = 1 if images is None else 2
     rows = per_image * -(-len(maps) // columns)
-    made = figure(CELL * columns + 0.8, 0.95 * CELL * rows + 0.5)
-    grid = made.subplots(rows, columns, squeeze=False)
+    result = figure(CELL * columns + 0.8, 0.95 * CELL * rows + 0.5)
+    grid = result.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for i, values in enumerate(maps):
@@ -40,10 +40,10 @@ def overlays(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, labe
             photo(grid[row, column], images[i])
         drawn = overlay(lower, None if images is None else images[i], values, **colours(values))
         lower.set_title(titles[i], fontsize=9, parse_math=False)
-        bar(made, lower, drawn)
+        bar(result, lower, drawn)
     letters = int(_LETTERS * (CELL * columns + 0.8))  # matplotlib's own wrapping would read names as mathematics
-    made.suptitle(textwrap.fill(label, letters), fontsize=9, parse_math=False)
-    return made
+    result.suptitle(textwrap.fill(label, letters), fontsize=9, parse_math=False)
+    return result
 
 
 def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: Sequence[Sequence[str]]) -> Figure:
@@ -59,8 +59,8 @@ def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: S
     from matplotlib.colors import Normalize
 
     n, k = class_maps.shape[:2]
-    made = figure(CELL * 0.85 * (k + 2) + 0.9, (CELL * 0.85 + 0.45) * n + 0.6)
-    grid = made.subplots(n, k + 2, squeeze=False)
+    result = figure(CELL * 0.85 * (k + 2) + 0.9, (CELL * 0.85 + 0.45) * n + 0.6)
+    grid = result.subplots(n, k + 2, squeeze=False)
     scaled = minmax(class_maps)
     unit = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": 1.0}
     for i in range(n):
@@ -75,10 +75,10 @@ def rival_grid(class_maps: Tensor, sdd: Tensor, images: Tensor | None, titles: S
             grid[i, 1 + j].set_title(f"{role}: {titles[i][j]}", fontsize=8, parse_math=False)
         overlay(grid[i, k + 1], image, minmax(sdd[i]), **unit)
         grid[i, k + 1].set_title("SDD:\ntarget, not rivals", fontsize=8, weight="bold")
-    scale = made.colorbar(ScalarMappable(Normalize(0, 1), SEQUENTIAL), ax=grid, fraction=0.012, pad=0.01)
+    scale = result.colorbar(ScalarMappable(Normalize(0, 1), SEQUENTIAL), ax=grid, fraction=0.012, pad=0.01)
     scale.set_label("each map scaled to [0, 1]", fontsize=8)
     scale.ax.tick_params(labelsize=7)
-    return made
+    return result
 
 
 def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: str) -> Figure:
@@ -92,9 +92,9 @@ def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: 
         label: what the values are.
     """
     columns = 2 if images is None else 4
-    made = figure(CELL * columns + 0.8, (CELL + 0.3) * len(maps) + 0.4)
-    made.set_layout_engine("constrained")  # "compressed" cuts off the numbers of colour bars in parts of a figure
-    for row, part in enumerate(made.subfigures(len(maps), 1, squeeze=False)[:, 0]):
+    result = figure(CELL * columns + 0.8, (CELL + 0.3) * len(maps) + 0.4)
+    result.set_layout_engine("constrained")  # "compressed" cuts off the numbers of colour bars in parts of a figure
+    for row, part in enumerate(result.subfigures(len(maps), 1, squeeze=False)[:, 0]):
         grid = part.subplots(1, columns, squeeze=False)[0]
         limit = float(maps[row].abs().max()) or 1.0
         how = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
@@ -105,8 +105,8 @@ def pairs(maps: Tensor, images: Tensor | None, titles: Sequence[str], *, label: 
             photo(grid[3], images[row, 1])
         bar(part, grid[-1], drawn[1])
         part.suptitle(titles[row], fontsize=9, parse_math=False)
-    made.supxlabel(label, fontsize=8, parse_math=False)
-    return made
+    result.supxlabel(label, fontsize=8, parse_math=False)
+    return result
 
 
 def matches(
@@ -127,8 +127,8 @@ def matches(
     from matplotlib import colormaps
     from matplotlib.patches import ConnectionPatch
 
-    made = figure(2 * 1.7 * CELL, 1.7 * CELL * size[0] / size[1] + 0.4)
-    left, right = made.subplots(1, 2)
+    result = figure(2 * 1.7 * CELL, 1.7 * CELL * size[0] / size[1] + 0.4)
+    left, right = result.subplots(1, 2)
     for axes, i in ((left, 0), (right, 1)):
         if images is not None:
             photo(axes, images[i], grey=True)
@@ -148,8 +148,8 @@ def matches(
             color=colour,
             linewidth=1 + 2 * value / most,
         )
-        made.add_artist(line)
+        result.add_artist(line)
         for axes, (y, x) in ((left, place), (right, other)):
             axes.plot([x], [y], "o", color=colour, markersize=5, markeredgecolor="white")
-    made.suptitle(title, fontsize=9, parse_math=False)
-    return made
+    result.suptitle(title, fontsize=9, parse_math=False)
+    return result

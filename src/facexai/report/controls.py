@@ -48,7 +48,7 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
             pairs.
         TypeError: something that is no measurement with controls, or one of another kind of maps.
     """
-    found: list[list[dict[str, Any]]] = [[] for _ in range(len(why))]
+    result: list[list[dict[str, Any]]] = [[] for _ in range(len(why))]
     for one, kind in _all(measured):
         if len(kind.of(one)) != len(why):
             raise ValueError(f"expected measurements of the {len(why)} items of the result, got {one!r:.120}")
@@ -56,8 +56,8 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
         for item in range(len(why)):
             rows = [_row(name, kind.of(part).values[item]) for name, part in _parts(one)]
             text = _sentence(kind, rows) + _tied(0.0 if one.ties is None else float(one.ties.share.values[item]))
-            found[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": text})
-    return found
+            result[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": text})
+    return result
 
 
 def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
@@ -78,7 +78,7 @@ def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
 
 def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
     """Returns the same over all items, with intervals and p-values; nothing for a single item."""
-    found = []
+    result = []
     for one, kind in _all(measured):
         own = kind.of(one)
         if len(own) < 2:
@@ -88,8 +88,8 @@ def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
             row["p"] = finite(own.p_value(kind.of(part)))
         missing = [f"{WORDS.get(name, name)}: {why}" for name, why in one.reasons.items()]
         made = {"metric": kind.title, "unit": kind.unit, "items": len(own), "rows": rows, "missing": missing}
-        found.append(made | {"recipe": _recipe(one)})
-    return found
+        result.append(made | {"recipe": _recipe(one)})
+    return result
 
 
 def recipes(measured: Sequence[Any]) -> list[dict[str, Any]]:
@@ -117,11 +117,11 @@ def _parts(one: Any) -> list[tuple[str, Any]]:
 
 
 def _row(name: str, value: float, over: Statistic | None = None) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": WORDS.get(name, name), "control": name != "own", "value": finite(value)}
+    result: dict[str, Any] = {"name": WORDS.get(name, name), "control": name != "own", "value": finite(value)}
     if over is not None:
         low, high = over.interval or (None, None)
-        made |= {"low": finite(low), "high": finite(high)}
-    return made
+        result |= {"low": finite(low), "high": finite(high)}
+    return result
 
 
 def _kinds(one: Any) -> list[_Kind]:

@@ -49,7 +49,7 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
         ValueError: no such folder, or damaged files.
         FileNotFoundError: a file that the folder's report names is gone.
     """
-    found: Sections = {}
+    result: Sections = {}
     for name, reader in _READERS.items():
         if (folder / name).is_file():
             shown = _Shown(photo)
@@ -58,10 +58,10 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
             except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
                 raise _damaged(folder / name, error) from error
             for heading, section in made:
-                found[free(heading, found)] = shown.noted(section)
-    if not found:
+                result[free(heading, result)] = shown.noted(section)
+    if not result:
         raise ValueError(f"{folder} holds none of {', '.join(_READERS)}; give a folder that a command wrote")
-    return found
+    return result
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -109,14 +109,14 @@ def _pair_measured(
     """Returns deletion and insertion of the evidence for a match, measured by the cosine."""
     protocol = metrics.Protocol(pairs="all", threshold=0.0 if threshold is None else threshold)
     same = [True] * len(first)
-    found = [
+    result = [
         measure(model, first, second, why, same, protocol, seed=seed)
         for measure in (metrics.verification_deletion, metrics.verification_insertion)
     ]
     if threshold is not None:
-        return found
+        return result
     unknown = ("threshold", "accepted from")  # the area under the cosine needs none: a report must not tell one
-    return [replace(one, recipe={k: v for k, v in one.recipe.items() if k not in unknown}) for one in found]
+    return [replace(one, recipe={k: v for k, v in one.recipe.items() if k not in unknown}) for one in result]
 
 
 def enrolled_photo(gallery: Path, model: FaceModel, **how: Any) -> Callable[[str], Tensor | None]:

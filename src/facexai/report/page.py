@@ -146,8 +146,8 @@ def schema() -> dict[str, Any]:
     >>> schema()["title"]
     'facexai report'
     """
-    found: dict[str, Any] = json.loads(_file("schema.json"))
-    return found
+    result: dict[str, Any] = json.loads(_file("schema.json"))
+    return result
 
 
 def _sections(results: Any) -> dict[str, Section]:

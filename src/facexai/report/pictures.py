@@ -39,8 +39,8 @@ class ImageStore:
 
 
 def _bytes(image: Tensor) -> NDArray[np.uint8]:
-    made: NDArray[np.uint8] = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return made
+    result: NDArray[np.uint8] = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return result
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -137,8 +137,8 @@ def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[
         alpha = 0.85 * (values.abs() / limit).clamp(0, 1).numpy()[..., None] ** 0.8
         grey = image.detach().cpu().float().clamp(0, 1).mean(0).numpy()[..., None]
         rgba = alpha * rgba + (1 - alpha) * (0.25 + 0.75 * grey)
-    made: NDArray[np.uint8] = (255 * np.clip(rgba, 0, 1)).round().astype(np.uint8)
-    return made
+    result: NDArray[np.uint8] = (255 * np.clip(rgba, 0, 1)).round().astype(np.uint8)
+    return result
 
 
 def disc(album: ImageStore, rings: Tensor, edges: Tensor) -> str:

@@ -91,17 +91,17 @@ def sentences(rows: list[dict[str, float | str | None]], subject: str, kind: str
     name, most, area = max(found, key=lambda part: part[1])
     if all(value <= 1.05 * share for _, value, share in found):
         return [f"Of {subject}, no region holds more than an even map would."]
-    said = [f"Of {subject}, {rough(most)} lies {_on(name)}, where an even map would have {rough(area)}."]
+    result = [f"Of {subject}, {rough(most)} lies {_on(name)}, where an even map would have {rough(area)}."]
     dense, value, area = max(found, key=lambda part: part[1] / part[2] if part[2] else 0.0)
     if dense != name and area and value > 1.05 * area:
-        said.append(
+        result.append(
             f"For its size the map is densest {_on(dense)}: {rough(value)} on {rough(area)} of the picture, "
             f"{value / area:.1f} times an even map."
         )
     around = next((part for part in found if part[0] == "around the face"), None)
     if around is not None and around[0] not in (name, dense):
-        said.append(f"{rough(around[1])} lies around the face, on hair, ears, clothes and background.")
-    return said
+        result.append(f"{rough(around[1])} lies around the face, on hair, ears, clothes and background.")
+    return result
 
 
 def _on(region: str) -> str:

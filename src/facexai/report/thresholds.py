@@ -108,11 +108,11 @@ def _found(
 
 def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[float]]:
     """Returns the thresholds of verdicts by network."""
-    found: dict[str | None, set[float]] = {}
+    result: dict[str | None, set[float]] = {}
     for one in results:
         if isinstance(one, PairSaliency | GallerySaliency) and one.threshold is not None:
-            found.setdefault(network_of(one.recipe, own), set()).add(float(one.threshold))
-    return found
+            result.setdefault(network_of(one.recipe, own), set()).add(float(one.threshold))
+    return result
 
 
 def networks_behind(results: Sequence[Any], own: str | None) -> list[str | None]:

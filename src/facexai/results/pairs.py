@@ -150,7 +150,7 @@ class PairSaliency:
         h, w = table.shape[:2]
         flat = table.reshape(h * w, h * w).clone()
         scale = (self.size[0] / h, self.size[1] / w)
-        found = []
+        result = []
         for _ in range(min(count, h * w)):
             best = int(flat.argmax())
             p, q = divmod(best, h * w)
@@ -158,9 +158,9 @@ class PairSaliency:
             if value <= 0:
                 break
             places = [((i // w + 0.5) * scale[0] - 0.5, (i % w + 0.5) * scale[1] - 0.5) for i in (p, q)]
-            found.append((places[0], places[1], value))
+            result.append((places[0], places[1], value))
             flat[p], flat[:, q] = -torch.inf, -torch.inf
-        return found
+        return result
 
     def _table(self) -> Tensor:
         if self.table is None:

@@ -53,7 +53,7 @@ def parts_of(arrays: Mapping[str, Tensor], parts: Parts, optional: Sequence[str]
     Raises:
         ValueError: a part is missing, or of another kind or shape.
     """
-    found = {}
+    result = {}
     for name, (kind, shape) in parts.items():
         if name not in arrays and name in optional:
             continue
@@ -64,8 +64,8 @@ def parts_of(arrays: Mapping[str, Tensor], parts: Parts, optional: Sequence[str]
         if not fits or kind != _kind(part):
             wanted = tuple("any" if side is None else side for side in shape)
             raise ValueError(f"expected {name} {wanted} as {kind}, got {tuple(part.shape)} of {part.dtype}")
-        found[name] = part
-    return found
+        result[name] = part
+    return result
 
 
 def _kind(part: Tensor) -> Kind:

@@ -133,11 +133,11 @@ class _Span:
         """Decodes one integer, or a packed row of them."""
         if isinstance(value, int):
             return [self.number(value)]
-        found, at = [], value.start
+        result, at = [], value.start
         while at < value.end:
             one, at = value._varint(at)
-            found.append(self.number(one))
-        return found
+            result.append(self.number(one))
+        return result
 
     def raw(self) -> bytes:
         return bytes(self.data[self.start : self.end])
@@ -182,22 +182,22 @@ def _entry(span: _Span) -> tuple[str, Value | None]:
 
 
 def _attribute(span: _Span) -> Value | None:
-    found: Value | None = None
+    result: Value | None = None
     for number, value in span.fields():
         if number == 1:
-            found = _integers(span.part(value))
+            result = _integers(span.part(value))
         elif number == 2:
-            found = span.part(value).raw()
+            result = span.part(value).raw()
         elif number in (3, 5, 6):  # integer, switch, kind of number
-            found = span.number(value)
+            result = span.number(value)
         elif number == 4:
             floats = span.part(value).array(_DTYPES[_FLOAT])
             if len(floats) != 1:
                 span.refuse(f"expected one float, got {len(floats)}")
-            found = float(floats[0])
+            result = float(floats[0])
         elif number == 8:
-            found = _tensor(span.part(value))
-    return found
+            result = _tensor(span.part(value))
+    return result
 
 
 def _integers(span: _Span) -> tuple[int, ...] | None:

@@ -205,14 +205,14 @@ def _count(record: dict[str, Any], name: str) -> int:
 
 
 def _number(value: Any, name: str) -> float:
-    made = finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    if made is None:
+    result = finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if result is None:
         raise ValueError(f"expected {name} as a finite number, got {short_repr(value)}")
-    return made
+    return result
 
 
 def _share(value: Any, name: str) -> float:
-    made = _number(value, name)
-    if not 0 <= made <= 1:
+    result = _number(value, name)
+    if not 0 <= result <= 1:
         raise ValueError(f"expected {name} from 0 to 1, got {short_repr(value)}")
-    return made
+    return result

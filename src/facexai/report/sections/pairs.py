@@ -60,11 +60,11 @@ def _item(why: PairSaliency, p: int, name: Any, section: Section, page: Page) ->
         )
         sides.append({"view": shown, "regions": rows, "sentences": said})
     joined = name if isinstance(name, str) else pair_name(titles) if name is not None else f"pair {p + 1}"
-    made: dict[str, Any] = {"name": joined, "score": finite(why.scores[p]), "unit": "cosine", "threshold": limit}
-    made |= {"decision": None if accepted is None else "match" if accepted else "no match", "near": near}
-    made |= {"one_sign": [bool(v) for v in why.one_sign[p]], "sides": sides}
-    made["matches"] = None if why.table is None else _matches(why.table[p])
-    return made
+    result: dict[str, Any] = {"name": joined, "score": finite(why.scores[p]), "unit": "cosine", "threshold": limit}
+    result |= {"decision": None if accepted is None else "match" if accepted else "no match", "near": near}
+    result |= {"one_sign": [bool(v) for v in why.one_sign[p]], "sides": sides}
+    result["matches"] = None if why.table is None else _matches(why.table[p])
+    return result
 
 
 def pair_name(names: Sequence[str]) -> str:
