@@ -117,9 +117,7 @@ class FrequencyHeatPlot:
 
     @property
     def portable(self) -> bool:
-        """Returns whether its evidence is plain tensors, which can be kept; except in exact mode
-        they hold the images.
-        """
+        """Returns whether its evidence is plain tensors; except in exact mode they hold the images."""
         return True
 
     def __call__(self, first: Tensor, second: Tensor | Targets = None, *, targets: Targets = None) -> FrequencyHeat:
@@ -272,9 +270,7 @@ class FrequencyHeatPlot:
     def _alone(
         self, evidence: FaceEvidence, rows: Sequence[int], partners: Tensor, scores: Tensor, graph: Graph | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns (P, cells) influence if bands of this side alone are removed; (P,) where its first
-        order is rounding noise.
-        """
+        """Returns the influence (P, cells) of this side alone, and (P,) True if its first order is rounding noise."""
         small = torch.zeros(len(rows), dtype=torch.bool, device=scores.device)
         found = torch.zeros(len(rows), evidence.parts["energies"].shape[1], dtype=scores.dtype, device=scores.device)
         if self.mode != "exact":
@@ -299,9 +295,7 @@ class FrequencyHeatPlot:
         alone: Sequence[Tensor | None],
         scores: Tensor,
     ) -> Tensor:
-        """Returns (P, cells) where both sides lose the same band: for real if it is exact on both
-        sides, else the sum.
-        """
+        """Returns the influence (P, cells) of both sides: measured for bands that are exact on both, else the sum."""
         assert alone[0] is not None
         assert alone[1] is not None
         result = alone[0] + alone[1]
