@@ -533,7 +533,7 @@ def test_diffusers_is_imported_late_and_says_nothing(diffusers):
 
 def test_a_denoiser_loads_without_a_word(diffusers):
     """Neither progress nor diffusers' own log of casting reaches the user."""
-    code = "from facexai.demo import drawn_networks; drawn_networks.denoiser()"
+    code = "from facexai.demo import synthetic_networks; synthetic_networks.denoiser()"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert (run.stdout, run.stderr) == (b"", b"")
 

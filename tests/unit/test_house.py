@@ -230,7 +230,7 @@ def test_the_readmes_price_of_a_pair_is_measured():
     first = "facexai FGGB, first pair"
     frozen, loop = times("FGGB, literal loop, frozen weights", first), times("FGGB, literal loop", first)
     assert f"FGGB's first pair is {frozen[0]:.1f} to {frozen[1]:.1f} times faster" in readme
-    assert f"number, {loop[0]:.1f} to {loop[1]:.1f} times where the loop computes" in readme
+    assert f"dimension, {loop[0]:.1f} to {loop[1]:.1f} times where the loop computes" in readme
     assert times("FGGB, literal loop", "facexai FGGB, further partner")[0] > 2000
     slower = times("facexai CorrRISE, first pair", "CorrRISE, literal recipe")
     assert f"takes {slower[0]:.2f} to {slower[1]:.2f} times as long as its literal recipe" in readme
