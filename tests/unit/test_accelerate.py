@@ -19,7 +19,7 @@ from torch import nn
 from facexai import FaceModel
 from facexai.models import Acceleration, Gallery, accelerate, acceleration
 
-MODULE = import_module("facexai.models.accelerate")  # the package's name of it is the function's
+MODULE = import_module("facexai.models._trial")
 
 
 @pytest.fixture(autouse=True)
@@ -280,7 +280,9 @@ def test_torch_compile_itself(small, monkeypatch):
     done = acceleration(people, images, compile=True)
     assert "compiled" in done.seconds
     assert "compiled" not in done.rejected
-    fast = FaceModel(MODULE._compiled(done.model.model.net))  # whether it is faster is not known here
+    fast = FaceModel(
+        import_module("facexai.models.accelerate")._compiled(done.model.model.net)
+    )  # whether it is faster is not known here
     assert apart(fast, model, images) < 1e-5
     assert fast.layers == model.layers
     copied = copy.deepcopy(fast.net)

@@ -1,31 +1,29 @@
-"""A faster copy of a network for many forward passes, kept only if its outputs are those of the original."""
+"""Makes a faster copy of a network for many forward passes, and keeps it only if its outputs are the original's."""
 
 from __future__ import annotations
 
 import copy
-import statistics
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final, overload
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
 
+from facexai._errors import FaceXAIWarning
 from facexai._html import words
-from facexai.functional import at_least_float32
-from facexai.hooks import exclusive, no_graph, seeded
-from facexai.models._row_mixing import known_to_mix
+from facexai.hooks import no_graph
+from facexai.models._trial import Trial, copied, first_line, median_seconds, refuse_dependent, refuse_unsteady
 from facexai.models.blackbox import BlackBox
+from facexai.models.engines import Engine, EngineError, EngineName, Precision, attach, convert
 from facexai.models.face_model import FaceModel
 from facexai.models.folding import Pair, fold, hooked, pairs
 from facexai.models.gallery import Gallery, around
 from facexai.models.heads import HeadDoesNotFold
 
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-_CLOSE, _CLOSE_ON_CUDA, _CLOSE_IN_HALF = 1e-4, 5e-3, 2e-2
-_DOCTOR = "facexai.doctor(model) looks for the cause"
-_ROUNDS, _BUDGET = (3, 15), 2.0  # at least and at most; seconds of measuring in between
+_Model = TypeVar("_Model", FaceModel, Gallery)
 
 
 @final
@@ -38,9 +36,14 @@ class Acceleration:
         folded: names of the norms that were folded into the layer before them.
         layout: memory layout of the weights, ``"contiguous"`` or ``"channels_last"``.
         compiled: whether ``torch.compile`` was kept.
-        difference: largest distance of an output row from the original's, in lengths of the original's row.
+        difference: largest distance of an output row from the original's, relative to the length of the original's row.
         seconds: median seconds for one batch, of ``"original"`` and of every candidate that was verified.
-        rejected: what was tried and not kept because it crashed or changed the outputs, with the reason.
+        rejected: what was tried and not kept because it failed or changed the outputs, with the reason.
+        engine: what runs the forward passes: ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
+        precision: ``"bf16"``, or None for the network's own.
+        cosine: smallest cosine between an embedding of the copy and the original's, over the images that verified it.
+        score_change: largest change of a score over these images: of the cosine of two of a batch, or of a probability
+            where the network outputs logits.
     """
 
     model: FaceModel | Gallery
@@ -50,33 +53,41 @@ class Acceleration:
     difference: float
     seconds: Mapping[str, float]
     rejected: Mapping[str, str] = field(default_factory=dict)
+    engine: EngineName = "torch"
+    precision: Precision = None
+    cosine: float = 1.0
+    score_change: float = 0.0
 
     _repr_html_ = words
 
+    @property
+    def kept(self) -> str:
+        """The name of the copy in ``seconds``."""
+        runs = Engine(self.engine, self.precision)
+        return ("compiled" if self.compiled else self.layout) if runs == Engine("torch") else str(runs)
+
     def __str__(self) -> str:
-        before, after = self.seconds["original"], self.seconds["compiled" if self.compiled else self.layout]
+        before, after = self.seconds["original"], self.seconds[self.kept]
         how = f"{len(self.folded)} norms folded, {self.layout}" + (", compiled" if self.compiled else "")
+        how += "" if self.kept in (self.layout, "compiled") else f", {self.kept}"
         why = "".join(f"; rejected {name}: {reason}" for name, reason in self.rejected.items())
         spent = f"{1000 * after:.3g} ms instead of {1000 * before:.3g} ({before / after:.2f} times as fast)"
-        return f"{how}: {spent}, outputs within {self.difference:.1e} of their length{why}"
-
-
-@overload
-def accelerate(
-    model: FaceModel, images: Tensor | None = None, *, batch_size: int = 16, compile: bool = False
-) -> FaceModel: ...
-
-
-@overload
-def accelerate(
-    model: Gallery, images: Tensor | None = None, *, batch_size: int = 16, compile: bool = False
-) -> Gallery: ...
+        agree = f"outputs within {self.difference:.1e} of their length"
+        if self.precision is not None:
+            agree += f", cosine at least {self.cosine:.5f}, scores within {self.score_change:.1e}"
+        return f"{how}: {spent}, {agree}{why}"
 
 
 def accelerate(
-    model: FaceModel | Gallery, images: Tensor | None = None, *, batch_size: int = 16, compile: bool = False
-) -> FaceModel | Gallery:
-    """Returns the copy that :func:`acceleration` makes; its arguments, its errors.
+    model: _Model,
+    images: Tensor | None = None,
+    *,
+    batch_size: int = 16,
+    compile: bool = False,
+    engine: EngineName | Literal["auto"] = "torch",
+    precision: Precision = None,
+) -> _Model:
+    """Returns the copy that :func:`acceleration` makes; same arguments, same errors.
 
     >>> from facexai import FaceModel, InputSpec
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
@@ -85,16 +96,24 @@ def accelerate(
     >>> torch.allclose(fast.outputs(images), model.outputs(images), rtol=1e-4, atol=1e-5), fast.net[1]
     (True, Identity())
     """
-    return acceleration(model, images, batch_size=batch_size, compile=compile).model
+    done = acceleration(model, images, batch_size=batch_size, compile=compile, engine=engine, precision=precision)
+    return cast(_Model, done.model)
 
 
 def acceleration(
-    model: FaceModel | Gallery, images: Tensor | None = None, *, batch_size: int = 16, compile: bool = False
+    model: FaceModel | Gallery,
+    images: Tensor | None = None,
+    *,
+    batch_size: int = 16,
+    compile: bool = False,
+    engine: EngineName | Literal["auto"] = "torch",
+    precision: Precision = None,
 ) -> Acceleration:
-    """Returns a verified faster copy of a network, for explainers and measures that run it many times.
+    """Makes a verified faster copy of a network, for explainers and metrics that run it many times.
 
     Norms with fixed statistics are folded into the convolution or linear layer before them, both memory layouts are
-    timed on one batch, taking turns, and the faster is kept. Whatever crashes or changes an output is not kept.
+    timed on one batch, in turns, and the faster is kept. Another engine then runs the passes of that copy. Nothing is
+    kept that fails or changes an output.
 
     Args:
         model: a model, or a gallery, whose templates stay.
@@ -102,7 +121,12 @@ def acceleration(
             noise, which verifies less.
         batch_size: images per forward pass, here and in the use to come.
         compile: try ``torch.compile`` too, which takes a minute. Compiled code ignores hooks, so the copy runs
-            uncompiled while a layer has a hook.
+            uncompiled while a layer has one.
+        engine: ``"openvino"`` or ``"onnxruntime"`` (extras of these names) run the forward passes that record no
+            gradient and no layer; maps and gradients come from torch. ``"auto"`` keeps the fastest that is installed.
+            Conversion takes 1 to 10 s. Where an engine fails, torch runs the copy, and a warning says why.
+        precision: ``"bf16"`` computes those passes in bfloat16, which CPUs with AVX-512 BF16 or AMX do two to four
+            times as fast. The fingerprint changes, so that scores of two precisions never meet.
 
     Returns:
         An :class:`Acceleration`; its ``model`` is of the type that was given, in eval mode, and its network is the bare
@@ -112,11 +136,12 @@ def acceleration(
 
     Raises:
         ValueError: a ScriptModule, a network that cannot be copied, or one whose outputs are random or depend on the
-            other images in the batch, so that nothing can be verified.
+            other images in the batch, so that nothing can be verified; an unknown engine or precision.
 
     Outputs agree within 1e-4 of the length of the original's row, for every image given and for noise in a batch of
-    another size; within 5e-3 on CUDA, where convolutions round to ten bits (TF32) unless told otherwise, and within
-    2e-2 in half precision, where rounding a folded weight costs that much. The original is not touched.
+    another size; within 5e-3 on CUDA, where convolutions round to ten bits (TF32) unless told otherwise; within 2e-2 in
+    half precision, where rounding a folded weight costs that much; and within .1 with ``precision="bf16"``, where
+    ``cosine`` and ``score_change`` of the result say what it costs. The original is not touched.
 
     Source: ours; folding is the algebra of affine maps.
     """
@@ -127,6 +152,7 @@ def acceleration(
         raise ValueError(face.core.refusal)
     if batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    engines = _engines(engine, precision)
     images = face.noise(batch_size) if images is None else images
     face.spec.check(images)
     with no_graph():
@@ -134,138 +160,69 @@ def acceleration(
         timed = batches[0]
         noise = face.noise(3 if len(timed) == 2 else 2, seed=1)
         face.outputs(timed)  # what is wrong with model or images shows here, in their own words
-        _refuse_dependent(face, noise)
-        trial, small = (_Trial.of(face, [*some, noise]) for some in (batches, [timed[:2]]))
-        net = _copied(face.core)
-        _refuse_unsteady(face, net, trial)
+        refuse_dependent(face, noise)
+        trial, small = (Trial.of(face, [*some, noise]) for some in (batches, [timed[:2]]))
+        net = copied(face.core)
+        refuse_unsteady(face, around(face, net).model, trial)
         folded, rejected = _fold(face, net, trial, small)
         verified = _layouts(face, net, trial, rejected)
-        seconds = _seconds({"original": face} | verified, timed)
+        seconds = median_seconds({"original": face} | verified, timed)
         layout = min(verified, key=lambda name: seconds[name])
         kept = layout
         if compile and _compiles(face, verified, layout, trial, rejected):
-            seconds |= _seconds({name: verified[name] for name in (layout, "compiled")} | {"original": face}, timed)
+            both = {name: verified[name] for name in (layout, "compiled")}
+            seconds |= median_seconds({"original": face} | both, timed)
             kept = min((layout, "compiled"), key=lambda name: seconds[name])
-        difference = trial.difference(verified[kept])
+        runs = Engine("torch")
+        if found := _with_engines(face, verified[layout].net, engines, trial, rejected):
+            seconds |= median_seconds({kept: verified[kept], "original": face} | found, timed)
+            named = engine != "auto" or precision is not None  # what was asked for by name is kept if it holds
+            kept = min(found if named else (kept, *found), key=lambda name: seconds[name])
+            verified |= found
+            runs = engines.get(kept, runs)
+        elif engines and (engine != "auto" or precision is not None):
+            reasons = "; ".join(f"{name}: {rejected[name]}" for name in engines)
+            text = f"the copy runs with torch in its own precision, since {reasons}"
+            warnings.warn(text, FaceXAIWarning, stacklevel=2)
+        difference, (cosine, change) = trial.difference(verified[kept]), trial.agreement(verified[kept])
     fast = around(model, verified[kept].net)
-    return Acceleration(fast, folded, layout, kept == "compiled", difference, seconds, rejected)
+    done = Acceleration(fast, folded, layout, kept == "compiled", difference, seconds, rejected)
+    return replace(done, engine=runs.name, precision=runs.precision, cosine=cosine, score_change=change)
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """Images in batches, the original's outputs for them, and how far a copy may be from those."""
+def _engines(engine: str, precision: str | None) -> dict[str, Engine]:
+    """Returns the engines to try by name, beside torch in the network's own precision."""
+    names: tuple[EngineName, ...] = get_args(EngineName)
+    if engine not in (*names, "auto"):
+        raise ValueError(f"expected engine 'auto', {', '.join(map(repr, names))}, got {engine!r}")
+    if precision not in (None, "bf16"):
+        raise ValueError(f"expected precision None or 'bf16', got {precision!r}")
+    some = [Engine(name, "bf16" if precision else None) for name in names if engine in (name, "auto")]
+    return {str(one): one for one in some if one != Engine("torch")}
 
-    batches: Sequence[Tensor]
-    expected: Sequence[Tensor]
-    allowed: float
 
-    @classmethod
-    def of(cls, face: FaceModel, batches: Sequence[Tensor]) -> _Trial:
-        outputs = [face.outputs(batch).clone() for batch in batches]
-        return cls(batches, outputs, _allowed(face, outputs[0]))
-
-    def difference(self, face: FaceModel) -> float:
-        """Returns the largest distance of an output row from the original's, in lengths of the original's row."""
-        known = zip(self.batches, self.expected, strict=True)
-        return max(_apart(face.outputs(batch), expected) for batch, expected in known)
-
-    def refusal(self, face: FaceModel) -> str | None:
-        """Returns why a copy does not serve, or None."""
+def _with_engines(
+    face: FaceModel, net: nn.Module, engines: Mapping[str, Engine], trial: Trial, rejected: dict[str, str]
+) -> dict[str, FaceModel]:
+    """Returns copies of the network that these engines run, verified; reasons of the others go to ``rejected``."""
+    verified: dict[str, FaceModel] = {}
+    x = face.spec.prepare(face.noise(2)).to(face.dtype)
+    for name, engine in engines.items():
         try:
-            difference = self.difference(face)
-        except Exception as error:  # whatever the changed network raises
-            return _said(error)
-        return None if difference <= self.allowed else f"changes outputs by {difference:.1e} of their length"
+            twin = around(face, attach(copy.deepcopy(net), convert(net, x, engine), engine)).model
+        except EngineError as error:
+            rejected[name] = str(error)
+            continue
+        why = (trial if engine.precision is None else trial.in_bf16()).refusal(twin)
+        if why is None:
+            verified[name] = twin
+        else:
+            rejected[name] = why
+    return verified
 
 
-def _allowed(face: FaceModel, outputs: Tensor) -> float:
-    if {t.dtype for t in (*_tensors(face.net), outputs)} & {torch.float16, torch.bfloat16}:
-        return _CLOSE_IN_HALF
-    return _CLOSE_ON_CUDA if outputs.is_cuda else _CLOSE
-
-
-def _apart(rows: Tensor, expected: Tensor) -> float:
-    rows, expected = at_least_float32(rows), at_least_float32(expected)
-    tiny = torch.finfo(expected.dtype).tiny
-    return float(((rows - expected).norm(dim=1) / expected.norm(dim=1).clamp(min=tiny)).max())
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
-
-
-def _copied(core: nn.Module) -> nn.Module:
-    """Returns a copy of the network in eval mode that shares nothing with it.
-
-    Raises:
-        ValueError: it cannot be copied, or its copy is not one.
-    """
-    name = type(core).__name__
-    try:
-        with exclusive(core):  # nobody else's hooks are copied
-            net = copy.deepcopy(core)
-    except Exception as error:  # whatever the parts of the user's network raise
-        raise ValueError(
-            f"cannot copy {name}: {_said(error)}; copy.deepcopy(net) has to work: take off weight_norm or pruning, and "
-            "drop what the network keeps from its last run"
-        ) from error
-    tensors = {id(t) for t in _tensors(core)} | {t.untyped_storage().data_ptr() for t in _tensors(core) if t.numel()}
-    shared = {id(m) for m in core.modules()} & {id(m) for m in net.modules()} or any(
-        id(t) in tensors or (t.numel() and t.untyped_storage().data_ptr() in tensors) for t in _tensors(net)
-    )
-    if shared:
-        raise ValueError(
-            f"cannot copy {name}: copy.deepcopy(net) shares modules or weights with it; remove __deepcopy__"
-        )
-    return net.eval()
-
-
-def _tensors(net: nn.Module) -> list[Tensor]:
-    return [*net.parameters(), *net.buffers()]
-
-
-def _refuse_dependent(face: FaceModel, noise: Tensor) -> None:
-    """Refuse a network that gives an image another output alone than in a batch.
-
-    Raises:
-        ValueError: it does, or it does not run on batches of both sizes.
-    """
-    name = type(face.core).__name__
-    try:
-        together, alone = face.outputs(noise), face.outputs(noise[:1])
-    except Exception as error:  # whatever the user's network raises for a batch of another size
-        raise ValueError(
-            f"nothing can be verified: {name} does not run on batches of {len(noise)} and of 1 image ({_said(error)}); "
-            f"{_DOCTOR}"
-        ) from error
-    apart = _apart(alone, together[:: len(noise)])
-    if known_to_mix(face.core) or apart > _allowed(face, together):
-        raise ValueError(
-            f"nothing can be verified: an image alone gives {name} another output than in a batch, so the outputs "
-            f"depend on the other images, or are random; {_DOCTOR}"
-        )
-
-
-def _refuse_unsteady(face: FaceModel, net: nn.Module, trial: _Trial) -> None:
-    """Refuse a network of which an unchanged copy differs.
-
-    Raises:
-        ValueError: it does.
-    """
-    gpus = sorted({t.device.index for t in _tensors(face.net) if t.is_cuda})
-    with seeded(None, face.net):
-        for device in ("cpu", *(f"cuda:{gpu}" for gpu in gpus)):
-            torch.rand(1, device=device)  # every pass starts from the caller's random state: start from another
-        reason = trial.refusal(around(face, net).model)
-    if reason is not None:
-        raise ValueError(
-            f"nothing can be verified: an unchanged copy of {type(face.core).__name__} differs from it ({reason}), so "
-            f"the outputs are random or depend on earlier calls; {_DOCTOR}"
-        )
-
-
-def _fold(face: FaceModel, net: nn.Module, trial: _Trial, small: _Trial) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Fold what can be folded, in place: the names of those norms, and of the others the reasons.
+def _fold(face: FaceModel, net: nn.Module, trial: Trial, small: Trial) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Folds norms in place; returns the names of those that were folded, and the reasons of the others.
 
     All at once if that holds; else one by one, tried on few images, and at last on all of them.
     """
@@ -276,7 +233,7 @@ def _fold(face: FaceModel, net: nn.Module, trial: _Trial, small: _Trial) -> tupl
     head = _head(twin())
     found = pairs(net, lambda: twin().outputs(small.batches[-1]))
 
-    def reason(wanted: _Trial) -> str | None:
+    def reason(wanted: Trial) -> str | None:
         changed = wanted.refusal(twin())
         if changed is None and head is not None and _head(twin()) != head:
             return "moves the head, and CAM with it"
@@ -312,7 +269,7 @@ _Ends = tuple[str, str, frozenset[str]]
 
 
 def _head(face: FaceModel) -> _Ends | None:
-    """Returns where the affine head begins and what belongs to it, if there is one."""
+    """Returns where the affine head begins and which modules belong to it, or None without one."""
     try:
         head = face.head
     except HeadDoesNotFold:
@@ -325,8 +282,8 @@ def _enters(head: _Ends | None, pair: Pair) -> bool:
     return head is not None and pair.norm in head[2] and pair.layer not in head[2]
 
 
-def _layouts(face: FaceModel, net: nn.Module, trial: _Trial, rejected: dict[str, str]) -> dict[str, FaceModel]:
-    """Returns copies in every memory layout that holds; reasons of the others go to ``rejected``.
+def _layouts(face: FaceModel, net: nn.Module, trial: Trial, rejected: dict[str, str]) -> dict[str, FaceModel]:
+    """Returns verified copies in each memory layout; reasons of the others go to ``rejected``.
 
     Raises:
         ValueError: none holds.
@@ -336,7 +293,7 @@ def _layouts(face: FaceModel, net: nn.Module, trial: _Trial, rejected: dict[str,
         try:
             moved = copy.deepcopy(net).to(memory_format=form)  # type: ignore[call-overload]
         except RuntimeError as error:  # weights with five axes have no such layout
-            rejected[layout] = _said(error)
+            rejected[layout] = first_line(error)
             continue
         twin = around(face, moved).model
         why = trial.refusal(twin)
@@ -350,14 +307,14 @@ def _layouts(face: FaceModel, net: nn.Module, trial: _Trial, rejected: dict[str,
 
 
 def _compiles(
-    face: FaceModel, verified: dict[str, FaceModel], layout: str, trial: _Trial, rejected: dict[str, str]
+    face: FaceModel, verified: dict[str, FaceModel], layout: str, trial: Trial, rejected: dict[str, str]
 ) -> bool:
-    """Returns whether the copy in this layout can be compiled; it joins ``verified``, or its reason ``rejected``."""
+    """Returns whether the copy in this layout compiles; adds it to ``verified``, or the reason to ``rejected``."""
     try:
         twin = around(face, _compiled(verified[layout].net)).model
         why = trial.refusal(twin)
     except Exception as error:  # whatever a missing compiler raises
-        why = _said(error)
+        why = first_line(error)
     if why is None:
         verified["compiled"] = twin
     else:
@@ -378,24 +335,3 @@ def _compiled(net: nn.Module) -> nn.Module:
 
     twin._compiled_call_impl = call
     return twin
-
-
-def _seconds(models: Mapping[str, FaceModel], images: Tensor) -> dict[str, float]:
-    """Returns the median seconds of a forward pass of each model; they take turns, so that other load
-    slows all of them.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in models}
-
-    def round_() -> float:
-        start = time.perf_counter()
-        for name, model in models.items():
-            before = time.perf_counter()
-            model.outputs(images)  # it looks for NaN, and so waits for an accelerator
-            spent[name].append(time.perf_counter() - before)
-        return time.perf_counter() - start
-
-    round_()  # warm up
-    rounds = min(max(int(_BUDGET / max(round_(), 1e-9)), _ROUNDS[0]), _ROUNDS[1])
-    for _ in range(rounds - 1):
-        round_()
-    return {name: statistics.median(values[1:]) for name, values in spent.items()}

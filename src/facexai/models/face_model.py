@@ -20,6 +20,7 @@ from facexai.models._given_layouts import Layouts, check_layouts
 from facexai.models._model_words import in_words
 from facexai.models._validation import ForwardKwargs, Output, bound, check_classes, check_device, check_options, digest
 from facexai.models.blackbox import BlackBox, Space, seen_by
+from facexai.models.engines import engine_of
 from facexai.models.fingerprint import fingerprint, recipe_hash
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
@@ -220,8 +221,10 @@ class FaceModel:
 
     @property
     def fingerprint(self) -> str:
-        """Returns sixteen hexadecimal digits: weights, input specification, flip, centre and layouts."""
+        """Returns sixteen hexadecimal digits of weights, precision, input specification, flip, centre and layouts."""
         recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{named(self.take)}|".encode()
+        engine = engine_of(self.core)  # float32 engines agree within rounding, as do other machines
+        recipe += b"" if engine is None or engine.precision is None else engine.precision.encode()
         given = {name: self.structure.layers[name].places for name in self.layouts or ()}
         return recipe_hash(recipe, self.center, digest(self.forward_kwargs) + digest(given or None))
 
