@@ -54,6 +54,12 @@ def engine_of(net: nn.Module) -> Engine | None:
     return getattr(net.__dict__.get("_compiled_call_impl"), "engine", None)  # which a copy of the module lacks
 
 
+def precision_of(net: nn.Module) -> str:
+    """Returns the precision of a network's engine, "" for the network's own."""
+    engine = engine_of(net)
+    return "" if engine is None or engine.precision is None else engine.precision
+
+
 def convert(net: nn.Module, x: Tensor, engine: Engine) -> Run:
     """Returns a function that runs the network's forward pass in an engine.
 

@@ -20,7 +20,7 @@ from facexai.models._given_layouts import Layouts, check_layouts
 from facexai.models._model_words import in_words
 from facexai.models._validation import ForwardKwargs, Output, bound, check_classes, check_device, check_options, digest
 from facexai.models.blackbox import BlackBox, Space, seen_by
-from facexai.models.engines import engine_of
+from facexai.models.engines import precision_of
 from facexai.models.fingerprint import fingerprint, recipe_hash
 from facexai.models.flip import Flip, both, joined, merged, split
 from facexai.models.heads import Head, HeadDoesNotFold
@@ -130,9 +130,7 @@ class FaceModel:
 
     @property
     def source(self) -> str | None:
-        """Returns ``"package.module:factory"``, by which the model pickles; None for a model that was not
-        made by a factory.
-        """
+        """Returns ``"package.module:factory"``, by which the model pickles; None if no factory made it."""
         return self._source
 
     @classmethod
@@ -147,8 +145,7 @@ class FaceModel:
         name: str | None = None,
         **options: Any,
     ) -> FaceModel:
-        """Returns a black box: a function from images to embeddings or logits, such as an ONNX session
-        or a remote model.
+        """Wraps a black box: a function from images to embeddings or logits, such as an ONNX session.
 
         It can be run but not inspected: galleries, metrics and methods that only change pixels work; methods that need
         layers or gradients refuse.
@@ -201,9 +198,7 @@ class FaceModel:
 
     @property
     def took(self) -> Take | None:
-        """Returns the element that is taken from a tuple or dict output; None for a tensor, or
-        before the first call.
-        """
+        """Returns the element taken from a tuple or dict output; None for a tensor, or before the first call."""
         return self.take if self.take is not None else self._took
 
     @property
@@ -223,8 +218,7 @@ class FaceModel:
     def fingerprint(self) -> str:
         """Returns sixteen hexadecimal digits of weights, precision, input specification, flip, centre and layouts."""
         recipe = f"{fingerprint(self.core)}|{self.spec!r}|{self.flip}|{named(self.take)}|".encode()
-        engine = engine_of(self.core)  # float32 engines agree within rounding, as do other machines
-        recipe += b"" if engine is None or engine.precision is None else engine.precision.encode()
+        recipe += precision_of(self.core).encode()  # engines in float32 agree within rounding, as machines do
         given = {name: self.structure.layers[name].places for name in self.layouts or ()}
         return recipe_hash(recipe, self.center, digest(self.forward_kwargs) + digest(given or None))
 
@@ -236,8 +230,7 @@ class FaceModel:
     # ---- running it -------------------------------------------------------------------------------------------
 
     def outputs(self, images: Tensor, index: Tensor | None = None, *, in_range: bool = True) -> Tensor:
-        """Returns the network's own output, (B*N, D): B = 2 with ``flip``, the mirrored branch last.
-        Keeps the grad mode.
+        """Returns the network's output, (B*N, D): B = 2 with ``flip``, mirrored branch last. Keeps the grad mode.
 
         Args:
             images: (N, 3, H, W) RGB in [0, 1].
@@ -261,9 +254,7 @@ class FaceModel:
         return rows
 
     def features(self, outputs: Tensor) -> Tensor:
-        """Returns outputs (B*N, D) as features (N, D'): centred and, with ``flip``, summed or
-        concatenated. Differentiable.
-        """
+        """Centres outputs (B*N, D) and, with ``flip``, sums or concatenates branches: (N, D'). Differentiable."""
         if outputs.dtype not in (torch.float32, torch.float64):
             outputs = outputs.float()
         if self.center is not None:
@@ -279,9 +270,7 @@ class FaceModel:
         return split(directions, self.flip)
 
     def merge(self, maps: Tensor) -> Tensor:
-        """Returns maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored
-        branches back and added.
-        """
+        """Adds the maps of all branches (B*N, ..., w), mirrored ones mirrored back: (N, ..., w)."""
         return merged(maps, self.flip)
 
     def embed(self, images: Tensor, batch_size: int = 64) -> Tensor:
@@ -326,9 +315,7 @@ class FaceModel:
 
     @property
     def structure(self) -> Structure:
-        """Returns the layers and the head as seen from outside; they are looked up again when a
-        module was exchanged.
-        """
+        """Returns layers and head as found by a forward pass, which is repeated when a module was exchanged."""
         modules, device = tuple(self.net.modules()), self.device
         known = self._looked
         if known is None or known[1] != device or not same_objects(known[0], modules):
@@ -359,15 +346,13 @@ class FaceModel:
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
-        """Returns layers that run once and give a spatial map, in the order in which they run: name
-        -> (channels, h, w).
-        """
+        """Returns the layers that run once and give a map, in the order of running: name -> (channels, h, w)."""
         return {name: layout.shape for name, layout in self.structure.layers.items()}
 
     def layer(self, name: str) -> str:
-        """Returns the layer of that name; ``"auto"``: the deepest of 14x14 cells, else 7x7, that nothing gets past.
+        """Returns the layer of that name; ``"auto"``: the deepest of 14x14 locations, else 7x7, that decides alone.
 
-        Warns where ``"auto"`` is a layer before the network mixes its cells, since no later one could be read.
+        Warns if ``"auto"`` is a layer before the network mixes locations, since no later one could be read.
 
         Raises:
             ValueError: no such layer, or no map of that size.

@@ -31,9 +31,7 @@ def split(directions: Tensor, flip: Flip) -> Tensor:
 
 
 def merged(maps: Tensor, flip: Flip) -> Tensor:
-    """Returns maps of all branches (B*N, ..., w) as maps of the images (N, ..., w): mirrored
-    branches back and added.
-    """
+    """Adds the maps of all branches (B*N, ..., w), mirrored ones mirrored back: (N, ..., w)."""
     if flip is None:
         return maps
     plain, mirrored = maps.chunk(2)
