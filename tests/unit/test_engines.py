@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import threading
 import warnings
 from importlib import import_module
+from pathlib import Path
 
+import old_build
 import pytest
 import torch
 from nets import FlatNet, GapNet, UnitNet, shaken
 from torch import nn
 
 from facexai import FGGB, CorrRISE, FaceModel, FaceXAIWarning, HiResCAM, InputSpec, ScoreCAM
+from facexai import images as images_
+from facexai.cli import main
 from facexai.models import acceleration, engines
 from facexai.models.engines import Engine, engine_of
 
@@ -223,3 +228,32 @@ def test_threads_share_it(engine, images):
 
 def test_an_engine_has_a_name():
     assert (str(Engine("openvino")), str(Engine("torch", "bf16"))) == ("openvino", "torch bf16")
+
+
+def test_commands_run_on_a_verified_copy_and_record_it(engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    for k, person in enumerate(("ann", "bo")):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        images_.save(old_build.faces()[k], tmp_path / "people" / person / "0.png")
+    photos = [str(tmp_path / "people" / person / "0.png") for person in ("ann", "bo")]
+    (tmp_path / "pairs.csv").write_text(f"first,second,same\n{photos[0]},{photos[1]},0\n{photos[0]},{photos[0]},1\n")
+    chosen = ["--model", "old_build:model", "--engine", engine, "--json"]
+    commands = {
+        "explain": [
+            photos[0],
+            str(tmp_path / "missing.png"),
+            "--gallery",
+            str(tmp_path / "people"),
+            "--method",
+            "scorecam",
+        ],
+        "compare": [*photos, "--method", "corrrise"],
+        "frequency": photos,
+        "verify": [str(tmp_path / "pairs.csv")],
+    }
+    for command, arguments in commands.items():
+        code = main([command, *arguments, "--out", str(tmp_path / command), *chosen])
+        report = json.loads(capsys.readouterr().out)
+        assert code == (command == "explain"), command  # one photo is missing
+        recipe = report["explained"][0]["recipe"] if command == "explain" else report.get("recipe", report)
+        assert f"engine='{engine}'" in recipe["model"], command

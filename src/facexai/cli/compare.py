@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from facexai._photo_names import photo_names
 from facexai._registry import about
 from facexai.cli.shared import (
+    accelerated,
     cut,
+    engine_arguments,
     explainer_options,
     face,
     model,
@@ -45,6 +47,7 @@ def add(commands: Any) -> None:
         "--masks", choices=("patches", "grid"), default=_USUAL["masks"], help="of corrrise; default: patches"
     )
     photo_arguments(compare)
+    engine_arguments(compare)
     out_arguments(compare, "compare.png, .npz and .json", "compare.json", "a line")
     compare.set_defaults(run=run)
 
@@ -54,9 +57,9 @@ def run(options: argparse.Namespace) -> int:
 
     folder = io.output_folder(options.out)
     network = model(options.model)
-    explainer = _explainer(network, options)
     faces = [face(path, network, options) for path in options.images]
-    why = explainer(*(one.image.to(network.device) for one in faces))
+    shown = [aligned.image.to(network.device) for aligned in faces]
+    why = _explainer(accelerated(network, lambda: shown, options), options)(*shown)
     folder.mkdir(parents=True, exist_ok=True)
     why.save(folder / "compare.npz")
     plots.save(why.plot(), folder / "compare.png")

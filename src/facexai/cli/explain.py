@@ -6,6 +6,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ from facexai._errors import told
 from facexai._photo_names import photo_names
 from facexai._registry import about, class_methods
 from facexai.cli.shared import (
+    accelerated,
     cut,
+    engine_arguments,
     explainer_options,
+    face,
     model,
     model_argument,
     out_arguments,
@@ -25,10 +29,15 @@ from facexai.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from facexai.explainers._class_maps import Explainer
     from facexai.images import Aligned
-    from facexai.models import Gallery
+    from facexai.models import FaceModel, Gallery
     from facexai.results import Saliency
+
+
+_SAMPLE = 8
 
 
 def add(commands: Any) -> None:
@@ -48,6 +57,7 @@ def add(commands: Any) -> None:
         "--scale", type=scale, default=64.0, help="logits per unit of cosine, or 'calibrated'; default: 64"
     )
     photo_arguments(explain)
+    engine_arguments(explain)
     out_arguments(explain, "figures, maps (.npz) and explanations.json", "explanations.json")
     explain.set_defaults(run=run)
 
@@ -58,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
     io.output_folder(options.out)
     chosen = _chosen(options)
-    network = model(options.model)
+    original = model(options.model)
+    network = accelerated(original, lambda: _sample(original, options), options)
     people = network.gallery(
         options.gallery, scale=options.scale, align=options.align, face=options.face, progress=True
     )
@@ -80,6 +91,15 @@ def run(options: argparse.Namespace) -> int:
     io.write_json(options.out / "explanations.json", report)
     _print(report, as_json=options.json)
     return 1 if failed else 0
+
+
+def _sample(network: FaceModel, options: argparse.Namespace) -> list[Tensor]:
+    """Returns the first readable photos, which verify an engine; unreadable ones are reported later."""
+    faces: list[Tensor] = []
+    for path in options.images[:_SAMPLE]:
+        with suppress(ValueError, FileNotFoundError):
+            faces.append(face(path, network, options).image)
+    return faces
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
@@ -108,16 +128,15 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: argparse.Namespace) -> dict[str, Any]:
-    from facexai import images, plots
+    from facexai import plots
 
-    photo = images.load(path)
-    face = images.fit_to_spec(photo, people.model.spec, when=options.align, face=options.face)
-    batch = face.image.to(people.model.device)
+    aligned = face(path, people.model, options)
+    batch = aligned.image.to(people.model.device)
     why = explainer.answer(explainer.observe(batch), options.target)
     why.save(options.out / f"{name}.npz")
     figure = why.plot(batch) if why.rivals is None else why.plot_rivals(batch)
     plots.save(figure, options.out / f"{name}.png")
-    return _record(path, name, why, face, people)
+    return _record(path, name, why, aligned, people)
 
 
 def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery) -> dict[str, Any]:

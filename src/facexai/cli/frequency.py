@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._photo_names import photo_names
-from facexai.cli.shared import cut, face, model, model_argument, out_arguments, photo_arguments, show
+from facexai.cli.shared import (
+    accelerated,
+    cut,
+    engine_arguments,
+    face,
+    model,
+    model_argument,
+    out_arguments,
+    photo_arguments,
+    show,
+)
 
 if TYPE_CHECKING:
     from facexai.results import FrequencyHeat
@@ -32,6 +42,7 @@ def add(commands: Any) -> None:
     frequency.add_argument("--sectors", type=int, default=1, help="orientations of each band; default: 1")
     model_argument(frequency)
     photo_arguments(frequency)
+    engine_arguments(frequency)
     out_arguments(frequency, "frequency.png, lines.png, bands.png, frequency.npz and .json", "frequency.json", "a line")
     frequency.set_defaults(run=run)
 
@@ -44,11 +55,12 @@ def run(options: argparse.Namespace) -> int:
 
     folder = io.output_folder(options.out)
     network = model(options.model)
+    faces = [face(path, network, options) for path in options.images]
+    shown = [aligned.image.to(network.device) for aligned in faces]
+    network = accelerated(network, lambda: shown, options)
     explainer = FrequencyHeatPlot(
         network, options.width, masked=options.masked, mode=options.mode, sectors=options.sectors, progress=True
     )
-    faces = [face(path, network, options) for path in options.images]
-    shown = [one.image.to(network.device) for one in faces]
     heat: FrequencyHeat = explainer(*shown)
     folder.mkdir(parents=True, exist_ok=True)
     heat.save(folder / "frequency.npz")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,13 +13,15 @@ from typing import IO, TYPE_CHECKING, Any
 from facexai._errors import printable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from facexai._registry import Row
     from facexai.images import Aligned
     from facexai.models import FaceModel
 
 
 DEFAULT_MODEL = "dlib-resnet29"
-"""Returns the default network of a command."""
+"""The default network of a command."""
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,29 @@ def photo_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``--align`` and ``--face``."""
     align_argument(parser)
     parser.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
+
+
+def engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--engine`` and ``--precision``."""
+    parser.add_argument(
+        "--engine",
+        choices=("torch", "openvino", "onnxruntime", "auto"),
+        help="run forward passes on a verified copy: torch, openvino, onnxruntime, or auto, the fastest of them",
+    )
+    parser.add_argument("--precision", choices=("bf16",), help="of these passes; default: that of the network")
+
+
+def accelerated(network: FaceModel, faces: Callable[[], Sequence[Tensor]], options: argparse.Namespace) -> FaceModel:
+    """Returns the network, or the copy that ``--engine`` and ``--precision`` ask for, verified on these faces."""
+    if options.engine is None and options.precision is None:
+        return network
+    import torch
+
+    from facexai.models import accelerate
+
+    sample = list(faces())
+    images = torch.cat(sample).to(network.device) if sample else None
+    return accelerate(network, images, engine=options.engine or "auto", precision=options.precision)
 
 
 def scale(text: str) -> float | str:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facexai._photo_names import photo_names
-from facexai.cli.shared import model, model_argument, out_arguments, photo_arguments, show
+from facexai.cli.shared import (
+    accelerated,
+    engine_arguments,
+    model,
+    model_argument,
+    out_arguments,
+    photo_arguments,
+    show,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +43,7 @@ def add(commands: Any) -> None:
     )
     verify.add_argument("--folds", choices=("insightface", "facenet"), help="ten-fold accuracy by this protocol, too")
     photo_arguments(verify)
+    engine_arguments(verify)
     out_arguments(verify, "verify.json, scores.csv and roc.png", "verify.json")
     verify.set_defaults(run=run)
 
@@ -47,8 +56,10 @@ def run(options: argparse.Namespace) -> int:
     from facexai.metrics.verification import placed
 
     folder = io.output_folder(options.out)
-    network = model(options.model)
+    original = model(options.model)
     pairs = metrics.read_pairs(options.pairs, options.images)
+    first = range(min(_AT_ONCE, len(pairs.images)))
+    network = accelerated(original, lambda: [_faces(original, pairs, first, options)], options)
     raw, flipped = _embedded(network, pairs, options)
     scores = cosines_of_pairs(torch.nn.functional.normalize(raw), pairs.index)
     curve = metrics.roc(scores, pairs.same)
@@ -71,7 +82,6 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
     """Returns raw embeddings (n, D) of all images, each once, and of the mirrored ones where the protocol adds them."""
     import torch
 
-    from facexai import images
     from facexai._progress import tqdm
     from facexai.explainers.pairs import check_embeds
     from facexai.hooks import no_graph
@@ -80,11 +90,7 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
     with tqdm(total=len(pairs.images), desc="verify", unit="image", disable=None, file=sys.stderr) as bar:
         for start in range(0, len(pairs.images), _AT_ONCE):
             stop = min(start + _AT_ONCE, len(pairs.images))
-            faces = [
-                images.fit_to_spec(pairs.load(i, i + 1), network.spec, when=options.align, face=options.face).image
-                for i in range(start, stop)
-            ]
-            batch = torch.cat(faces).to(network.device)
+            batch = _faces(network, pairs, range(start, stop), options).to(network.device)
             with no_graph():
                 plain.append(network.features(network.outputs(batch)).cpu())
                 check_embeds(network)
@@ -94,8 +100,18 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
     return torch.cat(plain), torch.cat(mirrored) if mirrored else None
 
 
+def _faces(network: FaceModel, pairs: Pairs, which: range, options: argparse.Namespace) -> Tensor:
+    """Returns some of the images of the pairs, prepared for the network."""
+    import torch
+
+    from facexai import images
+
+    spec, how = network.spec, {"when": options.align, "face": options.face}
+    return torch.cat([images.fit_to_spec(pairs.load(i, i + 1), spec, **how).image for i in which])
+
+
 def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
-    """Returns file names without folders."""
+    """Returns the report, with names of files without folders."""
     result: dict[str, Any] = {
         "pairs": options.pairs.name,
         "images": len(pairs.images),
