@@ -131,6 +131,21 @@ def test_no_error_seen_is_no_error_of_nothing():
         Statistic.of([0.0, 2.0]).pair_interval()
 
 
+def test_differences_that_vary_within_a_pair_of_people_alone_have_no_variance():
+    first, second = ["ann", "bo", "ann", "cy"], ["bo", "ann", "cy", "ann"]
+    values = np.array([0.1, 0.3, 0.25, 0.15])  # 0.2 for ann and bo, 0.2 for ann and cy
+    difference = Statistic.of(values, identities=first, partners=second)
+    nothing = Statistic.of(0 * values, identities=first, partners=second)
+    assert difference.p_value(nothing) == 1  # one pair that shares no person with another: its sign says nothing
+    assert difference.interval is None
+    four = Statistic.of(
+        np.tile(values, 2),
+        identities=[*first, "dee", "eve", "dee", "fay"],
+        partners=[*second, "eve", "dee", "fay", "dee"],
+    )
+    assert four.p_value(Statistic.of(np.zeros(8), identities=four.identities, partners=four.partners)) == 0.5
+
+
 def test_all_ordered_pairs_of_14_of_42_people():
     """An interval by the first person alone covers the truth in a third of such samples; this one where it should."""
     drawn = np.random.default_rng(1)

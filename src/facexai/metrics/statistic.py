@@ -182,8 +182,9 @@ class Statistic:
 
     @property
     def _alike(self) -> bool:
-        """Returns whether all values are equal but for rounding."""
-        return bool(np.ptp(self.values) <= 1e-12 * np.abs(self.values).max())
+        """Returns whether the means of all pairs of people are equal but for rounding, so that no variance is seen."""
+        residuals = np.bincount(self._pairs().dyad, self.values - self.mean)
+        return bool(np.abs(residuals).max() <= 1e-12 * len(self.values) * np.abs(self.values).max())
 
     @property
     def _one_dyad(self) -> bool:
@@ -219,11 +220,11 @@ class Statistic:
         return np.bincount(person, self.values).astype(np.float64), np.bincount(person).astype(np.float64)
 
     def p_value(self, other: Statistic, error: Error | None = None) -> float | None:
-        """Returns chance of a mean difference this large if the two did not differ.
+        """Returns the chance of a mean difference this large if the two did not differ.
 
         Rows about one person each: paired, signs flipped by person or image. Pairs: Student's t on people - 1 of the
-        mean difference over its dyadic-robust standard error; if all pairs differ by the same amount, the chance that m
-        pairs which share no person agree in sign.
+        mean difference over its dyadic-robust standard error; if all pairs of people differ by the same amount, the
+        chance that m pairs which share no person agree in sign.
 
         Args:
             other: the same images or pairs under the control.
@@ -256,7 +257,7 @@ class Statistic:
             return None
         if not np.any(self.values):
             return 1.0
-        if self._alike:
+        if self._alike or (error is not None and error.standard == 0):
             return float(2.0 ** (1 - dyads.independent()))
         return (dyads.error(self.values - self.mean) if error is None else error).p_value(self.mean)
 
