@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import reprlib
+import sys
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,6 +15,7 @@ from types import ModuleType
 
 from facexai._locks import ForkSafeLock
 
+_PACKAGE = os.path.dirname(__file__) + os.sep
 _LONGEST = 300  # characters of a name that is compared with others
 _JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emojis are written
 _short = reprlib.Repr()
@@ -22,6 +25,16 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 12
 
 class FaceXAIWarning(UserWarning):
     """Something works, but not the way its user may think. Every warning of this library is one."""
+
+
+def warn(text: str, category: type[Warning] = FaceXAIWarning) -> None:
+    """Warns, and names the line outside this library that called it, however deep the warning arises."""
+    frame, level, outermost = sys._getframe(1), 1, 1
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            outermost = level
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(text, category, stacklevel=outermost + 2)
 
 
 _filters = ForkSafeLock()
@@ -41,7 +54,7 @@ def suppress_warnings(category: type[Warning] = FaceXAIWarning, message: str = "
 def short_repr(value: object) -> str:
     """Returns the repr of a value that came from a file, cut where it is long or deep, for an error message.
 
-    >>> short("a person"), len(short("x" * 10**6)), short([[[[[[]]]]]])
+    >>> short_repr("a person"), len(short_repr("x" * 10**6)), short_repr([[[[[[]]]]]])
     ("'a person'", 120, '[[[[...]]]]')
     """
     return _short.repr(value)
@@ -50,7 +63,7 @@ def short_repr(value: object) -> str:
 def truncate(text: object, most: int = 400) -> str:
     """Returns a text that came from a file or from another library, cut where it is long, for an error message.
 
-    >>> clipped("abc"), len(clipped("x" * 10**6))
+    >>> truncate("abc"), len(truncate("x" * 10**6))
     ('abc', 403)
     """
     told = str(text)

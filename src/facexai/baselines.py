@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, require, suggest
+from facexai._errors import require, suggest, warn
 from facexai.explainers._class_maps import saliency
 from facexai.explainers._rounding import marked, score_vanishes, zeroed
 from facexai.functional import at_least_float32
@@ -104,11 +103,9 @@ class Captum:
         attr = require("captum.attr", extra="parity", purpose=f"captum's {self.method}")
         rules = RULES.get(self.method, ())
         if rules and not any(isinstance(module, rules) for module in whole.modules()):
-            warnings.warn(
+            warn(
                 f"captum's {self.method} changes activation modules such as nn.ReLU and this network has none, so it "
-                f"equals {'InputXGradient' if self.method == 'DeepLift' else 'its unguided form'}",
-                FaceXAIWarning,
-                stacklevel=4,
+                f"equals {'InputXGradient' if self.method == 'DeepLift' else 'its unguided form'}"
             )
         kind, options = getattr(attr, self.method), dict(self.options)
         if self.method == "GuidedGradCam":

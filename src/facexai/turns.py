@@ -277,7 +277,7 @@ def eval_scope(net: nn.Module) -> Iterator[None]:
     Other threads of this library wait for their turn with the network.
 
     >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
-    >>> with evaluating(net):
+    >>> with eval_scope(net):
     ...     print(net[0].training)
     False
     >>> net[0].training, net[1].training
@@ -317,7 +317,7 @@ def grad_scope(net: nn.Module) -> Iterator[None]:
     Eval mode also for the backward pass: checkpointed blocks run again there.
 
     >>> net = nn.Linear(2, 1)
-    >>> with torch.inference_mode(), recording(net):
+    >>> with torch.inference_mode(), grad_scope(net):
     ...     net(torch.ones(1, 2)).requires_grad
     True
     """

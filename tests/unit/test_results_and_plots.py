@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from nets import FlatNet, shaken
 from PIL import Image
 
-from facexai import Saliency
+from facexai import SDD, FaceModel, FaceXAIWarning, HiResCAM, Saliency, metrics
 
 plots = pytest.importorskip("facexai.plots")
 pytest.importorskip("matplotlib")
@@ -148,3 +151,17 @@ def test_numbers_of_colour_bars_are_inside_the_picture(count, shown):
     assert len(axes) == count * (5 if shown else 3)
     for one in axes:
         assert one.get_tightbbox().x1 <= right + 1
+
+
+def test_warnings_name_the_users_line():
+    """However deep in the library they arise."""
+    model = FaceModel(shaken(FlatNet()), "arcface")
+    images = torch.rand(2, 3, 112, 112)
+    people = model.gallery({"ann": images[:1], "bo": images[1:]})
+    constant = torch.ones(2, 112, 112)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metrics.deletion(people, images, constant)  # the line that is named
+        SDD(HiResCAM(people), rivals=1)(images)
+    files = {Path(warning.filename).name for warning in caught if issubclass(warning.category, FaceXAIWarning)}
+    assert files == {Path(__file__).name}

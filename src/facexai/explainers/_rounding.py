@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.functional import normalize_vjp
 from facexai.functional._rounding import vanishes
 from facexai.hooks import grad_scope, no_graph
@@ -116,7 +115,7 @@ def _by_image(rows: Tensor, images: int) -> Tensor:
     return torch.cat(list(rows.view(-1, images, *rows.shape[1:])), -1)
 
 
-def zeroed(maps: Tensor, small: Tensor, *, stacklevel: int = 4) -> Tensor:
+def zeroed(maps: Tensor, small: Tensor) -> Tensor:
     """Returns maps (..., h, w) with zeros where ``small`` (...,) says that they are rounding noise; warns of them.
 
     Where none is, the maps are returned as they are.
@@ -124,11 +123,9 @@ def zeroed(maps: Tensor, small: Tensor, *, stacklevel: int = 4) -> Tensor:
     if not bool(small.any()):
         return maps
     rows = small.flatten(1).any(1) if small.ndim > 1 else small
-    warnings.warn(
+    warn(
         f"the gradient of the score of {rows.nonzero()[:8, 0].tolist()} is rounding noise, since its terms cancel, as "
-        "those of a cosine do for identical faces: the map is zero there and no verdict; see recipe['rounding_floor']",
-        FaceXAIWarning,
-        stacklevel=stacklevel,
+        "those of a cosine do for identical faces: the map is zero there and no verdict; see recipe['rounding_floor']"
     )
     return maps.masked_fill(small.view(*small.shape, *(1 for _ in maps.shape[small.ndim :])), 0.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.explainers._class_maps import Evidence, asked, check_explainable, check_kind, explain, saliency
 from facexai.functional import at_least_float32, completeness_error
 from facexai.hooks import capture, no_graph
@@ -133,11 +132,9 @@ def warn_of_few_cells(method: str, model: FaceModel, finer: str) -> None:
     """Warns if the head's input is coarse, and names layers with more detail."""
     h, w = model.head.shape[1:]
     if min(h, w) < _FEW_CELLS:
-        warnings.warn(
+        warn(
             f"{method} has only {h}x{w} cells in this network; {finer} shows finer maps; layers and their cells are in "
-            "model.layers",
-            FaceXAIWarning,
-            stacklevel=4,
+            "model.layers"
         )
 
 

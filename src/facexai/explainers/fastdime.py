@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facexai import decisions
-from facexai._errors import FaceXAIWarning, suggest
+from facexai._errors import suggest, warn
 from facexai._progress import tqdm
 from facexai.denoisers import Denoiser
 from facexai.explainers._guided_diffusion import Descent, Edited, Perceptual, descend
@@ -130,11 +129,10 @@ class FastDiME:
             hint = suggest(str(self.variant), VARIANTS)
             raise ValueError(f"expected variant one of {list(VARIANTS)}, got {self.variant!r}; {hint}")
         if self.mask == "gradient":
-            warnings.warn(
+            warn(
                 "mask='gradient' is named mask='class-gradient' now, and the old name goes in 0.2; MaskDiME is "
                 "variant='maskdime'",
                 DeprecationWarning,
-                stacklevel=3,
             )
             object.__setattr__(self, "mask", "class-gradient")
         options = self._options
@@ -225,11 +223,9 @@ class FastDiME:
         found = joined(made, time.perf_counter() - began)
         undone = int((found.flipped != ((found.after > 0) != (found.before > 0))).sum())
         if undone:
-            warnings.warn(
+            warn(
                 f"{undone} of {len(found)} decisions differ between the edit and the picture, whose pixels were "
-                "brought into [0, 1]: .flipped tells of the edit, .after of the picture",
-                FaceXAIWarning,
-                stacklevel=2,
+                "brought into [0, 1]: .flipped tells of the edit, .after of the picture"
             )
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facexai import functional
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.explainers._class_maps import asked
 from facexai.explainers._masked_forward import check_chunk, chunk_size, features_of
 from facexai.explainers._rounding import marked, pair_vanishes, score_vanishes, zeroed
@@ -200,12 +199,10 @@ class FrequencyHeatPlot:
         """Returns evidence of faces that lose nothing."""
         model = self.network
         if self._clipped:
-            warnings.warn(
+            warn(
                 f"{model.core!r} takes 8-bit pixels: images without a band are clipped to [0, 1] and rounded, which "
                 "changes the influence of weak bands; a function that takes floating-point input (space='input') does "
-                "not",
-                FaceXAIWarning,
-                stacklevel=3,
+                "not"
             )
         return self._evidence(outputs_of(model, images, chunk_size(model, self.chunk)))
 

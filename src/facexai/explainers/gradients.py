@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.explainers._class_maps import Evidence, Similarity, check_explainable, check_kind
 from facexai.explainers._rounding import score_vanishes, zeroed
 from facexai.hooks import capture, grad_scope, no_graph
@@ -57,11 +56,9 @@ def observe(self: GradientMaps, images: Tensor) -> Evidence:
     head = None if end is None else end.last.flatten(1)
     evidence = Evidence(seen.tensor, outputs, head, name, model.fingerprint, "graph")
     if self.similarity == "dot" and _similarity(self, evidence) == "cosine":
-        warnings.warn(
+        warn(
             "the network normalises its embedding itself, in a way that cannot be undone: the gradient is that of the "
-            "cosine, which vanishes for identical faces",
-            FaceXAIWarning,
-            stacklevel=3,
+            "cosine, which vanishes for identical faces"
         )
     return evidence
 

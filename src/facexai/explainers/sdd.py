@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facexai import functional
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.explainers._class_maps import ClassMaps, asked, explain, rounding, saliency
 from facexai.functional.sdd import Amplify, Divergence, Scale
 from facexai.models import WhiteBox
@@ -124,11 +123,7 @@ class SDD:
             )
         if isinstance(self.rivals, int):
             if self.rivals > classes - 1:
-                warnings.warn(
-                    f"{self.rivals} rivals asked for, this classifier has {classes - 1} beside the target; took those",
-                    FaceXAIWarning,
-                    stacklevel=4,
-                )
+                warn(f"{self.rivals} rivals asked for, this classifier has {classes - 1} beside the target; took those")
             order = ranking(logits)
             others = order[order != targets[:, None]].view(n, classes - 1)
             return others[:, : self.rivals]

@@ -180,7 +180,7 @@ def nested_strongest(values: Tensor, share: float, inner: float, dilation: int) 
     Source: Guo et al. 2026, arXiv:2602.18792, as their code has it (see :class:`facexai.FastDiME`).
 
     >>> values = torch.arange(16.0).view(1, 1, 4, 4)
-    >>> outer, inner = nested_top_gradient_mask(values, 0.3, 0.5, 1)
+    >>> outer, inner = nested_strongest(values, 0.3, 0.5, 1)
     >>> outer[0, 0].int() + inner[0, 0].int()
     tensor([[0, 0, 0, 0],
             [0, 0, 0, 0],

@@ -252,7 +252,7 @@ def other_identity_index(n: int, identities: Sequence[str | None] | None) -> lis
     Raises:
         ValueError: another number of identities.
 
-    >>> others(4, ["ann", "ann", "bo", "ann"]), other_identity_index(3, [None, None, ""])
+    >>> other_identity_index(4, ["ann", "ann", "bo", "ann"]), other_identity_index(3, [None, None, ""])
     ([2, 2, 3, 2], [1, 2, 0])
     """
     return next_others(n, people_of(identities, range(n)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.metrics.statistic import Statistic
 from facexai.perturb._ties import GROUP, tie_fields, tied_shares, top_pixels
 
@@ -170,15 +169,13 @@ def _error(values: Array) -> float:
     return float((values.std(0, ddof=1) / np.sqrt(len(values))).max())
 
 
-def warn_of_constant(maps: Tensor, items: Sequence[int], *, stacklevel: int = 4) -> None:
+def warn_of_constant(maps: Tensor, items: Sequence[int]) -> None:
     """Warns of maps (N, ..., H, W) that are constant."""
     flat = maps.flatten(-2)
     constant = (flat == flat[..., :1]).all(-1).reshape(len(maps), -1).any(1)
     numbers = [items[row] for row in constant.nonzero()[:, 0].tolist()]
     if numbers:
-        warnings.warn(
+        warn(
             f"the maps of {len(numbers)} items are constant, such as of item {numbers[:8]}: they mark no region, and "
-            "the numbers are those of random regions",
-            FaceXAIWarning,
-            stacklevel=stacklevel,
+            "the numbers are those of random regions"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai._html import table
 from facexai.metrics import _merge
 from facexai.metrics._batch import CONTROLS, EvaluationBatch, Options, control_maps, subject
@@ -258,11 +257,9 @@ def retention(
 
 def _warned(drop: Drop) -> Drop:
     if drop.saturated:
-        warnings.warn(
+        warn(
             f"probabilities are saturated: neither the map nor a control costs {_VISIBLE} points. Read .margin_drop "
-            "and .score_drop, or enrol with scale='calibrated'",
-            FaceXAIWarning,
-            stacklevel=3,
+            "and .score_drop, or enrol with scale='calibrated'"
         )
     return drop
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai._html import table
 from facexai.functional._labels import labels_of
 
@@ -155,11 +154,9 @@ def _folds(distances: Array, labels: NDArray[np.bool_]) -> tuple[Array, Array]:
     parts = np.array_split(np.arange(len(labels)), _FOLDS)
     lonely = sum(bool(labels[part].all() or not labels[part].any()) for part in parts)
     if lonely:
-        warnings.warn(
+        warn(
             f"{lonely} of {_FOLDS} folds hold pairs of one kind only: folds are neighbouring pairs, "
-            "so a sorted list gives another number than the published ones",
-            FaceXAIWarning,
-            stacklevel=3,
+            "so a sorted list gives another number than the published ones"
         )
     right = np.stack([_right(distances[part], labels[part]) for part in parts])
     best = np.argmax(right.sum(0) - right, axis=1)

@@ -49,7 +49,7 @@ def directed(who: PairBatch, maps: PairSaliency | Tensor) -> Tensor:
         bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()[:, 0].tolist()
         raise ValueError(f"expected finite maps, got NaN or infinity in those of pair {bad[:8]}")
     turned = _turned(who, maps)
-    warn_of_constant(turned, who.items, stacklevel=5)
+    warn_of_constant(turned, who.items)
     return turned
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, final
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai._progress import tqdm
 from facexai.functional._decision import accepted, cosines
 from facexai.functional._dyads import Dyads
@@ -236,12 +235,10 @@ def both_people(
     if not given and identities is not None and not same.all():
         named = people_of(identities, items, what) or ()
         if len(set(named)) < len(named):
-            warnings.warn(
+            warn(
                 f"identities name the first person of {int((~same).sum())} {what} of two people and nothing names the "
                 "second: intervals and tests take each for a person of their own and are too narrow where people come "
-                "again; pass partners=, the second person of each",
-                FaceXAIWarning,
-                stacklevel=4,
+                "again; pass partners=, the second person of each"
             )
     first, second = pairs_of(identities, partners if given else [None] * count, items, what)
     assert first is not None

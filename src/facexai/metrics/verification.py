@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.functional import auc, equal_error, sweep
 from facexai.functional._decision import placements
 from facexai.functional.verification import finite_scores, labelled_scores
@@ -144,11 +143,9 @@ class Roc:
         if not 0 <= far <= 1:
             raise ValueError(f"expected a false accept rate from 0 to 1, got {far}")
         if 0 < far < 1 / self.impostor:
-            warnings.warn(
+            warn(
                 f"FAR {far:g} cannot be resolved with {self.impostor} impostor pairs, it takes {math.ceil(1 / far)}; "
-                "this is the threshold without a single false accept",
-                FaceXAIWarning,
-                stacklevel=3,
+                "this is the threshold without a single false accept"
             )
         return int(np.searchsorted(self.far, far, "right")) - 1
 
@@ -235,11 +232,9 @@ def placed(scores: Any, labels: Any, rule: Rule = "eer") -> Placed:
     curve = roc(scores, labels)
     chance = math.sqrt((curve.genuine + curve.impostor + 1) / (12 * curve.genuine * curve.impostor))
     if curve.auc < 0.5 - 3 * chance:  # three standard errors of an AUC without any signal
-        warnings.warn(
+        warn(
             f"genuine pairs score lower than impostor pairs (AUC {curve.auc:.3f}): higher must mean more similar, "
-            "negate distances",
-            FaceXAIWarning,
-            stacklevel=3,
+            "negate distances"
         )
     if kind == "eer":
         return curve._placed(equal_error(*curve._accepted())[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast, final, get_args
@@ -11,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast, final, get_args
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai._html import words
 from facexai.hooks import no_graph
 from facexai.models._trial import Trial, copied, first_line, median_seconds, refuse_dependent, refuse_unsteady
@@ -183,7 +182,7 @@ def acceleration(
         elif engines and (engine != "auto" or precision is not None):
             reasons = "; ".join(f"{name}: {rejected[name]}" for name in engines)
             text = f"the copy runs with torch in its own precision, since {reasons}"
-            warnings.warn(text, FaceXAIWarning, stacklevel=2)
+            warn(text)
         difference, (cosine, change) = trial.difference(verified[kept]), trial.agreement(verified[kept])
     fast = around(model, verified[kept].net)
     done = Acceleration(fast, folded, layout, kept == "compiled", difference, seconds, rejected)

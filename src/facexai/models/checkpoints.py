@@ -15,7 +15,7 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, suggest, truncate
+from facexai._errors import suggest, truncate, warn
 from facexai.models._pickle_guard import TORCHSCRIPT, checked
 from facexai.models._weight_fit import Fit, weights_among
 from facexai.models._weight_fit import fit as fit_of
@@ -263,11 +263,7 @@ def _chosen(fits: Mapping[str, Fit], path: Path, key: str | None) -> str:
     best = max(fits, key=lambda place: fits[place].score)
     equal = [place for place in fits if fits[place].score == fits[best].score]
     if len(equal) > 1 and fits[best].score[0] > 0:
-        warnings.warn(
-            f"{path.name!r} holds weights that fit under {few(equal)}; took {best!r}. Say key={best!r} to agree",
-            FaceXAIWarning,
-            stacklevel=3,
-        )
+        warn(f"{path.name!r} holds weights that fit under {few(equal)}; took {best!r}. Say key={best!r} to agree")
     return best
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai._progress import tqdm
 from facexai.hooks import no_graph
 from facexai.images import AlignMode, FaceChoice, fit_to_spec, load, photo_files
@@ -156,10 +155,8 @@ def calibrated(people: Sequence[Tensor]) -> float:
     if not (separated or useless):
         return result
     why = "are separated perfectly, so any large scale fits" if separated else "do not tell people apart at any scale"
-    warnings.warn(
-        f"the left-out photos {why}; took the conventional {_CONVENTION:g}. Give scale= a number, or enrol more photos",
-        FaceXAIWarning,
-        stacklevel=4,
+    warn(
+        f"the left-out photos {why}; took the conventional {_CONVENTION:g}. Give scale= a number, or enrol more photos"
     )
     return _CONVENTION
 
@@ -227,5 +224,5 @@ def folder_photos(folder: Path) -> dict[str, list[str | Path]]:
     if not people:
         raise ValueError(f"{folder} holds no photos; expected NAME/*.jpg (or png, webp, bmp), one folder per person")
     if empty:
-        warnings.warn(f"no photos of {', '.join(empty[:8])}: not enrolled", FaceXAIWarning, stacklevel=4)
+        warn(f"no photos of {', '.join(empty[:8])}: not enrolled")
     return people

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, short_repr, suggest, truncate
+from facexai._errors import short_repr, suggest, truncate, warn
 from facexai._row_passes import one_by_one
 from facexai.models._row_mixing import mixes, row_arguments
 
@@ -87,11 +86,9 @@ def _called(net: nn.Module, x: Tensor, spec: object, kwargs: Mapping[str, Any]) 
 def warn_of_choice(output: Any, take: int | str) -> None:
     """Warns which element of an output was taken."""
     what = "element" if isinstance(take, int) else "key"
-    warnings.warn(
+    warn(
         f"the network returns {describe(output)} with {shapes(output)}; took {what} {take!r}. Say take={take!r} to "
-        "agree or take another, FaceModel(net, spec, take=...)",
-        FaceXAIWarning,
-        stacklevel=6,
+        "agree or take another, FaceModel(net, spec, take=...)"
     )
 
 

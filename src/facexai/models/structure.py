@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from facexai._errors import FaceXAIWarning, suggest
+from facexai._errors import suggest, warn
 from facexai.hooks import Call, capture, exclusive, grad_scope, no_graph, replacing, trace
 from facexai.models._given_layouts import Layouts
 from facexai.models._map_layers import find_maps, swapped
@@ -126,11 +125,9 @@ class Structure:
     def auto(self) -> str:
         """Returns :attr:`default`, with a warning where something is :attr:`missing`."""
         if self.missing is not None:
-            warnings.warn(
+            warn(
                 f"layer='auto' took {self.default!r}, where no cell has seen more than a part of the picture: the "
-                f"network mixes them later, but {self.missing}; name a layer, or describe its tensor with {GIVE}",
-                FaceXAIWarning,
-                stacklevel=4,
+                f"network mixes them later, but {self.missing}; name a layer, or describe its tensor with {GIVE}"
             )
         return self.default
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from facexai._errors import FaceXAIWarning
+from facexai._errors import warn
 from facexai.functional import upsample
 from facexai.functional._decision import accepted, near
 from facexai.results.notebook import drawn
@@ -256,11 +255,9 @@ def warn_of_one_sign(why: PairSaliency) -> PairSaliency:
     """Warns of maps of one sign; returns the result."""
     bad = why.one_sign.any(1).nonzero()[:, 0].tolist()
     if bad:
-        warnings.warn(
+        warn(
             f"a map of pair {bad[:8]} has one sign everywhere: it is nearly the distance of the score from the "
-            "threshold times the image's own sensitivity, so its shape says little about this pair",
-            FaceXAIWarning,
-            stacklevel=4,
+            "threshold times the image's own sensitivity, so its shape says little about this pair"
         )
     return why
 
