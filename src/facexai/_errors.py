@@ -24,7 +24,7 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 12
 
 
 class FaceXAIWarning(UserWarning):
-    """Something works, but not the way its user may think. Every warning of this library is one."""
+    """A warning of this library: a call works, but its result may not be what the user expects."""
 
 
 def warn(text: str, category: type[Warning] = FaceXAIWarning) -> None:

@@ -14,7 +14,7 @@ def in_children(action: Callable[[], object]) -> None:
 
 
 class ForkSafeLock:
-    """A lock for the life of the program, ``with renewed.lock:``.
+    """A lock that is replaced in forked children, ``with fork_safe.lock:``.
 
     Args:
         forked: what else to put in order in a forked process.

@@ -16,7 +16,7 @@ Question = Literal["classes", "pairs", "frequencies", "counterfactuals"]
 @final
 @dataclass(frozen=True)
 class Row:
-    """One explainer.
+    """The registry's row of one explainer.
 
     Attributes:
         name: in commands and configurations.

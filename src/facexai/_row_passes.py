@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False)
 class Joined:
-    """The outputs of one layer for all rows; ``whole`` is what the network goes on from, split by rows."""
+    """The outputs of one layer for all rows; ``whole`` replaces them in the network, split by rows."""
 
     change: Callable[[Tensor], Any]
     parts: list[Tensor] = field(default_factory=list)

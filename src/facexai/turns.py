@@ -182,7 +182,7 @@ def in_training(net: nn.Module) -> int:
 
 
 class _Open(local):
-    """What this thread will put back, innermost last."""
+    """The states that this thread restores, innermost last."""
 
     def __init__(self) -> None:
         self.grad: list[object] = []

@@ -19,7 +19,7 @@ from facexai.models import accelerate, acceleration
 
 @pytest.fixture(autouse=True)
 def _one_round(monkeypatch):
-    monkeypatch.setattr(import_module("facexai.models.accelerate"), "_ROUNDS", (1, 1))
+    monkeypatch.setattr(import_module("facexai.models._trial"), "_ROUNDS", (1, 1))
 
 
 @pytest.fixture

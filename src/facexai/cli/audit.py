@@ -35,7 +35,7 @@ _EXAMPLE = 'pairs = "pairs.csv"\ngroups = "groups.csv"'
 @final
 @dataclass(frozen=True)
 class Config:
-    """What an audit file says, with defaults for the rest; paths are relative to the file."""
+    """The configuration of an audit; paths are relative to the file."""
 
     pairs: str
     groups: str

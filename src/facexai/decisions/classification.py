@@ -65,7 +65,7 @@ def binary(net: nn.Module) -> Binary:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassMargin(RecipeRepr):
-    """By how much a class leads; see :func:`of_class`."""
+    """The margin of a class over others; see :func:`of_class`."""
 
     classifier: WhiteBox
     target: int

@@ -27,7 +27,7 @@ LIMIT = 0.6
 @final
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Numbers for the JSON, and what the figures draw."""
+    """The numbers of the demonstration, and the data of its figures."""
 
     numbers: dict[str, Any]
     photos: list[Tensor]

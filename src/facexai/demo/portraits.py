@@ -20,7 +20,7 @@ _PURPOSE = "the demonstration"
 @final
 @dataclass(frozen=True)
 class Portrait:
-    """Where a portrait is, byte for byte, and whose it is."""
+    """A portrait: its file, its bytes and its source."""
 
     name: str
     package: str

@@ -40,7 +40,7 @@ _DARK = "23304a 1f3b34 3d2336 3a2c20 26262b 15354a"
 @final
 @dataclass(frozen=True, eq=False)
 class DrawnFaces:
-    """Drawn faces, and what is in them.
+    """Synthetic faces with their attributes and regions.
 
     Attributes:
         images: (N, 3, H, W) float32, RGB in [0, 1].
@@ -143,7 +143,7 @@ def _parts(values: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 class _Head:
-    """Where things are in one person's head, and its colours."""
+    """The geometry and the colours of one person's head."""
 
     def __init__(self, person: Numbers) -> None:
         self.skin, self.hair = person.colour(_SKINS), person.colour(_HAIRS)

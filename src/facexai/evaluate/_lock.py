@@ -116,7 +116,7 @@ def _refused(file: Path, owner: _Owner) -> ValueError:
 @final
 @dataclass(frozen=True)
 class _Owner:
-    """Whose a lock is.
+    """The owner of a lock.
 
     Attributes:
         name: process and machine, in words.

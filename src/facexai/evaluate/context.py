@@ -25,7 +25,7 @@ PAIR_METRICS = ("deletion", "insertion")
 @final
 @dataclass(frozen=True, eq=False)
 class RunContext:
-    """A run as a worker sees it.
+    """The state of a run that every worker shares.
 
     Attributes:
         config: what is measured.

@@ -23,7 +23,7 @@ _POLL = 0.2
 
 
 class Engine(Protocol):
-    """Sees to it that all shards of a stage are committed."""
+    """Completes all shards of a stage."""
 
     def complete(self, number: int, shards: Shards) -> None:
         """Returns when the last shard of the ``number``-th stage is committed, whoever did it."""
@@ -33,7 +33,7 @@ class Engine(Protocol):
 @final
 @dataclass(frozen=True)
 class Rank:
-    """This process: the only one, or one of several that share a folder.
+    """The engine of this process, the only one or one of several that share a folder.
 
     Attributes:
         work: of the run.

@@ -188,7 +188,7 @@ def _columns(*values: NDArray[np.float64]) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False)
 class _Measure:
-    """What happens to the decision when the marked area goes, for every map and every control."""
+    """The change of the decision when the marked area is removed, for every map and every control."""
 
     work: RunContext
     classifier: FaceModel | Gallery

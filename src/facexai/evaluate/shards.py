@@ -44,7 +44,7 @@ Faces = Mapping[int, Face]
 @final
 @dataclass(frozen=True, eq=False)
 class BatchResult:
-    """What a stage made of some items.
+    """The result of a stage for a batch of items.
 
     Attributes:
         items: (n,) those that could be worked on.
@@ -73,7 +73,7 @@ def joined(parts: Sequence[BatchResult]) -> BatchResult:
 
 
 class Stage(Protocol):
-    """Work on items, a small batch at a time."""
+    """A stage of a run, which processes items in small batches."""
 
     @property
     def name(self) -> str:

@@ -112,7 +112,7 @@ class _Embed:
 @final
 @dataclass(frozen=True, eq=False)
 class PairSelection:
-    """What the network says about all pairs, and which of them are explained.
+    """The scores of all pairs, the threshold, and the pairs that are explained.
 
     Attributes:
         scores: (P,) cosines; NaN where a photo could not be read.

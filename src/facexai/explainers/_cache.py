@@ -13,7 +13,7 @@ from facexai.explainers.pairs import FaceEvidence
 @final
 @dataclass(eq=False)
 class EvidenceCache:
-    """Evidence by number.
+    """A cache of evidence by number.
 
     Attributes:
         memory: bytes that are held; the latest used is held in any case.

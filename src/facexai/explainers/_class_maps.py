@@ -21,7 +21,7 @@ Similarity = Literal["dot", "cosine"]
 @final
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What one look at the images left behind; every further question is answered from it.
+    """The result of observing images; every further question is answered from it.
 
     Attributes:
         activations: the explained layer's map, B = 2 branches where the model flips: (B*N, C, h, w); as the layer gave
@@ -88,7 +88,7 @@ class OfModel(Protocol):
 
 
 class Observed(OfModel, Protocol):
-    """What all evidence of class maps has in common."""
+    """The fields that all evidence of class maps has."""
 
     @property
     def outputs(self) -> Tensor: ...
@@ -154,7 +154,7 @@ def rounding(explainer: ClassMaps, evidence: Any, classes: Tensor) -> Mapping[st
 
 
 class Answering(ClassMaps, Protocol):
-    """Class maps that are an answer in themselves."""
+    """An explainer whose class maps are its answer."""
 
     @property
     def relu(self) -> bool: ...

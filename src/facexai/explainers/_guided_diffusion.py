@@ -21,7 +21,7 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 @final
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """How images are edited; see :class:`facexai.FastDiME` for what the numbers mean."""
+    """The settings of an edit; see :class:`facexai.FastDiME`."""
 
     denoiser: Denoiser
     schedule: Schedule
@@ -46,7 +46,7 @@ class Descent:
 @final
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """What a pass gave.
+    """The result of a pass.
 
     Attributes:
         images: (N, 3, H, W), around [-1, 1], not clamped; where kept, the given images exactly if ``how.pasted``, else

@@ -25,7 +25,8 @@ _AT_ONCE = 2**22  # weights of the head that are held at once
 @final
 @dataclass(frozen=True, eq=False)
 class CAM:
-    """Class activation map: the exact share of every cell of the last map in a class's logit.
+    """Class activation map: the exact contribution of every spatial location of the last feature
+    map to a class's logit.
 
     The head, from the last spatial map to the output, is affine in most face networks and is folded into one weight
     per cell, channel and class. Cells and ``.constant`` add up to the logit; this completeness is checked on every

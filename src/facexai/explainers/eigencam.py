@@ -41,7 +41,7 @@ def eigencam(activations: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False)
 class EigenCAM:
-    """Eigen-CAM: where a layer's activations vary together most. It does not depend on the class.
+    """Eigen-CAM: the first principal component of a layer's activations. It does not depend on the class.
 
     The targets of a call select the class whose score is stored with the map, for metrics; the map is the same for all
     of them, so there are no ``class_maps`` for :class:`~facexai.SDD` to compare. A baseline: a map of a decision should

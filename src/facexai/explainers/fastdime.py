@@ -31,7 +31,7 @@ _RECORDED = ("respacing", "start", "dilation", "l1", "seed")
 @final
 @dataclass(frozen=True, eq=False)
 class FastDiME:
-    """Counterfactuals by guided diffusion: the smallest believable edit after which the decision is another one.
+    """Counterfactuals by guided diffusion: a small, plausible edit that changes the decision.
 
     An image gets noise, and a diffusion model takes it away again. At each step the gradient of the decision, taken at
     an estimate of the clean image, pushes towards the other answer, and pixels that hardly differ from the image are

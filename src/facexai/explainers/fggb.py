@@ -43,7 +43,8 @@ _AT_ONCE = 2**27  # bytes of gradient maps as float32
 @final
 @dataclass(frozen=True, eq=False)
 class FGGB:
-    """Feature-guided gradient backpropagation: which pixels move the numbers on which two embeddings agree or not.
+    """Feature-guided gradient backpropagation: which pixels influence the embedding dimensions that support
+    or oppose a match.
 
     Every number of a face's embedding has a gradient map, scaled to length 1; a pair weights them with the product of
     the two embeddings' values minus its part of the threshold. Positive values support a match, negative ones

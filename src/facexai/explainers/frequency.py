@@ -35,7 +35,7 @@ Masked = Literal["first", "second", "both"]
 @final
 @dataclass(frozen=True, eq=False)
 class FrequencyHeatPlot:
-    """What kind of information decides: the change of a score when a band of frequencies is missing.
+    """Frequency heat plot: the change of a score when a band of spatial frequencies is removed.
 
     The influence of a band is the score of the unchanged images minus the score without the band: positive where the
     loss hurts the score, negative where it helps. Low bands hold the shape and the light of a face, high ones its

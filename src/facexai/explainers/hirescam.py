@@ -16,7 +16,7 @@ from facexai.models import WhiteBox
 @final
 @dataclass(frozen=True, eq=False)
 class HiResCAM:
-    """Activation times gradient, cell by cell: what each place of a layer adds to a class's logit.
+    """HiResCAM: activation times gradient, the contribution of each location of a layer to a class's logit.
 
     Works for any layer that gives a spatial map and for any head. At the input of an affine head it equals
     :class:`~facexai.CAM`; at earlier layers it is first order. Signed; no ReLU unless asked for.

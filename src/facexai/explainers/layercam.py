@@ -16,7 +16,7 @@ from facexai.models import WhiteBox
 @final
 @dataclass(frozen=True, eq=False)
 class LayerCAM:
-    """LayerCAM: activation times the positive part of its gradient, cell by cell; positive part.
+    """LayerCAM: activation times the positive part of its gradient at each location; positive part.
 
     Args:
         classifier: a gallery, or a FaceModel with ``output="logits"``.

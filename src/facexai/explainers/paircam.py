@@ -38,7 +38,7 @@ from facexai.results import PairSaliency
 @final
 @dataclass(frozen=True, eq=False)
 class PairCAM:
-    """What every cell of each face adds to the cosine, and what two cells, one of each face, add to it together.
+    """PairCAM: the contribution of every location of each face, and of every pair of locations, to the cosine.
 
     At the head's input, where the head is affine, the cells and ``.constant`` add up to the cosine exactly, which is
     checked on every call. ``.matches(y, x)`` and ``.plot_matches()`` of the result show correspondences.

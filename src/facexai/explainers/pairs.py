@@ -26,7 +26,7 @@ Answer_co = TypeVar("Answer_co", PairSaliency, FrequencyHeat, covariant=True)
 @final
 @dataclass(frozen=True, eq=False)
 class FaceEvidence:
-    """What each of N faces left behind, for questions about any partner: plain tensors with a row per face.
+    """The result of observing N faces, for questions about any partner: plain tensors with a row per face.
 
     It pickles, is cut with ``evidence[2:5]``, and can be kept in memory or on disk.
 

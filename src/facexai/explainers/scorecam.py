@@ -30,7 +30,7 @@ MaskSpace = Literal["pixels", "input"]
 @final
 @dataclass(frozen=True)
 class Convention:
-    """What the codes that are called Score-CAM differ in.
+    """The differences between implementations of Score-CAM.
 
     Attributes:
         order: whether masks are scaled to [0, 1] after or before they are enlarged.

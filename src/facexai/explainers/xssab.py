@@ -52,7 +52,7 @@ class GraphEvidence:
 @final
 @dataclass(frozen=True, eq=False)
 class XSSAB:
-    """xSSAB: what a face's pixels do for the agreeing part of the cosine, minus what they do for the rest.
+    """xSSAB: the influence of a face's pixels on the agreeing part of the cosine, minus that on the rest.
 
     The numbers of the embeddings whose product is at least their part of the threshold agree; the two parts of the
     cosine are differentiated separately, through the scaling to length 1, and their magnitudes subtracted.

@@ -54,7 +54,7 @@ def read_packed(path: Path, max_bytes: int) -> tuple[tuple[bytes, ...], tuple[bo
 
 
 class _Bad(ValueError):
-    """What is wrong with the file."""
+    """Says what is wrong with the file."""
 
 
 def _checked(content: object) -> tuple[tuple[bytes, ...], tuple[bool, ...]]:

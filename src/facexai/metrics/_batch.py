@@ -28,7 +28,7 @@ CONTROLS = ("random", "centre", "mean-map", "other-image")
 @final
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the controls ``mean-map`` and ``other-image`` need from the whole data set.
+    """The maps that the controls ``mean-map`` and ``other-image`` need from the whole data set.
 
     Attributes:
         mean_map: (H, W), mean over the set of the maps scaled to [0, 1]; None: of the maps given.

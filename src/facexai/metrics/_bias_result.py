@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 @final
 @dataclass(frozen=True, eq=False)
 class Distance:
-    """How far apart the spectra of two groups are.
+    """The distance between the spectra of two groups.
 
     Attributes:
         groups: their names.
@@ -85,7 +85,7 @@ class Rates:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Bias:
-    """What bands decide about each group, how far groups are apart, and their errors.
+    """A comparison of groups: their spectra, the distances between them, and their errors.
 
     Attributes:
         groups: G names.

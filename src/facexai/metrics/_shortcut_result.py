@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """What replacing images by their counterparts does to a probability.
+    """The change of a probability when images are replaced by their counterparts.
 
     Attributes:
         absolute: statistic of ``|f(x) - f(x')|``; its mean is the MAD.
@@ -94,7 +94,7 @@ class Auroc:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class ShortcutAudit:
-    """What a decision owes to a shortcut; everything follows from probabilities per image.
+    """The dependence of a decision on a shortcut, computed from probabilities per image.
 
     Attributes:
         before, after: statistics of the probability of the images and of their counterparts.

@@ -28,7 +28,7 @@ _MOST = 8  # groups of fields
 @final
 @dataclass(frozen=True, eq=False)
 class Ties:
-    """How much of a measurement equal values of the map decide.
+    """The effect of equal values of the map on a measurement.
 
     Attributes:
         share: statistic of the share of the region's pixels that were chosen among equal values, 0 to 1; of a curve the

@@ -23,7 +23,7 @@ from facexai.results import Saliency
 @final
 @dataclass(frozen=True, eq=False)
 class Narrowness:
-    """How much of the picture a map needs.
+    """The share of the picture that holds a share of a map's mass.
 
     Attributes:
         above_half: statistic of the share of pixels at or above half of the map's maximum.
@@ -90,7 +90,7 @@ def narrowness(
 @final
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """How much the regions of different classes coincide, before and after SDD.
+    """The overlap of the regions of different classes, before and after SDD.
 
     Attributes:
         before: statistic of the mean intersection over union of the class maps' top areas, over all pairs.

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 class Edits(Protocol):
-    """Images and what became of them, such as :class:`facexai.Counterfactual`, which says what the parts are."""
+    """Images and their edits, such as :class:`facexai.Counterfactual`, which documents the fields."""
 
     @property
     def images(self) -> Tensor: ...
@@ -42,7 +42,7 @@ class Edits(Protocol):
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class CounterfactualQuality:
-    """What the counterfactuals of N images are worth.
+    """The quality of the counterfactuals of N images.
 
     Attributes:
         flipped: statistic of whether the decision about the picture changed, 0 or 1: its mean is the flip rate.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The target's probability while pixels come or go.
+    """The target's probability as pixels are inserted or removed.
 
     Attributes:
         shares: (S + 1,) share of pixels changed, 0 to 1.

@@ -36,7 +36,7 @@ _VISIBLE = 0.05  # points that a printed drop shows
 @final
 @dataclass(frozen=True, eq=False)
 class Drop:
-    """What a change of the images did to the decision; one number for each image in every statistic.
+    """The effect of changed images on the decision; one number for each image in every statistic.
 
     Attributes:
         probability: statistic of the drop of the target's probability, in points (0 to 100).

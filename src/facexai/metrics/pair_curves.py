@@ -36,7 +36,7 @@ Scheme = Literal["deletion", "insertion"]
 @final
 @dataclass(frozen=True, eq=False)
 class PairCurve:
-    """Which pairs are decided rightly while pixels of their images go or come.
+    """The share of correct decisions about pairs as pixels of their images are removed or inserted.
 
     Attributes:
         shares: (S + 1,) share of the pixels that went or came, 0 to 1.

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 @final
 @dataclass(frozen=True, eq=False)
 class PairReference:
-    """What the controls ``mean-map`` and ``other-pair`` need from the whole data set, where the pairs are a part of it.
+    """The maps that the controls ``mean-map`` and ``other-pair`` need from the whole data set.
 
     Attributes:
         mean_maps: {1 or -1: (S, H, W)}: mean over the chosen pairs whose similar (1) or dissimilar part (-1)
@@ -48,7 +48,7 @@ class PairReference:
 
 
 class PairOptions(TypedDict, total=False):
-    """What every metric of labelled pairs takes.
+    """Options of every metric of labelled pairs.
 
     Keys:
         identities: (P,) person in the probe, as in :meth:`Statistic.of`. Default: unknown, another in every pair.
@@ -75,7 +75,7 @@ class PairOptions(TypedDict, total=False):
 @final
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """The pairs that a protocol chooses, and what the network says to them unchanged and empty.
+    """The pairs that a protocol chooses, with the outputs for unchanged and for empty images.
 
     Attributes:
         model: gives unit embeddings.

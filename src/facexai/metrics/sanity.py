@@ -30,7 +30,7 @@ class Explains(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class Randomisation:
-    """How alike maps stay while layers lose what they learnt, from the output backwards.
+    """The similarity of maps to the original ones as layers are randomised, from the output backwards.
 
     Attributes:
         layers: modules in the order in which they were shuffled, each on top of those before.

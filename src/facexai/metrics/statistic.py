@@ -30,7 +30,7 @@ INTERVALS = {
 @final
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """One number for each image, or for each pair of images, and what follows from them.
+    """A statistic: one number for each image, or for each pair of images, with mean, interval and test.
 
     Attributes:
         values: (N,) float64.

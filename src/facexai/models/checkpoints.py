@@ -42,7 +42,7 @@ _STRANGERS = (
 @final
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What :func:`load_weights` took from a file.
+    """The result of :func:`load_weights`.
 
     Attributes:
         path: the file.

@@ -35,7 +35,7 @@ class EngineError(RuntimeError):
 @final
 @dataclass(frozen=True)
 class Engine:
-    """What runs the forward passes of a copy.
+    """The runtime of a copy's forward passes, and its precision.
 
     Attributes:
         name: ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.

@@ -58,7 +58,7 @@ def completeness_limit(dtype: torch.dtype) -> float:
 @final
 @dataclass(frozen=True)
 class Link:
-    """A mere re-arrangement of values: axes read in this order, the last ``mean`` of them averaged, then reshaped."""
+    """A re-arrangement of values: axes read in this order, the last ``mean`` of them averaged, then reshaped."""
 
     order: tuple[int, ...]
     mean: int

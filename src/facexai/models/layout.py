@@ -17,7 +17,7 @@ Grids = Collection[tuple[int, int]]
 @final
 @dataclass(frozen=True)
 class Layout:
-    """Where the channels and the cells of a layer's tensor are.
+    """The layout of a layer's tensor: where its channels and its spatial locations are.
 
     Attributes:
         channels: C.

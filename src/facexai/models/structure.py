@@ -30,7 +30,7 @@ GIVE = "FaceModel(..., layouts={layer: function})"
 @final
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What a few forward passes show.
+    """The layers and the head of a network, as found by a few forward passes.
 
     Attributes:
         head: the affine head, or why it does not fold.

@@ -25,7 +25,7 @@ MOST = 12
 @final
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A result with what belongs to it.
+    """A result with its measurements and images.
 
     Attributes:
         result: an answer (Saliency, PairSaliency, FrequencyHeat, Counterfactual), or a finding (metrics' Table, Bias,
@@ -85,7 +85,7 @@ class RecordedFinding:
 @final
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What the sections of a page share.
+    """The data that the sections of a page share.
 
     Attributes:
         album: takes the pictures.

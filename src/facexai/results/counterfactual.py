@@ -22,7 +22,7 @@ _MOST_DRAWN = 8  # in a notebook
 @final
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """What each image would look like if the decision about it were another one.
+    """Counterfactual images: edits that change the decision.
 
     Attributes:
         images: (N, 3, H, W), the images, [0, 1].
