@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io as text_io
 import os
 import posixpath
 import sys
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from facexai import _csv_cells
-from facexai._errors import truncate
 from facexai._photo_names import folder_names, photo_names
 from facexai.cli.shared import model, out_arguments, show
 
@@ -150,28 +147,21 @@ def _rows_of(
 
 
 def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
-    """Columns, and by image the cells of its row."""
+    """Returns the columns, and by image the cells of its row."""
     from facexai.images.pairs import text_of
 
-    text = text_of(path)
-    separator = max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
-    table = csv.reader(text_io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: dict[str, dict[str, str]] = {}
-    try:
-        head = [cell.strip().lower() for cell in next(table)]
+    with _csv_cells.table(text_of(path), path.name) as table:
+        head = [cell.lower() for cell in next(table, [])]
         if not {"image", "group"} <= set(head):
             raise ValueError(f"expected the columns image, group and perhaps identity, got {', '.join(head)[:80]}")
-        for cells in table:
-            if not any(cell.strip() for cell in cells):
-                continue
+        for cells in filter(any, table):
             if len(cells) != len(head):
                 raise ValueError(f"expected {len(head)} cells, got {len(cells)}")
-            row = {name: _csv_cells.unescape(cell.strip()) for name, cell in zip(head, cells, strict=True)}
+            row = dict(zip(head, cells, strict=True))
             image = posixpath.normpath(row["image"].replace("\\", "/"))
             if rows.setdefault(image, row) != row:
                 raise ValueError(f"{image} is listed twice, with different cells")
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {truncate(error)}") from None
     return set(head), rows
 
 

@@ -198,12 +198,12 @@ def _of_photos(
 
 def _scale(options: argparse.Namespace) -> float | str:
     """Probabilities saturate at 64, so it is calibrated where it can be."""
-    from facexai import images
+    from facexai.images.files import people_folders
 
     if options.scale is not None:
         return options.scale  # type: ignore[no-any-return]
-    people = [path for path in options.gallery.iterdir() if path.is_dir()] if options.gallery.is_dir() else []
-    return "calibrated" if any(len(images.photo_files(path)) > 1 for path in people) else 64.0
+    people = people_folders(options.gallery) if options.gallery.is_dir() else {}
+    return "calibrated" if any(len(photos) > 1 for photos in people.values()) else 64.0
 
 
 class _Photos:

@@ -10,6 +10,7 @@ from torch import Tensor
 from facexai import images
 from facexai.demo import synthetic
 from facexai.demo.portraits import COLLINS, HOPPER, jpeg, mirrored, relit
+from facexai.images.files import people_folders
 from facexai.input_spec import InputSpec
 
 _MARGIN = 0.08  # of a drawing's side, on each side: face networks want faces that fill the picture
@@ -85,13 +86,11 @@ def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[st
     """
     root = Path(folder)
     found: dict[str, Tensor] = {}
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; expected one with a sub-folder of photos per person")
-    for person in sorted(path for path in root.iterdir() if path.is_dir()):
-        photos = images.photo_files(person)[:each]
+    for person, files in people_folders(root).items():
+        photos = files[:each]
         if len(photos) == each and len(found) < most:
             faces = [images.fit_to_spec(images.load(path), spec, when="auto", face="largest").image for path in photos]
-            found[person.name] = torch.cat(faces)
+            found[person] = torch.cat(faces)
     if len(found) < 2:
         raise ValueError(f"{root}: expected two people with {each} photos or more, found {len(found)}")
     return found

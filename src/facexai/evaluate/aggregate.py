@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facexai.evaluate import identification, verification
+from facexai.evaluate._steps import TIES
 from facexai.evaluate.identification import People
 from facexai.evaluate.results import Results, written
 from facexai.evaluate.shards import Shards
@@ -114,7 +115,7 @@ def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: 
         first, second = (Statistic.of(column, items=items.tolist(), identities=who) for column in values.T)
         if metric == "narrowness":
             return Narrowness(first, second)
-        tied = _rows_at(run.maps.rows(name + identification.TIES).numpy(), run.maps.measured(), items)
+        tied = _rows_at(run.maps.rows(name + TIES).numpy(), run.maps.measured(), items)
         return Overlap(first, second, Ties.of(tied, items=items.tolist(), identities=who))
     assert run.numbers is not None
     score = "cosine" if isinstance(run.classifier, Gallery) else "logit"
@@ -127,7 +128,7 @@ Rows = tuple[NDArray[np.float64], NDArray[np.float64] | None]
 
 
 def _rows_of(shards: Shards, name: str) -> Rows:
-    return shards.rows(name).numpy(), shards.rows(name + identification.TIES).numpy()
+    return shards.rows(name).numpy(), shards.rows(name + TIES).numpy()
 
 
 def of_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io as text_io
 import os
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells, images, io, metrics
-from facexai._errors import short_repr, truncate
+from facexai._errors import short_repr
 from facexai._photo_names import folder_names, photo_names
-from facexai.images.files import decode
+from facexai.images.files import decode, people_folders
 from facexai.images.pairs import text_of
 
 Source = str | bytes
@@ -115,37 +114,31 @@ def _folders(folders: list[str], index: NDArray[np.int64], same: NDArray[np.bool
 
 
 def _folder(path: Path) -> DataSet:
-    people = {p.name: images.photo_files(p) for p in sorted(path.iterdir()) if p.is_dir() and p.name[0] != "."}
-    files = [(name, photo) for name, photos in people.items() for photo in photos]
+    files = [(name, photo) for name, photos in people_folders(path).items() for photo in photos]
     if files:
-        return DataSet(
-            [str(p) for _, p in files], [f"{name}/{p.name}" for name, p in files], [name for name, _ in files]
-        )
+        names = [f"{name}/{photo.name}" for name, photo in files]
+        return DataSet([str(photo) for _, photo in files], names, [name for name, _ in files])
     photos = images.photo_files(path)
     if not photos:
         raise ValueError(f"{path} holds no photos; expected NAME/*.jpg (or png, webp, bmp), or photos")
-    return DataSet([str(p) for p in photos], [p.name for p in photos], None)
+    return DataSet([str(photo) for photo in photos], [photo.name for photo in photos], None)
 
 
 def _listed(path: Path) -> list[dict[str, str]] | None:
-    """The rows of a CSV with a column ``image``; None for another one."""
-    text = text_of(path)
-    head = text.lstrip().split("\n", 1)[0]
-    table = csv.DictReader(text_io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
-    rows = []
-    try:
-        columns = [name.strip().lower() for name in table.fieldnames or ()]
+    """Returns the rows of a CSV with a column ``image``; None for another one."""
+    listed = []
+    with _csv_cells.table(text_of(path), path.name) as rows:
+        columns = [name.lower() for name in next(rows, [])]
         if "image" not in columns:
             return None
-        table.fieldnames = columns
-        for row in table:
-            cells = [row[name] for name in columns]
-            if None in row or any(cell is None for cell in cells) or not row["image"].strip():
+        for cells in rows:
+            if not cells:
+                continue
+            row = dict(zip(columns, cells, strict=False))
+            if len(cells) != len(columns) or not row["image"]:
                 raise ValueError(f"expected {len(columns)} cells, the image among them")
-            rows.append({name: _csv_cells.unescape(row[name].strip()) for name in columns})
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {truncate(error)}") from None
-    return rows
+            listed.append(row)
+    return listed
 
 
 def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:

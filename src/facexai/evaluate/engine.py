@@ -8,18 +8,23 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 from facexai._errors import told
 from facexai._progress import tqdm
 from facexai.evaluate.context import RunContext
-from facexai.evaluate.prefetch import ahead
 from facexai.evaluate.shards import BatchResult, Face, Faces, Shards, Stage, joined
 
 _POLL = 0.2
+
+Request = TypeVar("Request")
+Read = TypeVar("Read")
 
 
 class Engine(Protocol):
@@ -104,6 +109,29 @@ def worked(
             shards.commit(shard, parts, failed)
             yield shard, time.perf_counter() - start
             parts, failed, start = [], {}, time.perf_counter()
+
+
+def ahead(read: Callable[[Request], Read], requests: Iterable[Request], workers: int) -> Iterator[tuple[Request, Read]]:
+    """Yields ``(a, read(a))`` in order, while threads read the next ones; with no workers each is read in its turn.
+
+    >>> list(ahead(str, [1, 2], 2))
+    [(1, '1'), (2, '2')]
+    """
+    if workers < 1:
+        yield from ((request, read(request)) for request in requests)
+        return
+    rest = iter(requests)
+    with ThreadPoolExecutor(workers, "facexai-read") as pool:
+        try:
+            waiting: deque[tuple[Request, Future[Read]]] = deque()
+            waiting.extend((request, pool.submit(read, request)) for request in islice(rest, workers + 1))
+            while waiting:
+                request, future = waiting.popleft()
+                result = future.result()
+                waiting.extend((following, pool.submit(read, following)) for following in islice(rest, 1))
+                yield request, result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _check_unchanged(work: RunContext, before: Shards | None, faces: Faces) -> None:

@@ -126,7 +126,7 @@ class Actors:
         left = sum(len(shards.items(shard)) for shard in waiting)
         free = list(range(self.count))
         busy: dict[Any, int] = {}
-        with progress_bar(shards, shards.stage.count, shards.stage.count - left, self.progress) as bar:
+        with progress_bar(shards, shards.count, shards.count - left, self.progress) as bar:
             while waiting or busy:
                 while waiting and free:
                     rank = free.pop()

@@ -19,8 +19,8 @@ from torch import Tensor
 from facexai import _csv_cells, io
 from facexai._errors import short_repr
 from facexai._tensor_store import Store
+from facexai.evaluate._steps import TIES
 from facexai.evaluate.aggregate import of_rows
-from facexai.evaluate.identification import TIES
 from facexai.evaluate.methods import label as named
 from facexai.results import Saliency
 
