@@ -32,7 +32,7 @@ _EXAMPLE = 'pairs = "pairs.csv"\ngroups = "groups.csv"'
 @final
 @dataclass(frozen=True)
 class Config:
-    """What an audit file says, with defaults for the rest; paths are relative to the file."""
+    """The configuration of an audit file; its paths are relative to the file."""
 
     pairs: str
     groups: str
@@ -51,7 +51,7 @@ class Config:
 
 
 def add(commands: Any) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     audit = commands.add_parser("audit", help="which frequencies decide about groups of people, and their errors")
     audit.add_argument(
         "config",
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _labels(path: Path, pairs: Pairs, root: Path) -> tuple[list[str], list[str | None], str]:
-    """Group ("" where unknown) and identity (None where unknown) of every image, and where the identities are from.
+    """Returns group ("": unknown) and identity (None: unknown) of every image, and the origin of the identities.
 
     Folders are people where they agree with what the pairs say. Images of unknown people show people of their own,
     except that pairs of one person tell which of them show the same.
@@ -166,7 +166,7 @@ def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
 
 
 class _Photos(Sequence[Any]):
-    """Faces as the network wants them, loaded when asked."""
+    """Faces as the network's input, loaded on access."""
 
     def __init__(self, pairs: Pairs, network: FaceModel, config: Config) -> None:
         self.pairs, self.network, self.config = pairs, network, config
@@ -220,7 +220,7 @@ def _permuted(
     names: Sequence[str],
     options: Mapping[str, Any],
 ) -> tuple[FrequencyHeat, Bias]:
-    """Every photo of the pairs is observed once, and kept for the test."""
+    """Returns heat plot and permutation test; every photo is observed once, and its evidence is kept for the test."""
     import numpy as np
     import torch
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     explain = commands.add_parser("explain", help="why is this face taken for this enrolled person?")
     explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos to explain")
     explain.add_argument("--gallery", type=Path, required=True, help="folder with one sub-folder of photos per person")
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of the explainer; of SDD those of its base."""
+    """Returns the options of the explainer; for SDD those of its base."""
     base = options.method.removeprefix("sdd").removeprefix("-") or "hirescam"
     layer = None if options.layer == "auto" else options.layer
     return explainer_options(base, about("classes"), {"layer": layer, "keep": options.keep})
@@ -99,7 +99,7 @@ def _explainer(people: Gallery, options: argparse.Namespace, chosen: dict[str, A
 
 
 def _file_names(paths: Sequence[Path]) -> list[str]:
-    """For each photo a name of its files: its stem, numbered where that is taken."""
+    """Returns for each photo a name of its files: its stem, numbered where that is taken."""
     names: list[str] = []
     for path in paths:
         numbered = (f"{path.stem}-{i}" for i in itertools.count(2))
@@ -121,7 +121,7 @@ def _one(path: Path, name: str, explainer: Explainer, people: Gallery, options: 
 
 
 def _record(path: Path, name: str, why: Saliency, face: Aligned, people: Gallery) -> dict[str, Any]:
-    """One photo's row of the report."""
+    """Returns one photo's row of the report."""
     from facexai import io
 
     score = float(why.scores[0])

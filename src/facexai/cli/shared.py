@@ -1,4 +1,4 @@
-"""What several commands share: errors on one line, and the model that a user named."""
+"""Arguments and output that several commands share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "dlib-resnet29"
-"""The network of a command that is told none."""
+"""The default network."""
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:
-    """``--model``, the same for all commands."""
+    """Adds ``--model``, the same for all commands."""
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -32,7 +32,7 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def align_argument(parser: argparse.ArgumentParser) -> None:
-    """``--align``, the same for all commands."""
+    """Adds ``--align``, the same for all commands."""
     parser.add_argument(
         "--align",
         choices=("auto", "always", "never"),
@@ -42,36 +42,36 @@ def align_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def photo_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--align`` and ``--face``."""
+    """Adds ``--align`` and ``--face``."""
     align_argument(parser)
     parser.add_argument("--face", choices=("only", "largest"), default="only", help="where a photo shows several")
 
 
 def scale(text: str) -> float | str:
-    """``--scale`` of a gallery."""
+    """Parses ``--scale`` of a gallery: a number, or ``calibrated``."""
     return text if text == "calibrated" else float(text)
 
 
 def out_arguments(parser: argparse.ArgumentParser, holds: str, report: str, instead: str = "a table") -> None:
-    """``--out`` for those files and ``--json`` to print the report."""
+    """Adds ``--out`` for those files and ``--json`` to print the report."""
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {holds}")
     parser.add_argument("--json", action="store_true", help=f"print {report} instead of {instead}")
 
 
 def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned:
-    """The photo of ``--align`` and ``--face`` as the network wants it."""
+    """Returns the photo as the network's input, by ``--align`` and ``--face``."""
     from facexai import images
 
     return images.fit_to_spec(images.load(path), network.spec, when=options.align, face=options.face)
 
 
 def cut(found: Aligned) -> list[list[float]] | None:
-    """From pixels of the photo to those of the aligned face, for a report; None: the photo as it is."""
+    """Returns the affine matrix from photo to aligned face, for a report; None: the photo was not aligned."""
     return None if found.face is None else [[round(float(v), 4) for v in line] for line in found.matrix]
 
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """What a command prints: its report, or words."""
+    """Prints a command's report as JSON, or its text."""
     if not as_json:
         say(*text.split("\n"))
         return
@@ -81,7 +81,7 @@ def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 
 
 def say(*lines: str, file: IO[str] | None = None) -> None:
-    """Print lines in which names of people and files can do nothing to a terminal, whatever it can show."""
+    """Prints lines with escapes for characters that could control a terminal or that it cannot show."""
     stream = sys.stdout if file is None else file
     for line in lines:
         print(_encodable(printable(line), stream), file=stream)
@@ -93,7 +93,7 @@ def _encodable(line: str, stream: IO[str]) -> str:
 
 
 def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the user gave, by field of the explainer.
+    """Returns the options that the user gave, by field of the explainer.
 
     Args:
         method: name of the explainer.
@@ -112,13 +112,13 @@ def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, 
 
 
 def _takes(row: Row, option: str, value: Any) -> bool:
-    """Says whether an explainer has that option; one name may mean a number here and a share there."""
+    """Returns whether an explainer has this option; one name may mean a number here and a share there."""
     usual = row.defaults().get(option, MISSING)
     return usual is None or type(usual) is type(value)
 
 
 def model(name: str) -> FaceModel:
-    """The network of ``--model``."""
+    """Returns the network of ``--model``."""
     from facexai import zoo
 
     return zoo.by_name(name)

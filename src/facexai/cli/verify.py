@@ -23,7 +23,7 @@ _RATES = (1e-2, 1e-3, 1e-4)
 
 
 def add(commands: Any) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     verify = commands.add_parser("verify", help="accuracy on labelled pairs, and the threshold that follows")
     verify.add_argument(
         "pairs", type=Path, metavar="PAIRS", help="LFW's pairs.txt, a CSV of first,second,same, or insightface's .bin"
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> tuple[Tensor, Tensor | None]:
-    """Raw embeddings (n, D) of all images, each once, and of the mirrored ones where the protocol adds them."""
+    """Returns raw embeddings (n, D) of all images, and of their mirror images if the protocol adds them."""
     import torch
 
     from facexai import images
@@ -95,7 +95,7 @@ def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> 
 
 
 def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
-    """Names only, no folders."""
+    """Returns the record with file names, without folders."""
     made: dict[str, Any] = {
         "pairs": options.pairs.name,
         "images": len(pairs.images),
@@ -110,7 +110,7 @@ def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options:
 
 
 def _rows(pairs: Pairs, scores: Any, limit: float, root: Path) -> Iterator[list[str | float]]:
-    """Names of the photos, one person or not, cosine, accepted or not, near the threshold or not, of each pair."""
+    """Yields for each pair both names, the label, the cosine, the decision, and whether it is near the threshold."""
     from facexai.functional._decision import accepted, near
 
     names, columns = photo_names(pairs.images, root), (pairs.same, scores, accepted(scores, limit), near(scores, limit))

@@ -1,4 +1,4 @@
-"""Faces for the examples: drawn people, changed copies of two portraits, or a folder of yours."""
+"""Faces for the examples: drawn people, changed copies of two portraits, or a user's folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARGIN = 0.08  # of a drawing's side, on each side: face networks want faces th
 def cartoons(
     spec: InputSpec, count: int, each: int, *, seed: int = 0, glasses: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Drawn people without masks, who are nobody; the same bits on every machine up to the resize.
+    """Returns drawn people without masks; the same bits on every machine up to the resize.
 
     Face networks tell them apart, though not as well as people: of 24 with four drawings each, dlib's network orders
     pairs of one and of two people with an area under the ROC curve of .91, FaceNet with .85. With glasses and masks
@@ -51,7 +51,7 @@ def cartoons(
 
 
 def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
-    """Changed copies of two portraits, at most four of each: they illustrate and evaluate nothing.
+    """Returns changed copies of two portraits, at most four of each: n = 2, an illustration, not an evaluation.
 
     Args:
         spec: of the network that will see them.
@@ -69,7 +69,7 @@ def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
 
 
 def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[str, Tensor]:
-    """Faces of a folder, as the network wants them.
+    """Returns the faces of a folder as the network's input.
 
     Args:
         folder: one sub-folder of photos per person.

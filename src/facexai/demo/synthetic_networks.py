@@ -1,4 +1,4 @@
-"""Small networks of drawn faces that come along: classifiers, with and without a shortcut, and a denoiser."""
+"""Small packaged networks of drawn faces: classifiers, with and without a shortcut, and a denoiser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DrawnClassifier(nn.Module):
         self.linear = nn.Linear(widths[-1] * 16, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """One logit for each image (N, 3, 32, 32) in [0, 1], as (N, 1)."""
+        """Returns one logit for each image (N, 3, 32, 32) in [0, 1], as (N, 1)."""
         x = images * 2 - 1
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = F.silu(norm(convolution(x)))  # smooth, since counterfactuals follow the gradient
@@ -48,7 +48,7 @@ class DrawnClassifier(nn.Module):
 
 
 def classifier(name: str) -> DrawnClassifier:
-    """A trained classifier of drawn faces, in eval mode; positive logits mean yes.
+    """Returns a trained classifier of drawn faces, in eval mode; positive logits mean yes.
 
     Args:
         name: of :data:`NAMES`. ``examples/studies/shortcut_study.py`` trained them, with seed 0.
@@ -70,7 +70,7 @@ def classifier(name: str) -> DrawnClassifier:
 
 
 def denoiser() -> DiffusersDenoiser:
-    """A diffusion model of drawn faces, by ``examples/studies/train_denoiser.py``; needs the extra ``diffusion``."""
+    """Returns the diffusion model of ``examples/studies/train_denoiser.py``; needs the extra ``diffusion``."""
     from facexai import denoisers
 
     return denoisers.from_diffusers(WEIGHTS / "denoiser")

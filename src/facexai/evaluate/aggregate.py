@@ -1,4 +1,4 @@
-"""Putting the numbers of all items together, as :mod:`facexai.metrics` gives them for data in memory."""
+"""Aggregates the numbers of all items into the results that :mod:`facexai.metrics` gives for data in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_OTHER = "an item has no partner of another identity"
 
 
 def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
-    """What a run about people found.
+    """Returns the results of a run about people.
 
     Raises:
         ValueError: nothing could be measured.
@@ -69,7 +69,7 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
 
 
 def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
-    """What a run about pairs found.
+    """Returns the results of a run about pairs.
 
     Raises:
         ValueError: nothing could be measured.
@@ -106,7 +106,7 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
 
 
 def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: Sequence[str] | None) -> Any:
-    """What a metric found about an explainer's maps; None where it is not about such maps."""
+    """Returns a metric's result for an explainer's maps; None where it does not apply to such maps."""
     config, name = run.work.config, f"{label}: {metric}"
     if metric in ("narrowness", "overlap"):
         if not run.maps.has(name):
@@ -124,7 +124,7 @@ def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: 
 
 
 Rows = tuple[NDArray[np.float64], NDArray[np.float64] | None]
-"""Numbers (n, maps, ...), and what ties decide in them (n, maps, 2), which older runs have not recorded."""
+"""Values (n, maps, ...), and the contribution of ties (n, maps, 2), which older runs have not recorded."""
 
 
 def _rows_of(shards: Shards, name: str) -> Rows:
@@ -140,7 +140,7 @@ def of_rows(
     who: Sequence[str] | None,
     ties: str | None,
 ) -> Drop | Curve:
-    """Deletion, retention or a curve with its controls, from the rows of these items in the shards.
+    """Returns deletion, retention or a curve with its controls, from the rows of these items in the shards.
 
     Args:
         metric: as the configuration names it.
@@ -170,7 +170,7 @@ def of_rows(
 
 
 def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]) -> Any:
-    """A result from the rows of maps in the order of ``names``, the own map's first; without a control they are NaN.
+    """Returns a result from the rows of maps in the order of ``names``, the own map first; a missing control is NaN.
 
     ``who``: what the kind is told about people.
     """

@@ -1,4 +1,4 @@
-"""Data sets of a run: which photos there are, whose they are, and which of them are pairs."""
+"""The data set of a run: photos, identities and labelled pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Source = str | bytes
 @final
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Photos, and which of them are measured.
+    """The photos of a run, their identities, and the labelled pairs.
 
     Attributes:
         sources: paths, or encoded pictures from a packed file; millions of them as text take a third of the memory.
@@ -43,7 +43,7 @@ class DataSet:
     same: NDArray[np.bool_] | None = None
 
     def photo(self, number: int) -> Tensor:
-        """(1, 3, H, W) RGB in [0, 1], of any size.
+        """Returns a photo as (1, 3, H, W) RGB in [0, 1], of any size.
 
         Raises:
             FileNotFoundError, ValueError: it is gone, or not readable.
@@ -54,7 +54,7 @@ class DataSet:
         return decode(text_io.BytesIO(source), self.names[number])[None]
 
     def sha256(self, number: int) -> bytes:
-        """Of the encoded photo, 32 bytes.
+        """Returns the SHA-256 of the encoded photo, 32 bytes.
 
         Raises:
             FileNotFoundError: it is gone.
@@ -63,7 +63,7 @@ class DataSet:
         return bytes.fromhex(io.sha256_of(Path(source))) if isinstance(source, str) else hashlib.sha256(source).digest()
 
     def first_pairs(self, count: int | None) -> DataSet:
-        """The first so many pairs, with their photos only."""
+        """Returns the first ``count`` pairs, with their photos only."""
         if self.index is None or self.same is None or count is None:
             return self
         used, index = np.unique(self.index[:count], return_inverse=True)
@@ -73,7 +73,7 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the list: names, people, sizes of files, pairs."""
+        """The SHA-256 of the list of names, identities, file sizes and pairs."""
         found = hashlib.sha256()
         for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
             size = os.stat(source).st_size if isinstance(source, str) else len(source)
@@ -85,7 +85,7 @@ class DataSet:
 
 
 def opened(path: Path, root: Path | None) -> DataSet:
-    """The data set at a path; see :class:`~facexai.evaluate.Config`.
+    """Returns the data set at a path; see :class:`~facexai.evaluate.Config`.
 
     Raises:
         FileNotFoundError: no such folder or file, or a photo that it names.
@@ -107,7 +107,7 @@ def opened(path: Path, root: Path | None) -> DataSet:
 
 
 def _folders(folders: list[str], index: NDArray[np.int64], same: NDArray[np.bool_]) -> list[str] | None:
-    """The folder of each photo, where folders are people: where they agree with what the pairs say."""
+    """Returns each photo's folder as its identity if that agrees with the labels of all pairs, else None."""
     labels = zip(index.tolist(), same.tolist(), strict=True)
     agreed = all((folders[i] == folders[j]) == label for (i, j), label in labels)
     return folders if agreed and len(set(folders)) > 1 else None

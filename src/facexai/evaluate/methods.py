@@ -1,4 +1,4 @@
-"""Explainers by name, as configurations and command lines say them.
+"""Explainers by name, for configurations and command lines.
 
 The name of an explainer, such as ``hirescam`` (``sdd-hirescam``: SDD over it), ``captum.NAME`` for a baseline, or
 ``package.module:function``, which is called with the gallery or network (for pairs: the network and the threshold) and
@@ -24,7 +24,7 @@ _SDD = {field.name for field in fields(SDD)} - {"base"}
 
 
 def label(entry: Entry) -> str:
-    """What an entry is called in tables: its ``name``, or method and options."""
+    """Returns an entry's label in tables: its ``name``, or method and options."""
     if isinstance(entry, str):
         return entry
     if "name" in entry:
@@ -34,7 +34,7 @@ def label(entry: Entry) -> str:
 
 
 def class_explainers(entries: Sequence[Entry], classifier: WhiteBox) -> dict[str, Any]:
-    """Explainers of classes by label.
+    """Returns explainers of classes by label.
 
     Raises:
         ValueError: unknown names or options, two entries of one label.
@@ -43,7 +43,7 @@ def class_explainers(entries: Sequence[Entry], classifier: WhiteBox) -> dict[str
 
 
 def pair_explainers(entries: Sequence[Entry], model: FaceModel, threshold: float) -> dict[str, Any]:
-    """Explainers of pairs by label; errors are those of :func:`class_explainers`.
+    """Returns explainers of pairs by label; errors are those of :func:`class_explainers`.
 
     FGGB works on ``chunk=8`` copies unless told otherwise: what is fastest here would be other bits than elsewhere.
     """
@@ -56,7 +56,7 @@ def pair_explainers(entries: Sequence[Entry], model: FaceModel, threshold: float
 
 
 def class_explainer(method: str, classifier: WhiteBox, **options: Any) -> Any:
-    """One explainer of classes; ``sdd`` and ``sdd-NAME`` take the options of both.
+    """Returns an explainer of classes; ``sdd`` and ``sdd-NAME`` take the options of both.
 
     >>> from facexai import FaceModel, InputSpec
     >>> import torch
@@ -76,7 +76,7 @@ def class_explainer(method: str, classifier: WhiteBox, **options: Any) -> Any:
 
 
 def pair_explainer(method: str, model: FaceModel, *, threshold: float | None, **options: Any) -> Any:
-    """One explainer of pairs."""
+    """Returns an explainer of pairs."""
     if ":" in method:
         return _called(method, model, threshold, **options)
     rows = about("pairs")

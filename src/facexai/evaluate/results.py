@@ -1,4 +1,4 @@
-"""What a run found: numbers of all items put together, in a table, a report, plots and a row for each item."""
+"""The results of a run: a table, a report, plots, and a row for each item."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
         table: a row for each explainer, then the controls that do not depend on it.
@@ -53,7 +53,7 @@ class Results:
         return f"{self.table}\n{self!r}"
 
     def plot(self) -> Figure:
-        """The main columns of the table with their intervals, controls in grey."""
+        """Draws the main columns of the table with their intervals, controls in grey."""
         return self.table.plot()
 
     def _repr_html_(self) -> str:
@@ -71,7 +71,7 @@ def written(
     manifest: Mapping[str, Any],
     decided: list[list[Any]] | None = None,
 ) -> Results:
-    """What was found, written: ``results.json``, ``.txt`` and ``.png``, a row for each item, what could not be read."""
+    """Writes ``results.json``, ``.txt`` and ``.png``, a row for each item, and the list of unreadable photos."""
     folder = work.store.folder.parent
     manifest = {name: value for name, value in manifest.items() if name != "shard"}
     details = {label: {metric: one.rows() for metric, one in found.items()} for label, found in measured.items()}
@@ -93,14 +93,14 @@ def written(
 
 
 def _stands(file: Path, report: Mapping[str, Any]) -> bool:
-    """Whether these results were written before."""
+    """Returns whether the file holds these results already."""
     return file.is_file() and bool(io.read_json(file) == json.loads(json.dumps(report)))
 
 
 def _items(
     work: RunContext, measured: Mapping[str, Mapping[str, Any]], decided: list[list[Any]] | None
 ) -> tuple[list[str], Iterable[list[Any]]]:
-    """A row for each item: photos, people, and the main number of every metric."""
+    """Returns the columns and a row for each item: photos, people, and the main number of every metric."""
     columns = {f"{label}: {metric}": _main(one) for label, found in measured.items() for metric, one in found.items()}
     items = next(iter(columns.values())).items.tolist()
     numbers = [statistic.values for statistic in columns.values()]
@@ -132,7 +132,7 @@ def _main(one: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
 
 
 def _draw(made: Results) -> None:
-    """The plots, where there is something to draw with."""
+    """Draws the plots where matplotlib is installed."""
     try:
         from facexai import plots
 

@@ -28,7 +28,7 @@ _RECENT = 4  # shards whose tensors are kept in memory
 @final
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A photo that was read.
+    """A photo, aligned and decoded.
 
     Attributes:
         image: (1, 3, H, W) as the network wants it.
@@ -76,7 +76,7 @@ def joined(parts: Sequence[BatchResult]) -> BatchResult:
 @final
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Work on items, a small batch at a time.
+    """A stage of a run, which works on small batches of items.
 
     Attributes:
         name: the beginning of its shards' names.
