@@ -26,13 +26,13 @@ import json, re, sys, time
 from pathlib import Path
 
 from facexai import evaluate
-from facexai.evaluate import pairs
+from facexai.evaluate import verification
 import pair_runs
 
 def peak():  # of Linux; ru_maxrss would begin with the peak of the process that started this one
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
 
-seen, decided, began = {}, pairs.decided, time.process_time()
+seen, decided, began = {}, verification.decided, time.process_time()
 
 def watched(work, embedded):
     seen["MiB, embedded"], seen["start"] = peak(), time.process_time()
@@ -40,7 +40,7 @@ def watched(work, embedded):
     seen["s, decided"], seen["MiB, decided"] = time.process_time() - seen.pop("start"), peak()
     return made
 
-pairs.decided = watched
+verification.decided = watched
 config = evaluate.Config(sys.argv[1], images=sys.argv[2], explainers=("fggb",), metrics=("deletion",), align="never",
                          protocol="epfl-inferred", micro_batch=64, shard=64)
 found = evaluate.run(config, sys.argv[3], model=pair_runs.tiny(), threads=1)

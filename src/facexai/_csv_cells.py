@@ -1,10 +1,14 @@
-"""Names as cells of a CSV file: text to spreadsheets, harmless to terminals, and read back as they were."""
+"""Cells of CSV files: names are text to spreadsheets, harmless to terminals, and read back as they were."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from facexai._errors import printable
+from facexai._errors import printable, truncate
 
 _MARK = "'"
 _FORMULA = "[\\s']*[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # also in full width, which spreadsheets in some languages take
@@ -41,3 +45,26 @@ def unescape(cell: str) -> str:
         return cell
     name = _ESCAPED.sub(lambda match: match[0].encode().decode("unicode_escape"), cell[1:])
     return name if escape(name) == cell else cell
+
+
+@contextmanager
+def table(text: str, name: str) -> Iterator[Iterator[list[str]]]:
+    """Yields the rows of a CSV file, cells stripped and unescaped; comma, semicolon or tab separates them.
+
+    Args:
+        text: content of the file.
+        name: the file, as errors name it.
+
+    Raises:
+        ValueError: no CSV, or any ValueError that is raised inside; it names the file and the line.
+
+    >>> with table("image;group\\na.jpg; x\\n", "groups.csv") as rows:
+    ...     list(rows)
+    [['image', 'group'], ['a.jpg', 'x']]
+    """
+    separator = max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        yield ([unescape(cell.strip()) for cell in cells] for cells in lines)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{name}, line {max(lines.line_num, 1)}: {truncate(error)}") from error

@@ -26,10 +26,9 @@ from facexai import CAM, FGGB, SDD, GradCAM, HiResCAM, PairCAM, evaluate, functi
 from facexai._tensor_store import Store
 from facexai.evaluate import Config, engine
 from facexai.evaluate import shards as stages
-from facexai.evaluate._fixed_point import mean_of, summed
+from facexai.evaluate._steps import mean_of, summed
 from facexai.evaluate.context import RunContext
-from facexai.evaluate.identification import next_other
-from facexai.evaluate.prefetch import ahead
+from facexai.evaluate.engine import ahead
 from facexai.evaluate.samples import examples
 
 pytestmark = [
@@ -280,7 +279,7 @@ def test_photos_without_people_against_a_gallery(root, model, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs os.O_NOFOLLOW")
 def test_timings_are_not_written_through_a_link(tmp_path):
     """They are a courtesy: the work goes on without them."""
-    shards = stages.Shards(Store(tmp_path), SimpleNamespace(name="a", count=3), 2, 2)
+    shards = stages.Shards(Store(tmp_path), SimpleNamespace(name="a", index=range(3)), 2, 2)
     engine.note_time(tmp_path, 1, shards, 0, 0.5)
     assert json.loads((tmp_path / "timings-1.jsonl").read_text()) == {"shard": "a-0000000", "items": 2, "seconds": 0.5}
     (tmp_path / "mine.txt").write_text("mine")
@@ -464,7 +463,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(root, tm
 def test_a_finished_run_is_not_worked_on_again(root, model, tmp_path, monkeypatch):
     evaluate.run(PAIRS, tmp_path / "out", model=model, base=root)
     expected = files(tmp_path / "out")
-    monkeypatch.setattr("facexai.evaluate.context.Work.face", None)  # no photo is asked for
+    monkeypatch.setattr("facexai.evaluate.context.RunContext.face", None)  # no photo is asked for
     evaluate.run(PAIRS, tmp_path / "out", model=model, base=root)
     assert files(tmp_path / "out") == expected
 
@@ -846,10 +845,13 @@ def test_mistakes_in_a_list_of_photos(root, model, tmp_path, text, message):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9) | st.integers(1, 6))
-def test_the_next_other_is_that_of_the_metrics(people):
+def test_the_next_other_is_that_of_a_literal_loop(people):
     count, names = (people, None) if isinstance(people, int) else (len(people), people)
-    expected = metrics.other_identity_index(count, names) if count > 1 else None
-    assert next_other(count, names) == expected
+    expected = []
+    for i in range(count):
+        circle = [(i + step) % count for step in range(1, count)]
+        expected.append(next((j for j in circle if names is None or names[j] != names[i]), None))
+    assert metrics.other_identity_index(count, names) == (None if None in expected else expected)
 
 
 @settings(max_examples=40, deadline=None)

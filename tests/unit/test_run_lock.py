@@ -207,7 +207,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["python", "cuda", "cpu"])
-@pytest.mark.parametrize("where", ["facexai.evaluate.context.Work.face", "facexai.models.FaceModel.embed"])
+@pytest.mark.parametrize("where", ["facexai.evaluate.context.RunContext.face", "facexai.models.FaceModel.embed"])
 def test_a_full_memory_names_the_cure(tmp_path, monkeypatch, where, error):
     root, out, model = data(tmp_path), tmp_path / "out", ownmodel.make_small()
 

@@ -30,7 +30,7 @@ from facexai.cli.shared import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code and prints errors as one line."""
+    """Runs one command; returns its exit code and prints errors as one line."""
     options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():

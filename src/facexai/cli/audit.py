@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io as text_io
 import os
 import posixpath
 import sys
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from facexai import _csv_cells
-from facexai._errors import truncate
 from facexai._photo_names import folder_names, photo_names
 from facexai.cli.shared import model, out_arguments, show
 
@@ -35,7 +32,7 @@ _EXAMPLE = 'pairs = "pairs.csv"\ngroups = "groups.csv"'
 @final
 @dataclass(frozen=True)
 class Config:
-    """The configuration of an audit; paths are relative to the file."""
+    """The configuration of an audit file; its paths are relative to the file."""
 
     pairs: str
     groups: str
@@ -54,7 +51,7 @@ class Config:
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     audit = commands.add_parser("audit", help="which frequencies decide about groups of people, and their errors")
     audit.add_argument(
         "config",
@@ -114,8 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _labels(path: Path, pairs: Pairs, root: Path) -> tuple[list[str], list[str | None], str]:
-    """Returns the group ("" if unknown) and identity (None if unknown) of every image, and where the
-    identities come from.
+    """Returns group ("": unknown) and identity (None: unknown) of every image, and the origin of the identities.
 
     Folders name people if they agree with the pairs. Images without an identity count as different people,
     unless a pair of one person links them.
@@ -151,33 +147,26 @@ def _rows_of(
 
 
 def _rows(path: Path) -> tuple[set[str], dict[str, dict[str, str]]]:
-    """Returns columns, and by image the cells of its row."""
+    """Returns the columns, and by image the cells of its row."""
     from facexai.images.pairs import text_of
 
-    text = text_of(path)
-    separator = max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
-    table = csv.reader(text_io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: dict[str, dict[str, str]] = {}
-    try:
-        head = [cell.strip().lower() for cell in next(table)]
+    with _csv_cells.table(text_of(path), path.name) as table:
+        head = [cell.lower() for cell in next(table, [])]
         if not {"image", "group"} <= set(head):
             raise ValueError(f"expected the columns image, group and perhaps identity, got {', '.join(head)[:80]}")
-        for cells in table:
-            if not any(cell.strip() for cell in cells):
-                continue
+        for cells in filter(any, table):
             if len(cells) != len(head):
                 raise ValueError(f"expected {len(head)} cells, got {len(cells)}")
-            row = {name: _csv_cells.unescape(cell.strip()) for name, cell in zip(head, cells, strict=True)}
+            row = dict(zip(head, cells, strict=True))
             image = posixpath.normpath(row["image"].replace("\\", "/"))
             if rows.setdefault(image, row) != row:
                 raise ValueError(f"{image} is listed twice, with different cells")
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {truncate(error)}") from None
     return set(head), rows
 
 
 class _Photos(Sequence[Any]):
-    """Faces prepared for the network, loaded on demand."""
+    """Faces as the network's input, loaded on access."""
 
     def __init__(self, pairs: Pairs, network: FaceModel, config: Config) -> None:
         self.pairs, self.network, self.config = pairs, network, config
@@ -231,7 +220,7 @@ def _permuted(
     names: Sequence[str],
     options: Mapping[str, Any],
 ) -> tuple[FrequencyHeat, Bias]:
-    """Observes every photo of the pairs once and keeps it for the test."""
+    """Returns heat plot and permutation test; every photo is observed once, and its evidence is kept for the test."""
     import numpy as np
     import torch
 

@@ -30,7 +30,7 @@ _USUAL = {"layer": "auto", "masks": "patches"}
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     compare = commands.add_parser("compare", help="why do these two faces match, or not?")
     compare.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="a photo of each face")
     compare.add_argument("--method", choices=tuple(about("pairs")), default="fggb", help="default: fggb")
@@ -90,7 +90,7 @@ def _explainer(network: FaceModel, options: argparse.Namespace) -> Any:
 
 
 def _report(why: PairSaliency, called: Sequence[str]) -> dict[str, Any]:
-    """Returns the report; ``called``: names of the photos."""
+    """Returns the command's report; ``called``: names of the photos."""
     result: dict[str, Any] = {"first": called[0], "second": called[1], "cosine": round(float(why.scores[0]), 6)}
     result["threshold"] = why.threshold
     result["match"] = None if why.accepted is None else bool(why.accepted[0])

@@ -19,7 +19,7 @@ _MOST_DRAWN = 12  # drawing takes longer than editing
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     edit = commands.add_parser(
         "counterfactual", help="what would have to change in a face for a decision to be another one?"
     )
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _drawn(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, Any]]:
-    """Returns faces with glasses that are drawn by formulas, and the networks that come along."""
+    """Returns drawn faces with glasses, their names, and the arguments of the explainer."""
     from facexai.demo.edits import question
 
     if given := _named(options, "denoiser", "decision", "reference", "threshold", "model"):
@@ -91,7 +91,7 @@ def _drawn(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
 
 
 def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, Any]]:
-    """Returns the photos, their names and the decision that the user asked for."""
+    """Returns the user's photos, their names, and the arguments of the explainer."""
     import torch
 
     from facexai import InputSpec, decisions, denoisers, images
@@ -127,7 +127,7 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
 
 
 def _named(options: argparse.Namespace, *names: str) -> list[str]:
-    """Returns the options of these names that were given."""
+    """Returns those of these options that were given."""
     return [f"--{name}" for name in names if getattr(options, name) is not None]
 
 
@@ -139,7 +139,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _report(found: Counterfactual, names: list[str]) -> dict[str, Any]:
-    """Returns file names without folders."""
+    """Returns the record with file names, without folders."""
     rows = [
         {
             "image": name,

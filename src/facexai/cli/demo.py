@@ -9,7 +9,7 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     demo = commands.add_parser("demo", help="one picture passes as two people: figures and numbers, offline")
     demo.add_argument("--out", type=Path, required=True, help="folder for figures and demo.json")
     demo.set_defaults(run=run)

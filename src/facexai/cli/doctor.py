@@ -11,7 +11,7 @@ from facexai.cli.shared import align_argument, model, model_argument
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     doctor = commands.add_parser("doctor", help="is a network wrapped rightly, and what can be explained with it?")
     model_argument(doctor)
     doctor.add_argument(

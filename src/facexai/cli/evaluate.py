@@ -21,7 +21,7 @@ _EITHER = ("scale", "area", "fill", "threshold")
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     evaluate = commands.add_parser(
         "evaluate",
         help="explain and measure a whole data set, on one machine or many",
@@ -110,9 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace, base: Path) -> Config:
-    """Returns the file's configuration with what the command line says instead; its paths are the
-    user's, not the file's.
-    """
+    """Returns the file's configuration, overridden by the command line's, whose paths are the user's."""
     from facexai import evaluate
 
     names = [field.name for field in fields(evaluate.Config)]

@@ -41,7 +41,7 @@ _SAMPLE = 8
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     explain = commands.add_parser("explain", help="why is this face taken for this enrolled person?")
     explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="photos to explain")
     explain.add_argument("--gallery", type=Path, required=True, help="folder with one sub-folder of photos per person")
@@ -103,7 +103,7 @@ def _sample(network: FaceModel, options: argparse.Namespace) -> list[Tensor]:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the options of the explainer; of SDD those of its base."""
+    """Returns the options of the explainer; for SDD those of its base."""
     base = options.method.removeprefix("sdd").removeprefix("-") or "hirescam"
     layer = None if options.layer == "auto" else options.layer
     return explainer_options(base, about("classes"), {"layer": layer, "keep": options.keep})
@@ -119,7 +119,7 @@ def _explainer(people: Gallery, options: argparse.Namespace, chosen: dict[str, A
 
 
 def _file_names(paths: Sequence[Path]) -> list[str]:
-    """Returns a unique name for the files of each photo: its stem, numbered where two photos share it."""
+    """Returns for each photo a name of its files: its stem, numbered where that is taken."""
     names: list[str] = []
     for path in paths:
         numbered = (f"{path.stem}-{i}" for i in itertools.count(2))

@@ -26,7 +26,7 @@ _LARGEST = 5  # bands in the report
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     frequency = commands.add_parser("frequency", help="which spatial frequencies decide about these two faces?")
     frequency.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="a photo of each face")
     frequency.add_argument(

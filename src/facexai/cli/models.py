@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     models = commands.add_parser("models", help="networks and input presets that facexai knows")
     models.set_defaults(run=run)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     report = commands.add_parser(
         "report",
         help="one page that says what was decided, why, and whether the explanation is true",
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
-    """Returns folders of commands, and photos.
+    """Makes the sections of folders and of photos.
 
     Raises:
         ValueError: neither, or an option that would be ignored.
@@ -118,9 +118,7 @@ def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 def _threshold(
     found: dict[Path, dict[str, Section]], networks: set[str | None], options: argparse.Namespace
 ) -> tuple[float | None, str | None]:
-    """Returns the threshold that was given, else the one that pairs of the folders were decided with, else the one that
-    a folder recorded for these networks.
-    """
+    """Returns the given threshold, else that of the folders' pairs, else one that a folder has for these networks."""
     from facexai.report.from_folders import decided_with, threshold_of
 
     said = options.threshold_source
@@ -142,9 +140,7 @@ def _threshold(
 
 
 def _networks(found: dict[Path, dict[str, Section]], network: FaceModel | None, *, asked: bool) -> set[str | None]:
-    """Returns fingerprints of the networks whose decisions the page shows; ``asked``: the network
-    decides about photos.
-    """
+    """Returns fingerprints of the networks that decide on the page; ``asked``: the network decides about photos."""
     from facexai.report.thresholds import networks_behind
 
     own = None if network is None else network.fingerprint
@@ -157,7 +153,7 @@ def _say(step: str) -> None:
 
 
 def _network(folders: list[Path], photos: list[Path], options: argparse.Namespace) -> FaceModel | None:
-    """Returns the network of the report; of folders the default one only where it alone made them."""
+    """Returns the network of the report; for folders the default one only if it alone made them."""
     from facexai.report.from_folders import networks_of
 
     if options.model is not None or photos:
@@ -201,23 +197,23 @@ def _of_photos(
 
 
 def _scale(options: argparse.Namespace) -> float | str:
-    """Returns probabilities saturate at 64, so it is calibrated where it can be."""
-    from facexai import images
+    """Returns the gallery's scale: calibrated where possible, since probabilities saturate at 64."""
+    from facexai.images.files import people_folders
 
     if options.scale is not None:
         return options.scale  # type: ignore[no-any-return]
-    people = [path for path in options.gallery.iterdir() if path.is_dir()] if options.gallery.is_dir() else []
-    return "calibrated" if any(len(images.photo_files(path)) > 1 for path in people) else 64.0
+    people = people_folders(options.gallery) if options.gallery.is_dir() else {}
+    return "calibrated" if any(len(photos) > 1 for photos in people.values()) else 64.0
 
 
 class _Photos:
-    """Loads photos of the folder ``--photos`` by name; ``asked`` records whether one was needed."""
+    """Finds photos of ``--photos`` by name; ``asked`` is True once a photo was requested."""
 
     def __init__(self, network: FaceModel | None, options: argparse.Namespace) -> None:
         self.network, self.options, self.asked = network, options, False
 
     def __call__(self, name: str, how: Mapping[str, Any], sha256: str) -> Aligned | None:
-        """Returns names come from files: they must not lead out of the folder of photos."""
+        """Returns a photo by its name, which comes from a file and must not lead out of the folder of photos."""
         from facexai import images, io
 
         folder: Path | None = self.options.photos
@@ -233,7 +229,7 @@ class _Photos:
         return images.fit_to_spec(images.load(path), self.network.spec, **chosen)
 
     def check(self) -> None:
-        """Refuse ``--photos`` where it would be ignored."""
+        """Refuses ``--photos`` where it would be ignored."""
         if self.options.photos is not None and not self.asked:
             raise ValueError("--photos: none of the folders has maps of photos")
         if self.options.photos is not None and self.network is None:

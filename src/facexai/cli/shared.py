@@ -1,4 +1,4 @@
-"""What several commands share: errors on one line, and the model that a user named."""
+"""Arguments and output that several commands share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "dlib-resnet29"
-"""The default network of a command."""
+"""The default network."""
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--model``, which is the same for all commands."""
+    """Adds ``--model``, the same for all commands."""
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -34,7 +34,7 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def align_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--align``, which is the same for all commands."""
+    """Adds ``--align``, the same for all commands."""
     parser.add_argument(
         "--align",
         choices=("auto", "always", "never"),
@@ -73,32 +73,30 @@ def accelerated(network: FaceModel, faces: Callable[[], Sequence[Tensor]], optio
 
 
 def scale(text: str) -> float | str:
-    """Parses ``--scale`` of a gallery."""
+    """Parses ``--scale`` of a gallery: a number, or ``calibrated``."""
     return text if text == "calibrated" else float(text)
 
 
 def out_arguments(parser: argparse.ArgumentParser, holds: str, report: str, instead: str = "a table") -> None:
-    """Adds ``--out`` for those files, and ``--json``, which prints the report."""
+    """Adds ``--out`` for those files and ``--json`` to print the report."""
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {holds}")
     parser.add_argument("--json", action="store_true", help=f"print {report} instead of {instead}")
 
 
 def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned:
-    """Returns the photo of ``--align`` and ``--face`` prepared for the network."""
+    """Returns the photo as the network's input, by ``--align`` and ``--face``."""
     from facexai import images
 
     return images.fit_to_spec(images.load(path), network.spec, when=options.align, face=options.face)
 
 
 def cut(found: Aligned) -> list[list[float]] | None:
-    """Returns the transform from pixels of the photo to pixels of the aligned face, for a report; None for
-    an uncropped photo.
-    """
+    """Returns the affine matrix from photo to aligned face, for a report; None: the photo was not aligned."""
     return None if found.face is None else [[round(float(v), 4) for v in line] for line in found.matrix]
 
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Prints the report of a command as JSON, or as text."""
+    """Prints a command's report as JSON, or its text."""
     if not as_json:
         say(*text.split("\n"))
         return
@@ -108,7 +106,7 @@ def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 
 
 def say(*lines: str, file: IO[str] | None = None) -> None:
-    """Print lines in which names of people and files can do nothing to a terminal, whatever it can show."""
+    """Prints lines with escapes for characters that could control a terminal or that it cannot show."""
     stream = sys.stdout if file is None else file
     for line in lines:
         print(_encodable(printable(line), stream), file=stream)
@@ -139,7 +137,7 @@ def explainer_options(method: str, rows: Mapping[str, Row], given: Mapping[str, 
 
 
 def _takes(row: Row, option: str, value: Any) -> bool:
-    """Says whether an explainer has that option; one name may mean a number here and a share there."""
+    """Returns whether an explainer has this option; one name may mean a number here and a share there."""
     usual = row.defaults().get(option, MISSING)
     return usual is None or type(usual) is type(value)
 

@@ -31,7 +31,7 @@ _RATES = (1e-2, 1e-3, 1e-4)
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
+    """Adds the command's arguments."""
     verify = commands.add_parser("verify", help="accuracy on labelled pairs, and the threshold that follows")
     verify.add_argument(
         "pairs", type=Path, metavar="PAIRS", help="LFW's pairs.txt, a CSV of first,second,same, or insightface's .bin"
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _embedded(network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> tuple[Tensor, Tensor | None]:
-    """Returns raw embeddings (n, D) of all images, each once, and of the mirrored ones where the protocol adds them."""
+    """Returns raw embeddings (n, D) of all images, and of their mirror images if the protocol adds them."""
     import torch
 
     from facexai._progress import tqdm
@@ -111,7 +111,7 @@ def _faces(network: FaceModel, pairs: Pairs, which: range, options: argparse.Nam
 
 
 def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the report, with names of files without folders."""
+    """Returns the record with file names, without folders."""
     result: dict[str, Any] = {
         "pairs": options.pairs.name,
         "images": len(pairs.images),
@@ -126,9 +126,7 @@ def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options:
 
 
 def _rows(pairs: Pairs, scores: Any, limit: float, root: Path) -> Iterator[list[str | float]]:
-    """Yields names of the photos, one person or not, cosine, accepted or not, near the threshold or
-    not, of each pair.
-    """
+    """Yields for each pair both names, the label, the cosine, the decision, and whether it is near the threshold."""
     from facexai.functional._decision import accepted, near
 
     names, columns = photo_names(pairs.images, root), (pairs.same, scores, accepted(scores, limit), near(scores, limit))

@@ -1,4 +1,4 @@
-"""Shapes with soft edges in pictures of faces, and the random numbers that place them.
+"""Shapes with soft edges (signed distance functions), and the random numbers that place them.
 
 In numpy: operations on arrays this small lose more by torch's threads than they gain.
 """
@@ -17,13 +17,13 @@ from facexai.perturb.draws import generator
 Array = NDArray[Any]  # float32
 
 FINE = 2
-"""Points per pixel and axis."""
+"""Sub-pixel points per axis."""
 
 _NUMBERS = 64  # of each person, and of each photo
 
 
 class Numbers:
-    """Uniform random numbers of each item, handed out one after the other."""
+    """Uniform random numbers of each item, consumed in order."""
 
     def __init__(self, seed: int, what: str, items: Sequence[int], more: int = 0) -> None:
         rows = [torch.rand(_NUMBERS + more, generator=generator(seed, i, f"drawn {what}")) for i in items]
@@ -31,17 +31,17 @@ class Numbers:
         self._next = 0
 
     def __call__(self, low: float = 0.0, high: float = 1.0) -> Array:
-        """Returns (N, 1, 1), one number for each item."""
+        """Returns one number for each item, (N, 1, 1)."""
         self._next += 1
         numbers: Array = self._rows[:, self._next - 1, None, None] * (high - low) + low
         return numbers
 
     def often(self, share: float) -> Array:
-        """Returns (N, 1, 1), 1 with that probability, else 0."""
+        """Returns 1 with this probability, else 0, as (N, 1, 1)."""
         return (self() < share).astype(np.float32)
 
     def colour(self, palette: str) -> Array:
-        """Returns (N, 3, 1, 1), one of the colours, a little lighter or darker."""
+        """Returns one of the colours, a little lighter or darker, as (N, 3, 1, 1)."""
         known = np.array([list(bytes.fromhex(colour)) for colour in palette.split()], np.float32) / 255
         chosen = known[(self()[:, 0, 0] * len(known)).astype(int)]
         shade: Array = np.clip(chosen[:, :, None, None] * self(0.92, 1.08)[:, None], 0, 1)
@@ -66,11 +66,11 @@ class Canvas:
         self.image = np.zeros((len(scale), 3, points, points), np.float32)
 
     def cover(self, distance: Array) -> Array:
-        """Returns (N, H, W), how much of each point lies inside, by the distance from the edge, negative inside."""
+        """Returns the cover (N, H, W) of each point from the distance to the edge, which is negative inside."""
         return np.clip(0.5 - distance * self._sharp, 0, 1)
 
     def paint(self, cover: Array, colour: Array) -> None:
-        """Lay a colour (N, 3, 1, 1) over the picture; under a cover of 0 or 1 one of them is left, bit by bit."""
+        """Blends a colour (N, 3, 1, 1) over the picture; a cover of 0 or 1 leaves one of them, bit by bit."""
         self.image *= (1 - cover)[:, None]
         self.image += colour * cover[:, None]
 
@@ -90,9 +90,7 @@ def box(x: Array, y: Array, a: Array | float, b: Array | float, r: Array | float
 
 
 def arc(x: Array, y: Array, width: Array, bend: Array, opening: Array | float, thick: Array | float) -> Array:
-    """Returns the distance from a parabola through (0, 0) and (width, -bend), which opens downwards, drawn
-    with that thickness.
-    """
+    """Returns the distance from a stroke along a parabola through (0, 0) and (width, -bend), which opens downwards."""
     part = np.square(x / width)
     slope = np.square(bend * 2 / width) * part + 1
     curve = y + bend * part

@@ -10,7 +10,7 @@ from facexai.explainers import FastDiME
 
 
 def question(count: int) -> tuple[torch.Tensor, FastDiME]:
-    """Returns drawn faces with glasses, and the explainer that takes them off, with the networks that come along.
+    """Returns drawn faces with glasses, and the explainer that removes these, with the packaged networks.
 
     Args:
         count: how many faces.

@@ -16,7 +16,7 @@ _COLOURS = ("#0072B2", "#D55E00")  # distinct for colour-blind readers
 
 
 def portraits(m: Measured) -> Figure:
-    """Draws the photo with the detected face, the aligned face, and the map warped back onto the photo."""
+    """Draws the photo with the detected face, the aligned face, and the map projected onto the photo."""
     figure = plots.figure(8.4, 6.2)
     grid = figure.subplots(2, 3)
     back = [a.warp_back(m.own.maps[i : i + 1])[0] for i, a in enumerate(m.aligned)]
@@ -37,7 +37,7 @@ def portraits(m: Measured) -> Figure:
 
 
 def blend(m: Measured) -> Figure:
-    """Returns where the system sees each of the two in the blend."""
+    """Draws the evidence for each of the two identities in the blend."""
     figure = plots.figure(11.0, 6.0)
     grid = figure.subplots(2, 4)
     distances = m.numbers["blend"]
@@ -57,7 +57,7 @@ def blend(m: Measured) -> Figure:
 
 
 def slide(m: Measured) -> Figure:
-    """Draws both distances while the blend slides from one person to the other."""
+    """Draws both distances while the blend moves from one person to the other."""
     figure = plots.figure(7.6, 4.2)
     axes = figure.subplots()
     at = [100 * row["share_of_second"] for row in m.numbers["slide"]]
@@ -83,7 +83,7 @@ def slide(m: Measured) -> Figure:
 
 
 def truth(m: Measured) -> Figure:
-    """Draws the face with another person's eyes pasted in, and the share of each map that falls on them."""
+    """Draws one person's eyes in the other's face, and the share of each map on them."""
     figure = plots.figure(8.4, 6.4)
     grid = figure.subplots(2, 3)
     for i, row in enumerate(m.numbers["pasted_eyes"]):
@@ -106,19 +106,19 @@ def truth(m: Measured) -> Figure:
 
 
 def pairs(m: Measured) -> Figure:
-    """Returns which parts of two pictures make them alike to the network, and which do not."""
+    """Draws the parts of two images that support and oppose their match."""
     titles = [f"{row['first']} and {row['second']}: cosine {row['cosine']:.2f}" for row in m.numbers["pairs"]]
     label = "CorrRISE: red where the cosine falls when the spot is hidden, blue where it rises"
     return plots.pairs(m.pairs.maps, m.pairs.images, titles, label=label)
 
 
 def frequencies(m: Measured) -> Figure:
-    """Draws the frequency bands that the decision about the same pairs uses."""
+    """Draws the frequency bands that the decisions about the same pairs use."""
     return m.heat.plot()
 
 
 def counterfactuals(m: Measured) -> Figure:
-    """Returns drawn faces, and what they would have to be for a classifier to see no glasses."""
+    """Draws synthetic faces with their counterfactuals without glasses."""
     return m.edits.plot()
 
 
@@ -131,4 +131,4 @@ FIGURES = {
     "6_frequencies": frequencies,
     "7_counterfactuals": counterfactuals,
 }
-"""File name without ending -> function."""
+"""The functions by file name without ending."""

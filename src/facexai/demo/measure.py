@@ -1,4 +1,4 @@
-"""Computes the measurements of the demonstration: distances, maps, and shares inside a known region."""
+"""The measurements of the demonstration: distances, maps, and shares inside a region with known truth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMIT = 0.6
 @final
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The numbers of the demonstration, and the data of its figures."""
+    """Numbers for the JSON, and data for the figures."""
 
     numbers: dict[str, Any]
     photos: list[Tensor]
@@ -44,7 +44,7 @@ class Measured:
 
 
 def descriptors(model: FaceModel, images: Tensor) -> Tensor:
-    """Computes dlib's own descriptors, (N, 128), not centred and not scaled."""
+    """Returns dlib's own descriptors, (N, 128), not centred and not scaled."""
     with torch.no_grad():
         return model.outputs(images)
 
@@ -55,7 +55,7 @@ def _to_each(rows: Tensor, enrolled: Tensor) -> list[dict[str, float]]:
 
 
 def measure() -> Measured:
-    """Returns everything the demonstration shows, computed."""
+    """Computes everything that the demonstration shows."""
     model = zoo.load("dlib-resnet29")
     plain = FaceModel(model.net, "dlib")  # dlib's own descriptor, to which the limit of 0.6 applies
     photos = [person.load() for person in PEOPLE]
@@ -98,7 +98,7 @@ def measure() -> Measured:
 
 
 def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[str, Any]) -> PairSaliency:
-    """Compares a face with a copy of it, with the blend and with the other person; each image is observed once."""
+    """Compares one face with a copy of it, the blend and the other person; each image is observed once."""
     first, second = (p.name for p in PEOPLE)
     explainer = CorrRISE(model, count=_MASKS)
     seen = explainer.observe(torch.cat([face, *partners]))
@@ -113,7 +113,7 @@ def _pairs(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict
 
 
 def _heat(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[str, Any]) -> FrequencyHeat:
-    """Returns the same pairs without each band of frequencies."""
+    """Explains the same pairs by frequency bands."""
     explainer = FrequencyHeatPlot(model, masked="both")
     seen = explainer.observe(torch.cat([face, *partners]))
     heat = explainer.answer(seen[:1], seen[1:])
@@ -127,7 +127,7 @@ def _heat(model: FaceModel, face: Tensor, partners: list[Tensor], numbers: dict[
 
 
 def _towards(people: Gallery, image: Tensor) -> list[Saliency]:
-    """Computes the HiResCAM, SDD and Score-CAM maps of each person."""
+    """Returns the maps of HiResCAM, SDD and Score-CAM for each person."""
     twice = image.expand(2, -1, -1, -1)
     base = HiResCAM(people)
     evidence = base.observe(twice)
@@ -139,9 +139,7 @@ def _towards(people: Gallery, image: Tensor) -> list[Saliency]:
 def _known_truth(
     people: Gallery, plain: FaceModel, faces: list[Tensor], enrolled: Tensor, numbers: dict[str, Any]
 ) -> tuple[Tensor, Tensor, list[Saliency]]:
-    """Measures the share of each map that falls on another person's pasted eyes, and on the same place
-    without the paste.
-    """
+    """Measures the share of each map on pasted eyes of the other person, with and without the paste."""
     region = eye_region(people.model.spec)
     copies = [jpeg(relit(face)) for face in faces]
     pastes = torch.cat([pasted(copies[1 - donor], copies[donor], region) for donor in (0, 1)])

@@ -1,4 +1,4 @@
-"""Faces for the examples: drawn people, changed copies of two portraits, or a folder of yours."""
+"""Faces for the examples: drawn people, changed copies of two portraits, or a user's folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from facexai import images
 from facexai.demo import synthetic
 from facexai.demo.portraits import COLLINS, HOPPER, jpeg, mirrored, relit
+from facexai.images.files import people_folders
 from facexai.input_spec import InputSpec
 
 _MARGIN = 0.08  # of a drawing's side, on each side: face networks want faces that fill the picture
@@ -18,7 +19,7 @@ _MARGIN = 0.08  # of a drawing's side, on each side: face networks want faces th
 def cartoons(
     spec: InputSpec, count: int, each: int, *, seed: int = 0, glasses: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Returns synthetic people without masks; the same bits on every machine up to the resize.
+    """Returns drawn people without masks; the same bits on every machine up to the resize.
 
     Face networks distinguish them, though not as well as real people: of 24 with four drawings each,
         dlib's network orders
@@ -51,7 +52,7 @@ def cartoons(
 
 
 def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
-    """Makes changed copies of two portraits, at most four of each: n = 2, an illustration, not an evaluation.
+    """Returns changed copies of two portraits, at most four of each: n = 2, an illustration, not an evaluation.
 
     Args:
         spec: of the network that will see them.
@@ -69,7 +70,7 @@ def portraits(spec: InputSpec, each: int = 4) -> dict[str, Tensor]:
 
 
 def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[str, Tensor]:
-    """Returns faces of a folder, prepared for the network.
+    """Returns the faces of a folder as the network's input.
 
     Args:
         folder: one sub-folder of photos per person.
@@ -86,13 +87,11 @@ def people(folder: str | Path, spec: InputSpec, most: int, each: int) -> dict[st
     """
     root = Path(folder)
     found: dict[str, Tensor] = {}
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; expected one with a sub-folder of photos per person")
-    for person in sorted(path for path in root.iterdir() if path.is_dir()):
-        photos = images.photo_files(person)[:each]
+    for person, files in people_folders(root).items():
+        photos = files[:each]
         if len(photos) == each and len(found) < most:
             faces = [images.fit_to_spec(images.load(path), spec, when="auto", face="largest").image for path in photos]
-            found[person.name] = torch.cat(faces)
+            found[person] = torch.cat(faces)
     if len(found) < 2:
         raise ValueError(f"{root}: expected two people with {each} photos or more, found {len(found)}")
     return found

@@ -20,7 +20,7 @@ _PURPOSE = "the demonstration"
 @final
 @dataclass(frozen=True)
 class Portrait:
-    """A portrait: its file, its bytes and its source."""
+    """A portrait's file, byte for byte, and its subject."""
 
     name: str
     package: str
@@ -54,19 +54,19 @@ HOPPER = Portrait(
 
 
 def mirrored(image: Tensor) -> Tensor:
-    """Returns the image with left and right exchanged."""
+    """Returns the mirrored image."""
     return image.flip(-1)
 
 
 def relit(image: Tensor) -> Tensor:
-    """Returns a darker image, lit from the left: gamma 1.3 and a factor that falls from 1.15 to 0.7 across the face."""
+    """Returns a darker image lit from the left: gamma 1.3 and a factor that falls from 1.15 to 0.7 across the face."""
     light = torch.linspace(1.15, 0.7, image.shape[-1])
     lit: Tensor = torch.pow(image, 1.3) * light
     return lit.clamp(0, 1)
 
 
 def jpeg(image: Tensor, quality: int = 40) -> Tensor:
-    """Returns one image (1, 3, H, W) after JPEG compression."""
+    """Returns an image (1, 3, H, W) after JPEG compression."""
     pixels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
@@ -76,7 +76,7 @@ def jpeg(image: Tensor, quality: int = 40) -> Tensor:
 
 
 CHANGES = {"mirrored": mirrored, "re-lit": relit, "JPEG": jpeg}
-"""How a probe differs from the enrolled file."""
+"""The changes of probes against the enrolled file."""
 
 
 def eye_region(spec: InputSpec) -> Tensor:
@@ -91,9 +91,7 @@ def eye_region(spec: InputSpec) -> Tensor:
 
 
 def pasted(host: Tensor, donor: Tensor, region: Tensor) -> Tensor:
-    """Returns the donor's pixels inside the region, the host's outside, with a soft seam of 5 pixels
-    inside the region.
-    """
+    """Returns the donor's pixels inside the region and the host's outside, with a soft seam of 5 pixels inside."""
     inside = region.float()[None, None]
     soft = -torch.nn.functional.max_pool2d(-inside, 5, 1, 2)
     soft = torch.nn.functional.avg_pool2d(soft, 5, 1, 2, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""Run the demonstration: figures, a JSON with every number, and a few plain sentences."""
+"""Runs the demonstration: figures, a JSON with every number, and a few plain sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CAUTION = "Two people illustrate how the system works; they evaluate nothing."
 
 
 def run(out: str | Path, *, say: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
-    """Run the demonstration offline and write its figures and ``demo.json``.
+    """Runs the demonstration offline and writes its figures and ``demo.json``.
 
     Args:
         out: folder to write into; made where missing.

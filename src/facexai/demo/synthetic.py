@@ -1,4 +1,4 @@
-"""Cartoon faces drawn by formulas, with known content and no real person.
+"""Synthetic faces drawn by formulas: their content is known, and they show no real person.
 
 Only sums, products, roots, minima and integers of random bits are used, so that a face has the same bits on every
 machine, alone or among others.
@@ -21,7 +21,7 @@ from facexai.demo._sdf import FINE, Array, Canvas, Numbers, arc, box, ellipse, w
 from facexai.perturb.draws import check_items
 
 SHARES = {"glasses": 0.5, "mask": 0.125, "smile": 0.5, "background": 0.5}
-"""How often an attribute is drawn unless it is forced."""
+"""The probability of an attribute that is not fixed."""
 
 _MOST_SHOWN = 12  # in a notebook
 _AT_ONCE = 16  # faces whose arrays stay in the processor's cache
@@ -40,7 +40,7 @@ _DARK = "23304a 1f3b34 3d2336 3a2c20 26262b 15354a"
 @final
 @dataclass(frozen=True, eq=False)
 class DrawnFaces:
-    """Synthetic faces with their attributes and regions.
+    """Drawn faces with their attributes and regions.
 
     Attributes:
         images: (N, 3, H, W) float32, RGB in [0, 1].
@@ -69,7 +69,7 @@ def faces(
     first: int = 0,
     people: Sequence[int] | None = None,
 ) -> DrawnFaces:
-    """Draw faces, some 800 a second on one core at 32 pixels.
+    """Draws faces, some 800 a second on one core at 32 pixels.
 
     Args:
         count: how many.
@@ -120,7 +120,7 @@ def _forced(attributes: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 def _draw(
     person: Numbers, photo: Numbers, forced: Mapping[str, Tensor], size: int
 ) -> tuple[Array, dict[str, NDArray[np.bool_]], dict[str, NDArray[np.bool_]]]:
-    """Returns images, attributes and regions of a few faces, drawn from back to front."""
+    """Draws images, attributes and regions of a few faces, from back to front."""
     found = {name: photo.often(share)[:, 0, 0] > 0 for name, share in SHARES.items()}
     found |= {name: values.numpy() for name, values in forced.items()}
     on = {name: values.astype(np.float32)[:, None, None] for name, values in found.items()}
@@ -138,12 +138,12 @@ def _draw(
 
 
 def _parts(values: NDArray[Any]) -> list[NDArray[Any]]:
-    """Returns every point of a pixel, as a picture of its own."""
+    """Returns the sub-pixel points, each as a picture of its own."""
     return [values[..., i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)]
 
 
 class _Head:
-    """The geometry and the colours of one person's head."""
+    """Geometry and colours of one person's head."""
 
     def __init__(self, person: Numbers) -> None:
         self.skin, self.hair = person.colour(_SKINS), person.colour(_HAIRS)
@@ -160,9 +160,7 @@ class _Head:
 
 
 def _person(canvas: Canvas, head: _Head, person: Numbers, photo: Numbers, bright: Array) -> Array:
-    """Draws background, hair behind the head, shoulders, neck, ears and head; returns the coverage
-    of the background.
-    """
+    """Draws background, hair behind, shoulders, neck, ears and head; returns the cover of the background."""
     light, dark, fade = photo.colour(_BRIGHT), photo.colour(_DARK), photo(-0.15, 0.15)[:, None]
     bright = bright[:, None]
     canvas.image += (light * bright + dark * (1 - bright)) * (1 + fade * canvas.y)
@@ -206,7 +204,7 @@ def _eyes(canvas: Canvas, head: _Head, person: Numbers, photo: Numbers) -> None:
 
 
 def _mouth(canvas: Canvas, head: _Head, person: Numbers, photo: Numbers, smile: Array) -> Array:
-    """Returns a smile with more or less teeth, or a mouth that is nearly straight; the cover of both."""
+    """Draws a smile with teeth or a nearly straight mouth; returns the cover of both."""
     f, y, dark = canvas.f, canvas.v - head.mouth, head.skin[:, :1] < 0.65  # lips have to stand out
     lips = person.colour(_LIPS) * np.where(dark, np.float32(1.15), np.float32(0.85))
     width, bend, opening = person(0.22, 0.29) + photo(-0.02, 0.02), photo(0.1, 0.15), photo(0.03, 0.18)
@@ -221,7 +219,7 @@ def _mouth(canvas: Canvas, head: _Head, person: Numbers, photo: Numbers, smile: 
 
 
 def _mask(canvas: Canvas, head: _Head, person: Numbers, worn: Array) -> Array:
-    """Returns a surgical mask with strings to the ears, and its cover."""
+    """Draws a surgical mask with strings to the ears; returns its cover."""
     v, cloth, top = canvas.v, person.colour(_MASKS), head.eyes + 0.24
     edge = top - v + np.square(canvas.f) * person(0.2, 0.5)  # higher at the nose
     cover = canvas.cover(np.maximum(head.outline(canvas, 0.02), edge))
@@ -245,7 +243,7 @@ def _fringe(canvas: Canvas, head: _Head, person: Numbers) -> None:
 
 
 def _glasses(canvas: Canvas, head: _Head, person: Numbers, worn: Array) -> Array:
-    """Draws round or rectangular glasses, clear or dark; returns their coverage."""
+    """Draws round or rectangular glasses, clear or dark; returns their cover."""
     x, y, rims = canvas.side - head.apart, canvas.v - head.eyes, person.colour(_RIMS)
     wide, tall, round_ = person(0.15, 0.18), person(0.11, 0.15), person.often(0.5)
     thick, dark = person(0.03, 0.045), person.often(0.3)
@@ -266,7 +264,7 @@ def _glasses(canvas: Canvas, head: _Head, person: Numbers, worn: Array) -> Array
 
 
 def _lit(canvas: Canvas, photo: Numbers) -> Array:
-    """Returns the picture in a light from one side, of another brightness, contrast and warmth."""
+    """Returns the picture lit from one side, with another brightness, contrast and warmth."""
     light = (1 + photo(-0.3, 0.3) * canvas.x + photo(-0.15, 0.15) * canvas.y) * photo(0.85, 1.1)
     warm = photo(-0.05, 0.05)
     colour = np.stack([1 + warm, np.ones_like(warm), 1 - warm], 1)

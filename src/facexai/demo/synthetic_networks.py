@@ -1,4 +1,4 @@
-"""Small networks of drawn faces that come along: classifiers, with and without a shortcut, and a denoiser."""
+"""Small packaged networks of drawn faces: classifiers, with and without a shortcut, and a denoiser."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def classifier(name: str) -> DrawnClassifier:
 
 
 def denoiser() -> DiffusersDenoiser:
-    """Returns a diffusion model of drawn faces, by ``examples/studies/train_denoiser.py``; needs the
-    extra ``diffusion``.
-    """
+    """Returns the diffusion model of ``examples/studies/train_denoiser.py``; needs the extra ``diffusion``."""
     from facexai import denoisers
 
     return denoisers.from_diffusers(WEIGHTS / "denoiser")

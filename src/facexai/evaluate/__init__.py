@@ -1,4 +1,4 @@
-"""The same measurements over whole data sets, on one machine or many, that can be cut off and started again."""
+"""Measurements over whole data sets, on one machine or several; an interrupted run can be resumed."""
 
 from facexai.evaluate.config import Config, read
 from facexai.evaluate.results import Results

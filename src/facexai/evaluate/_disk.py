@@ -1,4 +1,4 @@
-"""What to do where the machine refuses: a disk that does not take what a run writes, a memory that is full."""
+"""Errors about full or read-only disks and about a lack of memory, with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock for each of its ranks, which another run finds."""
+"""Locks of a run's folder, one for each rank, so that a second run is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _mine: set[Path] = set()
 
 @contextmanager
 def locked(folder: Path, rank: int, run: str = "") -> Iterator[None]:
-    """Locks the folder for this run and this rank; locks that a killed run left are taken over.
+    """Locks the folder for this rank of a run; stale locks of a run that was killed are taken over.
 
     Args:
         folder: of the run; it is created where it is missing.
@@ -75,7 +75,7 @@ def _take(file: Path, run: str) -> None:
 
 
 def _check_others(file: Path, run: str) -> None:
-    """Refuse where a rank of another run is at work, and remove locks that were left behind."""
+    """Refuses if a rank of another run is at work, and removes stale locks."""
     for other in sorted({path.absolute() for path in file.parent.glob("lock-*.json")} - {file}):
         owner = _owner(other, other)
         while owner is not None and owner.run is None:  # it is being written: in a moment it says whose it is
@@ -88,7 +88,7 @@ def _check_others(file: Path, run: str) -> None:
 
 
 def _remove_stale(file: Path) -> None:
-    """Remove a lock that was left behind; of two runs that find one, the second finds the lock of the first.
+    """Removes a stale lock; if two runs do so at once, the second meets the lock of the first.
 
     Raises:
         ValueError: the run that it belongs to is at work.
@@ -128,9 +128,7 @@ class _Owner:
 
 
 def _owner(file: Path, lock: Path) -> _Owner | None:
-    """Returns the run at work that a file with the content of a lock belongs to; None for a lock
-    that was left behind.
-    """
+    """Returns the owner of a lock, whose content ``file`` holds; None for a stale lock."""
     try:
         age = time.time() - file.stat().st_mtime
         written = json.loads(file.read_text(encoding="utf-8"))
@@ -147,7 +145,7 @@ def _owner(file: Path, lock: Path) -> _Owner | None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Returns whether a process of this machine runs; if the system cannot tell, True."""
+    """Returns whether a process of this machine is running; True where the system cannot tell."""
     if os.name == "nt":  # there os.kill would end it
         return True
     try:

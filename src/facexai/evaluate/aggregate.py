@@ -1,4 +1,4 @@
-"""Putting the numbers of all items together, as :mod:`facexai.metrics` gives them for data in memory."""
+"""Aggregates the numbers of all items into the results that :mod:`facexai.metrics` gives for data in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facexai.evaluate import identification, verification
+from facexai.evaluate._steps import TIES
 from facexai.evaluate.identification import People
 from facexai.evaluate.results import Results, written
 from facexai.evaluate.shards import Shards
@@ -105,7 +106,7 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
 
 
 def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: Sequence[str] | None) -> Any:
-    """Returns the result of a metric for an explainer's maps; None if the metric does not apply to such maps."""
+    """Returns a metric's result for an explainer's maps; None where it does not apply to such maps."""
     config, name = run.work.config, f"{label}: {metric}"
     if metric in ("narrowness", "overlap"):
         if not run.maps.has(name):
@@ -114,7 +115,7 @@ def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: 
         first, second = (Statistic.of(column, items=items.tolist(), identities=who) for column in values.T)
         if metric == "narrowness":
             return Narrowness(first, second)
-        tied = _rows_at(run.maps.rows(name + identification.TIES).numpy(), run.maps.measured(), items)
+        tied = _rows_at(run.maps.rows(name + TIES).numpy(), run.maps.measured(), items)
         return Overlap(first, second, Ties.of(tied, items=items.tolist(), identities=who))
     assert run.numbers is not None
     score = "cosine" if isinstance(run.classifier, Gallery) else "logit"
@@ -123,11 +124,11 @@ def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: 
 
 
 Rows = tuple[NDArray[np.float64], NDArray[np.float64] | None]
-"""Numbers (n, maps, ...), and what ties decide in them (n, maps, 2), which older runs have not recorded."""
+"""Values (n, maps, ...), and the contribution of ties (n, maps, 2), which older runs have not recorded."""
 
 
 def _rows_of(shards: Shards, name: str) -> Rows:
-    return shards.rows(name).numpy(), shards.rows(name + identification.TIES).numpy()
+    return shards.rows(name).numpy(), shards.rows(name + TIES).numpy()
 
 
 def of_rows(
@@ -169,8 +170,7 @@ def of_rows(
 
 
 def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]) -> Any:
-    """Returns a result from the rows of maps in the order of ``names``, the own map's first; without a
-    control they are NaN.
+    """Returns a result from the rows of maps in the order of ``names``, the own map first; a missing control is NaN.
 
     ``who``: keyword arguments of identities for the kind.
     """

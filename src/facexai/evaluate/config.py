@@ -1,4 +1,4 @@
-"""What a run measures: everything that changes a number, and nothing else."""
+"""The configuration of a run: every option that changes a number, and no other."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ class Config:
             raise ValueError(f"expected an area between 0 and 1, got {self.area}")
 
     def record(self) -> dict[str, Any]:
-        """Returns every choice as JSON can hold it: of files the names, without folders; not the size of shards."""
+        """Returns every option as JSON: file names without folders, and not the size of shards."""
         made = asdict(self) | {"explainers": list(self.explainers), "metrics": list(self.metrics)}
         made |= {name: Path(value).name for name in _PATHS if (value := made[name]) is not None}
         return {name: value for name, value in made.items() if name != "shard"}
 
 
 def read(path: str | Path, **instead: Any) -> Config:
-    """Returns the configuration in a TOML file, with the given values instead of its own.
+    """Returns the configuration of a TOML file, with these options instead of the file's.
 
     Raises:
         FileNotFoundError: no such file.

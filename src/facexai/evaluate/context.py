@@ -1,4 +1,4 @@
-"""What every worker of a run holds, and which photos are enrolled and which are measured."""
+"""The context of a run: configuration, data, network, and the photos that are enrolled and measured."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAIR_METRICS = ("deletion", "insertion")
 @final
 @dataclass(frozen=True, eq=False)
 class RunContext:
-    """The state of a run that every worker shares.
+    """The configuration, data, network and store of a run, the same for every worker.
 
     Attributes:
         config: what is measured.
@@ -47,32 +47,32 @@ class RunContext:
 
     @property
     def task(self) -> Literal["people", "pairs"]:
-        """Returns whether the data set holds people or pairs."""
+        """The kind of data set."""
         return "people" if self.data.index is None else "pairs"
 
     @property
     def explainers(self) -> Sequence[Entry]:
-        """Returns the explainers that were configured, or the default."""
+        """The configured ones, or the default."""
         return self.config.explainers or (("sdd",) if self.task == "people" else ("fggb",))
 
     @cached_property
     def labels(self) -> list[str]:
-        """Returns the labels of the explainers."""
+        """The labels of the explainers."""
         return [label(entry) for entry in self.explainers]
 
     @property
     def metrics(self) -> Sequence[str]:
-        """Returns the metrics that were configured, or the default."""
+        """The configured ones, or the default."""
         return self.config.metrics or (("deletion", "retention") if self.task == "people" else PAIR_METRICS)
 
     def person(self, photo: int) -> str:
-        """Returns the identity in a photo; the photo's name if the data set has no identities."""
+        """Returns the identity in a photo; the photo's name where the data set has none."""
         found = "" if self.data.identities is None else self.data.identities[photo]
         return found or self.data.names[photo]
 
     @cached_property
     def people_of_pairs(self) -> Sequence[str]:
-        """Returns the person in each photo of the pairs, for intervals and tests.
+        """The identity in each photo of the pairs, for intervals and tests.
 
         If the data set has no identities, photos that genuine pairs link show one person, any other photo a person
         of its own. So a photo that comes again is the same person again.
@@ -82,12 +82,12 @@ class RunContext:
         return linked_people(self.data.names, self.data.index, self.data.same)
 
     def shards(self, stage: Stage, before: Shards | None = None) -> Shards:
-        """Returns the shards of a stage that follows an earlier one, which read the same photos."""
+        """Returns the shards of a stage; ``before`` are those of an earlier stage that read the same photos."""
         batch = self.config.micro_batch
         return Shards(self.store, stage, batch, batch * self.config.shard, before)
 
     def face(self, photo: int) -> Face:
-        """Returns a photo prepared for the network.
+        """Returns a photo as the network's input.
 
         Raises:
             FileNotFoundError, ValueError: it cannot be read, or shows no single face.
@@ -97,12 +97,12 @@ class RunContext:
         return Face(image, self.data.sha256(photo))
 
     def why(self, shards: Shards) -> str:
-        """Returns one photo that a stage could not read, and the reason, for messages."""
+        """Returns, for messages, one photo that a stage could not read, with the reason."""
         return next((f"{self.data.names[photo]}: {reason}" for photo, reason in shards.failed().items()), "none")
 
 
 def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | None, device: str | None) -> RunContext:
-    """Open the data set and the network, and decide what is enrolled and measured.
+    """Opens the data set and the network, and selects the photos to enrol and to measure.
 
     Args:
         config: what to measure.
@@ -129,7 +129,7 @@ def opened_work(config: Config, base: Path, folder: Path, model: FaceModel | Non
 def _divided(
     config: Config, data: DataSet, network: FaceModel, base: Path
 ) -> tuple[DataSet, Sequence[int], Sequence[int]]:
-    """Returns all photos, those to measure, those to enrol."""
+    """Returns all photos, those to measure, and those to enrol."""
     if data.index is not None:
         return data.first_pairs(config.limit), (), ()
     photos = range(len(data.names))

@@ -1,8 +1,7 @@
-"""Data sets of a run: which photos there are, whose they are, and which of them are pairs."""
+"""The data set of a run: photos, identities and labelled pairs."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io as text_io
 import os
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai import _csv_cells, images, io, metrics
-from facexai._errors import short_repr, truncate
+from facexai._errors import short_repr
 from facexai._photo_names import folder_names, photo_names
-from facexai.images.files import decode
+from facexai.images.files import decode, people_folders
 from facexai.images.pairs import text_of
 
 Source = str | bytes
@@ -27,7 +26,7 @@ Source = str | bytes
 @final
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Photos, and which of them are measured.
+    """The photos of a run, their identities, and the labelled pairs.
 
     Attributes:
         sources: paths, or encoded pictures from a packed file; millions of them as text take a third of the memory.
@@ -44,7 +43,7 @@ class DataSet:
     same: NDArray[np.bool_] | None = None
 
     def photo(self, number: int) -> Tensor:
-        """Returns (1, 3, H, W) RGB in [0, 1], of any size.
+        """Returns a photo as (1, 3, H, W) RGB in [0, 1], of any size.
 
         Raises:
             FileNotFoundError, ValueError: it is gone, or not readable.
@@ -64,7 +63,7 @@ class DataSet:
         return bytes.fromhex(io.sha256_of(Path(source))) if isinstance(source, str) else hashlib.sha256(source).digest()
 
     def first_pairs(self, count: int | None) -> DataSet:
-        """Returns the first so many pairs, with their photos only."""
+        """Returns the first ``count`` pairs, with their photos only."""
         if self.index is None or self.same is None or count is None:
             return self
         used, index = np.unique(self.index[:count], return_inverse=True)
@@ -74,7 +73,7 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """Returns the SHA-256 of the list: names, people, sizes of files, pairs."""
+        """The SHA-256 of the list of names, identities, file sizes and pairs."""
         found = hashlib.sha256()
         for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
             size = os.stat(source).st_size if isinstance(source, str) else len(source)
@@ -108,44 +107,38 @@ def opened(path: Path, root: Path | None) -> DataSet:
 
 
 def _folders(folders: list[str], index: NDArray[np.int64], same: NDArray[np.bool_]) -> list[str] | None:
-    """Returns the folder of each photo, if folders name people, that is, agree with the pairs."""
+    """Returns each photo's folder as its identity if that agrees with the labels of all pairs, else None."""
     labels = zip(index.tolist(), same.tolist(), strict=True)
     agreed = all((folders[i] == folders[j]) == label for (i, j), label in labels)
     return folders if agreed and len(set(folders)) > 1 else None
 
 
 def _folder(path: Path) -> DataSet:
-    people = {p.name: images.photo_files(p) for p in sorted(path.iterdir()) if p.is_dir() and p.name[0] != "."}
-    files = [(name, photo) for name, photos in people.items() for photo in photos]
+    files = [(name, photo) for name, photos in people_folders(path).items() for photo in photos]
     if files:
-        return DataSet(
-            [str(p) for _, p in files], [f"{name}/{p.name}" for name, p in files], [name for name, _ in files]
-        )
+        names = [f"{name}/{photo.name}" for name, photo in files]
+        return DataSet([str(photo) for _, photo in files], names, [name for name, _ in files])
     photos = images.photo_files(path)
     if not photos:
         raise ValueError(f"{path} holds no photos; expected NAME/*.jpg (or png, webp, bmp), or photos")
-    return DataSet([str(p) for p in photos], [p.name for p in photos], None)
+    return DataSet([str(photo) for photo in photos], [photo.name for photo in photos], None)
 
 
 def _listed(path: Path) -> list[dict[str, str]] | None:
     """Returns the rows of a CSV with a column ``image``; None for another one."""
-    text = text_of(path)
-    head = text.lstrip().split("\n", 1)[0]
-    table = csv.DictReader(text_io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
-    rows = []
-    try:
-        columns = [name.strip().lower() for name in table.fieldnames or ()]
+    listed = []
+    with _csv_cells.table(text_of(path), path.name) as rows:
+        columns = [name.lower() for name in next(rows, [])]
         if "image" not in columns:
             return None
-        table.fieldnames = columns
-        for row in table:
-            cells = [row[name] for name in columns]
-            if None in row or any(cell is None for cell in cells) or not row["image"].strip():
+        for cells in rows:
+            if not cells:
+                continue
+            row = dict(zip(columns, cells, strict=False))
+            if len(cells) != len(columns) or not row["image"]:
                 raise ValueError(f"expected {len(columns)} cells, the image among them")
-            rows.append({name: _csv_cells.unescape(row[name].strip()) for name in columns})
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path.name}, line {max(table.line_num, 1)}: {truncate(error)}") from None
-    return rows
+            listed.append(row)
+    return listed
 
 
 def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:

@@ -1,4 +1,4 @@
-"""Distributes shards over this process, the ranks of torchrun, or Ray's actors."""
+"""Engines distribute shards: to this process, to the ranks of torchrun, or to Ray's actors."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 from facexai._errors import told
 from facexai._progress import tqdm
 from facexai.evaluate.context import RunContext
-from facexai.evaluate.prefetch import ahead
 from facexai.evaluate.shards import BatchResult, Face, Faces, Shards, Stage, joined
 
 _POLL = 0.2
 
+Request = TypeVar("Request")
+Read = TypeVar("Read")
+
 
 class Engine(Protocol):
-    """Completes all shards of a stage."""
+    """Commits all shards of a stage."""
 
     def complete(self, number: int, shards: Shards) -> None:
         """Returns when the last shard of the ``number``-th stage is committed, whoever did it."""
@@ -33,7 +38,7 @@ class Engine(Protocol):
 @final
 @dataclass(frozen=True)
 class Rank:
-    """The engine of this process, the only one or one of several that share a folder.
+    """An engine of this process, which is the only one or one of several ranks that share a folder.
 
     Attributes:
         work: of the run.
@@ -51,7 +56,7 @@ class Rank:
     progress: bool = False
 
     def complete(self, number: int, shards: Shards) -> None:
-        """Do this rank's part, then wait for the others'."""
+        """Works on this rank's shards, then waits for those of the others."""
         mine = [shard for shard in shards.missing() if shard % self.world == self.rank]
         total = sum(len(shards.items(shard)) for shard in range(self.rank, len(shards), self.world))
         left = sum(len(shards.items(shard)) for shard in mine)
@@ -77,7 +82,7 @@ class Rank:
 
 
 def progress_bar(shards: Shards, total: int, done: int, progress: bool) -> tqdm:
-    """Shows the items of a stage with rate and time left."""
+    """Returns a progress bar over the items of a stage."""
     stage = shards.stage
     return tqdm(total=total, initial=done, desc=stage.name, unit=stage.unit, disable=not progress, file=sys.stderr)
 
@@ -85,7 +90,7 @@ def progress_bar(shards: Shards, total: int, done: int, progress: bool) -> tqdm:
 def worked(
     work: RunContext, shards: Shards, mine: Sequence[int], readers: int, tick: Callable[[int], object] = lambda _: None
 ) -> Iterator[tuple[int, float]]:
-    """Work on shards one after the other and commit each; gives its number and the seconds that it took."""
+    """Works on shards one after another and commits each; yields its number and the seconds that it took."""
 
     def read(asked: tuple[int, range]) -> dict[int, Face | str]:
         return {photo: _face(work, photo) for photo in shards.stage.photos(asked[1])}
@@ -106,8 +111,31 @@ def worked(
             parts, failed, start = [], {}, time.perf_counter()
 
 
+def ahead(read: Callable[[Request], Read], requests: Iterable[Request], workers: int) -> Iterator[tuple[Request, Read]]:
+    """Yields ``(a, read(a))`` in order, while threads read the next ones; with no workers each is read in its turn.
+
+    >>> list(ahead(str, [1, 2], 2))
+    [(1, '1'), (2, '2')]
+    """
+    if workers < 1:
+        yield from ((request, read(request)) for request in requests)
+        return
+    rest = iter(requests)
+    with ThreadPoolExecutor(workers, "facexai-read") as pool:
+        try:
+            waiting: deque[tuple[Request, Future[Read]]] = deque()
+            waiting.extend((request, pool.submit(read, request)) for request in islice(rest, workers + 1))
+            while waiting:
+                request, future = waiting.popleft()
+                result = future.result()
+                waiting.extend((following, pool.submit(read, following)) for following in islice(rest, 1))
+                yield request, result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _check_unchanged(work: RunContext, before: Shards | None, faces: Faces) -> None:
-    """Refuse a photo that is another picture than the one that an earlier stage read."""
+    """Refuses a photo that differs from the one that an earlier stage read."""
     for photo, digest in ({} if before is None else before.digests(faces)).items():
         if faces[photo].sha256 != digest:
             raise ValueError(
@@ -118,7 +146,7 @@ def _check_unchanged(work: RunContext, before: Shards | None, faces: Faces) -> N
 
 
 def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -> BatchResult:
-    """Returns a batch; where the network refuses it, photo by photo, and those that it refuses alone are recorded."""
+    """Returns the result of a batch; where the network refuses it, photo by photo, recording those that it refuses."""
     try:
         return stage.step(items, faces)
     except ValueError:
@@ -138,7 +166,7 @@ def _stepped(stage: Stage, items: range, faces: Faces, failed: dict[int, str]) -
 
 
 def _face(work: RunContext, photo: int) -> Face | str:
-    """Returns a face, or why there is none."""
+    """Returns a face, or the reason why there is none."""
     try:
         return work.face(photo)
     except (ValueError, FileNotFoundError, PermissionError) as error:  # others are of the machine and may pass
@@ -147,7 +175,7 @@ def _face(work: RunContext, photo: int) -> Face | str:
 
 
 def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: float) -> None:
-    """Writes timings into files of their own, so that results do not depend on them."""
+    """Appends a timing to a file of its own, since results do not depend on timings."""
     row = {"shard": shards.key(shard), "items": len(shards.items(shard)), "seconds": round(seconds, 4)}
     line, path = json.dumps(row), folder / f"timings-{rank}.jsonl"
     with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", opener=_no_link) as file:
@@ -155,20 +183,18 @@ def note_time(folder: Path, rank: int, shards: Shards, shard: int, seconds: floa
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Opens a file, but not through a link that was put in its place."""
+    """Opens a file without following a symbolic link."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def ranks() -> tuple[int, int, int]:
-    """Returns the rank, the number of ranks and the rank on this machine, as torchrun sets them; (0, 1,
-    0) without torchrun.
-    """
+    """Returns rank, number of ranks and local rank from torchrun's environment; (0, 1, 0) without it."""
     rank, world, local = (os.environ.get(name, default) for name, default in _ENVIRONMENT)
     return int(rank), int(world), int(local)
 
 
 def run_number(world: int) -> str:
-    """Returns a number that all ranks of a run share and other runs do not; a random one without ranks."""
+    """Returns an identifier that the ranks of a run share with no other run; for a single process, a random one."""
     if world == 1:
         return secrets.token_hex(8)
     return " ".join(os.environ.get(name, "") for name in _OF_ALL_RANKS)

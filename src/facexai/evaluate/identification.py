@@ -13,42 +13,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._registry import about
-from facexai.evaluate._fixed_point import mean_of, summed
+from facexai.evaluate._steps import TIES, Embed, mean_of, rows_with_controls, summed
 from facexai.evaluate.config import Config
 from facexai.evaluate.context import RunContext
 from facexai.evaluate.methods import class_explainers
-from facexai.evaluate.shards import BatchResult, Faces, Shards, digests_of, stacked
+from facexai.evaluate.shards import BatchResult, Faces, Shards, Stage, digests_of, stacked
 from facexai.explainers import SDD
 from facexai.metrics import curves, drop
-from facexai.metrics._batch import CONTROLS, EvaluationBatch, Reference, order_of, subject, with_maps
+from facexai.metrics._batch import CONTROLS, EvaluationBatch, Reference, next_others, order_of, subject, with_maps
 from facexai.metrics.concentration import class_overlap, narrowness
 from facexai.models import FaceModel, Gallery
 from facexai.results import Saliency
 from facexai.results.parts import common
 
 MAPS = ("own", *CONTROLS)
-"""Second axis of the rows of deletion, retention and curves."""
+"""The second axis of the rows of deletion, retention and curves."""
 
 CURVES = {"insertion": "insertion", "deletion-curve": "deletion"}
-"""Metrics that are curves, and their schemes."""
-
-TIES = ": ties"
-"""After the name of a metric: the rows of what ties decide in it."""
+"""The metrics that are curves, with their schemes."""
 
 _OURS = {row.load() for row in about("classes").values()}
-_SAME_FOR_ALL = {"deletion": ("centre",), "retention": ("centre",), **dict.fromkeys(CURVES, ("random", "centre"))}
+_SHARED_CONTROLS = {"deletion": ("centre",), "retention": ("centre",), **dict.fromkeys(CURVES, ("random", "centre"))}
+"""The metrics that run the network, with those of their controls that are the same for all explainers."""
 
 
 @final
 @dataclass(eq=False)
 class People:
-    """The stages of the run and their results.
+    """The stages of a run about people, and their results.
 
     Attributes:
         work: configuration, data, network and store.
         classifier: the network's own classes, or the gallery once all people are enrolled.
-        enrolled, maps, numbers: the shards of the stages; None without people to enrol, without metrics that
-            need forward passes.
+        enrolled, maps, numbers: the shards of the stages; None without people to enrol, without metrics that run the
+            network.
         mean_maps: by explainer; empty for one photo.
     """
 
@@ -61,53 +59,35 @@ class People:
         self.classifier = self.work.network
 
     def stages(self) -> Generator[Shards]:
-        """Yields the stages; each must be committed before the next is requested."""
-        if self.work.enrolled:
-            self.enrolled = self.work.shards(_Enrol(self.work))
+        """Yields the stages, each of which must be committed before the next is requested."""
+        work = self.work
+        if work.enrolled:
+            embed = Embed(work, work.enrolled, digests=False)
+            self.enrolled = work.shards(Stage("enrol", "photo", _column(work.enrolled), embed))
             yield self.enrolled
-            self.classifier = _gallery(self.work, self.enrolled)
-        explainers = class_explainers(self.work.explainers, self.classifier)
-        self.maps = self.work.shards(_Maps(self.work, explainers))
+            self.classifier = _gallery(work, self.enrolled)
+        explainers, probes = class_explainers(work.explainers, self.classifier), _column(work.probes)
+        self.maps = work.shards(Stage("maps", "photo", probes, _Maps(work, explainers)))
         yield self.maps
-        measure = _Measure(self.work, self.classifier, self.maps)
+        measure = _Measure(work, self.classifier, self.maps)
         self.mean_maps = measure.mean_maps
-        self.numbers = self.work.shards(measure, self.maps) if measure.asked else None
-        if self.numbers is not None:
+        if measure.metrics:
+            self.numbers = work.shards(Stage("measure", "photo", probes, measure, after=self.maps), self.maps)
             yield self.numbers
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class _Enrol:
-    """Embeddings of the photos that people are enrolled with."""
-
-    work: RunContext
-    name: str = "enrol"
-    unit: str = "photo"
-
-    @property
-    def count(self) -> int:
-        return len(self.work.enrolled)
-
-    def photos(self, items: range) -> Sequence[int]:
-        return [self.work.enrolled[item] for item in items]
-
-    def step(self, items: range, faces: Faces) -> BatchResult:
-        kept = [item for item in items if self.work.enrolled[item] in faces]
-        if not kept:
-            return BatchResult([])
-        network = self.work.network
-        images = stacked(faces, [self.work.enrolled[item] for item in kept], network.device)
-        return BatchResult(kept, {"units": network.embed(images).cpu()})
+def _column(photos: Sequence[int]) -> NDArray[np.int64]:
+    """Returns the index of a stage whose items are these photos."""
+    return np.array(photos, dtype=np.int64).reshape(-1, 1)
 
 
 def _gallery(work: RunContext, enrolled: Shards) -> Gallery:
-    """Returns the gallery of all people with a readable photo, in the order of the data set."""
-    if not (kept := enrolled.measured().tolist()):
+    """Returns the people of whom a photo could be read, in the order of the data set."""
+    if not (readable := enrolled.measured().tolist()):
         raise ValueError(f"no photo to enrol could be read, of {len(work.enrolled)}, such as {work.why(enrolled)}")
     units = enrolled.rows("units")
     rows: dict[str, list[int]] = {}
-    for row, item in enumerate(kept):
+    for row, item in enumerate(readable):
         rows.setdefault(work.person(work.enrolled[item]), []).append(row)
     people = {name: units[numbers] for name, numbers in rows.items()}
     config = work.config
@@ -117,36 +97,24 @@ def _gallery(work: RunContext, enrolled: Shards) -> Gallery:
 @final
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """Every explainer's map of the predicted class of every photo."""
+    """Computes every explainer's map of the predicted class of every photo."""
 
     work: RunContext
     explainers: Mapping[str, Any]
-    name: str = "maps"
-    unit: str = "photo"
 
-    @property
-    def count(self) -> int:
-        return len(self.work.probes)
-
-    def photos(self, items: range) -> Sequence[int]:
-        return [self.work.probes[item] for item in items]
-
-    def step(self, items: range, faces: Faces) -> BatchResult:
-        kept = [item for item in items if self.work.probes[item] in faces]
-        if not kept:
-            return BatchResult([])
-        network, asked = self.work.network, self.work.metrics
-        images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
-        rows: dict[str, Tensor] = {"sha256": digests_of(faces, [self.work.probes[item] for item in kept])}
+    def __call__(self, items: list[int], faces: Faces) -> BatchResult:
+        photos, network = [self.work.probes[item] for item in items], self.work.network
+        images = stacked(faces, photos, network.device)
+        rows: dict[str, Tensor] = {"sha256": digests_of(faces, photos)}
         sums: dict[str, Tensor] = {}
         recipes: dict[str, Mapping[str, Any]] = {}
-        seen: dict[str, Any] = {}
+        evidence: dict[str, Any] = {}
         targets = None
         for label, explainer in self.explainers.items():
-            why = _explained(explainer, images, targets, seen)
+            why = _explained(explainer, images, targets, evidence)
             recipes[label] = common(why.recipe)
             if targets is not None and not torch.equal(why.targets, targets):
-                raise ValueError(f"{label!r} explains other classes than it was asked for")
+                raise ValueError(f"{label!r} explains other classes than those it was given")
             if targets is None:
                 targets = why.targets
                 rows |= {"targets": targets.cpu(), "scores": why.scores.detach().double().cpu()}
@@ -154,30 +122,37 @@ class _Maps:
             rows[f"{label}: cells"], sums[label] = cells, summed(cells, why.size)
             if self.work.config.ties == "signed" and why.signed_cells is not None:
                 rows[f"{label}: signed cells"] = why.signed_cells.detach().cpu()
-            if "narrowness" in asked:
-                narrow = narrowness(why)
-                rows[f"{label}: narrowness"] = _columns(narrow.above_half.values, narrow.half_mass.values)
-            if "overlap" in asked and why.class_cells is not None:
-                overlap = class_overlap(why, self.work.config.area, items=kept, seed=self.work.config.seed)
-                rows[f"{label}: overlap"] = _columns(overlap.before.values, overlap.after.values)
-                assert overlap.ties is not None
-                rows[f"{label}: overlap{TIES}"] = torch.from_numpy(overlap.ties.values)
-        return BatchResult(kept, rows, sums, recipes)
+            rows |= {f"{label}: {name}": values for name, values in self._properties(why, items).items()}
+        return BatchResult(items, rows, sums, recipes)
+
+    def _properties(self, why: Saliency, items: Sequence[int]) -> dict[str, Tensor]:
+        """Returns the rows of the metrics that do not run the network."""
+        config, metrics = self.work.config, self.work.metrics
+        rows: dict[str, Tensor] = {}
+        if "narrowness" in metrics:
+            narrow = narrowness(why)
+            rows["narrowness"] = _columns(narrow.above_half.values, narrow.half_mass.values)
+        if "overlap" in metrics and why.class_cells is not None:
+            overlap = class_overlap(why, config.area, items=items, seed=config.seed)
+            assert overlap.ties is not None
+            rows["overlap"] = _columns(overlap.before.values, overlap.after.values)
+            rows[f"overlap{TIES}"] = torch.from_numpy(overlap.ties.values)
+        return rows
 
 
-def _explained(explainer: Any, images: Tensor, targets: Tensor | None, seen: dict[str, Any]) -> Saliency:
-    """Returns the maps of a batch; what was observed last serves SDD and its base, if they follow each other."""
-    asked = None if targets is None else targets.tolist()
-    watcher: Any = explainer.base if isinstance(explainer, SDD) else explainer
+def _explained(explainer: Any, images: Tensor, targets: Tensor | None, evidence: dict[str, Any]) -> Saliency:
+    """Returns the maps of a batch; the latest evidence serves SDD and its base, if they follow each other."""
+    classes = None if targets is None else targets.tolist()
+    observer: Any = explainer.base if isinstance(explainer, SDD) else explainer
     why: Saliency
-    if type(watcher) not in _OURS:  # of others nobody knows what their repr leaves out
-        why = explainer(images, asked)
+    if type(observer) not in _OURS:  # the repr of other explainers may leave options out
+        why = explainer(images, classes)
         return why
-    recipe = repr(watcher)
-    if recipe not in seen:
-        seen.clear()  # evidence is large
-        seen[recipe] = watcher.observe(images)
-    why = explainer.answer(seen[recipe], asked)
+    recipe = repr(observer)
+    if recipe not in evidence:
+        evidence.clear()  # evidence is large
+        evidence[recipe] = observer.observe(images)
+    why = explainer.answer(evidence[recipe], classes)
     return why
 
 
@@ -188,95 +163,79 @@ def _columns(*values: NDArray[np.float64]) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False)
 class _Measure:
-    """The change of the decision when the marked area is removed, for every map and every control."""
+    """Measures how the decision changes when the marked area is removed, for every map and every control."""
 
     work: RunContext
     classifier: FaceModel | Gallery
     maps: Shards
-    name: str = "measure"
-    unit: str = "photo"
-
-    @property
-    def count(self) -> int:
-        return len(self.work.probes)
 
     @cached_property
-    def asked(self) -> list[str]:
-        """Returns the metrics that need forward passes."""
-        return [name for name in self.work.metrics if name in _SAME_FOR_ALL]
+    def metrics(self) -> list[str]:
+        """The metrics that run the network."""
+        return [name for name in self.work.metrics if name in _SHARED_CONTROLS]
 
     @cached_property
     def partners(self) -> dict[int, int] | None:
-        """Returns, for each measured photo, the next one of another identity; None if there is none."""
+        """For each measured photo the next of another person; None where a photo has none."""
         items = self.maps.measured().tolist()
-        people = [self.work.person(self.work.probes[item]) for item in items] if self.work.knows_people else None
-        others = next_other(len(items), people)
+        others = next_others(len(items), self._people(items))
         return None if others is None else {item: items[other] for item, other in zip(items, others, strict=True)}
 
     @cached_property
     def mean_maps(self) -> dict[str, Tensor]:
-        """Returns the mean map of each explainer; None for a single photo, which would only have its own."""
+        """The mean map by explainer; none for a single photo."""
         if (count := len(self.maps.measured())) < 2:
             return {}
         size = self.work.network.spec.height_width
         sums = {label: self.maps.total(label) for label in self.work.labels}
         return {label: mean_of(total, count, size) for label, total in sums.items() if total is not None}
 
-    def photos(self, items: range) -> Sequence[int]:
-        return [self.work.probes[item] for item in items]
-
-    def step(self, items: range, faces: Faces) -> BatchResult:
-        known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
-        kept = [item for item in items if item in known and self.work.probes[item] in faces]
-        if not kept:
-            return BatchResult([])
+    def __call__(self, items: list[int], faces: Faces) -> BatchResult:
         config, network = self.work.config, self.work.network
-        images = stacked(faces, [self.work.probes[item] for item in kept], network.device)
+        images = stacked(faces, [self.work.probes[item] for item in items], network.device)
         rows: dict[str, Tensor] = {}
-        who: EvaluationBatch | None = None
-        common: dict[str, dict[str, Any]] = {name: {} for name in self.asked}
+        batch: EvaluationBatch | None = None
+        shared: dict[str, dict[str, Any]] = {name: {} for name in self.metrics}
         for label in self.work.labels:
-            maps, reference = self._saliency(kept, label), self._reference(kept, label)
-            if who is None:
-                who = subject(
+            maps, reference = self._saliency(items, label), self._reference(items, label)
+            if batch is None:
+                batch = subject(
                     self.classifier,
                     images,
                     maps,
-                    items=kept,
-                    identities=self._people(kept),
+                    items=items,
+                    identities=self._people(items),
                     reference=reference,
                     batch_size=config.micro_batch,
                     ties=config.ties,  # type: ignore[arg-type]
                 )
             else:
-                who = with_maps(who, maps, reference, config.ties)  # type: ignore[arg-type]
-            rows |= {f"{label}: {name}": made for name, made in self._measured(who, common).items()}
-        return BatchResult(kept, rows)
+                batch = with_maps(batch, maps, reference, config.ties)  # type: ignore[arg-type]
+            rows |= {f"{label}: {name}": values for name, values in self._measured(batch, shared).items()}
+        return BatchResult(items, rows)
 
-    def _measured(self, who: EvaluationBatch, common: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-        """Returns rows (n, maps, numbers) by metric, and those of its ties; NaN where there is no such control."""
-        config, result = self.work.config, {}
-        areas = {"deletion", "retention"} & set(self.asked)
-        regions = drop.regions_of(who, config.area, config.seed) if areas else None
-        for name in self.asked:
-            made: drop.Drop | curves.Curve
+    def _measured(self, batch: EvaluationBatch, shared: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+        """Returns the rows of each metric and of its ties; ``shared`` keeps controls for the next explainer."""
+        config = self.work.config
+        rows: dict[str, Tensor] = {}
+        areas = {"deletion", "retention"} & set(self.metrics)
+        regions = drop.regions_of(batch, config.area, config.seed) if areas else None
+        for name in self.metrics:
+            result: drop.Drop | curves.Curve
             if name in CURVES:
                 fill = fill_of(name, config)
-                made = curves.measured(who, CURVES[name], config.steps, fill, config.seed, known=common[name])
+                result = curves.measured(batch, CURVES[name], config.steps, fill, config.seed, known=shared[name])
             else:
                 assert regions is not None
-                made = drop.measured(who, name, regions, config.fill, known=common[name])  # type: ignore[arg-type]
-            common[name] = {control: made.controls[control] for control in _SAME_FOR_ALL[name]}
-            each = [made, *(made.controls[control] for control in CONTROLS)]
-            result[name] = stacked_rows([None if one is None else one.values for one in each])
-            result[f"{name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
-        return result
+                result = drop.measured(batch, name, regions, config.fill, known=shared[name])  # type: ignore[arg-type]
+            shared[name] = {control: result.controls[control] for control in _SHARED_CONTROLS[name]}
+            rows |= rows_with_controls(name, result, CONTROLS)
+        return rows
 
     def _saliency(self, items: Sequence[int], label: str) -> Saliency:
-        cells, targets, scores = (self.maps.of(items, name) for name in (f"{label}: cells", "targets", "scores"))
-        network = self.work.network
-        cells, targets, scores = (part.to(network.device) for part in (cells, targets, scores))
-        name = f"{label}: signed cells"
+        network, name = self.work.network, f"{label}: signed cells"
+        parts = (self.maps.of(items, part) for part in (f"{label}: cells", "targets", "scores"))
+        cells, targets, scores = (part.to(network.device) for part in parts)
         signed = self.maps.of(items, name).to(network.device) if self.maps.has(name) else None
         return Saliency(cells, network.spec.height_width, targets, scores, signed_cells=signed)
 
@@ -291,35 +250,6 @@ class _Measure:
         return [self.work.person(self.work.probes[i]) for i in items] if self.work.knows_people else None
 
 
-def ties_of(measured: Any) -> NDArray[np.float64]:
-    """Returns rows (n, 2) of what ties of the maps decide, as :meth:`facexai.metrics._ties.Ties.of` takes them."""
-    rows: NDArray[np.float64] = measured.ties.values
-    return rows
-
-
-def stacked_rows(maps: Sequence[NDArray[np.float64] | None]) -> Tensor:
-    """Returns (n, maps, ...) of the rows (n, ...) of each map, the first of which is there; NaN for
-    a map that is not.
-    """
-    assert maps[0] is not None
-    return torch.from_numpy(np.stack([np.full_like(maps[0], np.nan) if rows is None else rows for rows in maps], 1))
-
-
 def fill_of(metric: str, config: Config) -> Any:
-    """Returns the fill of missing pixels: insertion always starts from a blurred image."""
+    """Returns the fill of removed pixels: insertion starts from a blurred image whatever deletion uses."""
     return "blur" if metric == "insertion" else config.fill
-
-
-def next_other(count: int, people: Sequence[str] | None) -> list[int] | None:
-    """Returns the same as :func:`facexai.metrics.other_identity_index` in linear time.
-
-    >>> next_other(4, ["ann", "ann", "bo", "ann"])
-    [2, 2, 3, 2]
-    """
-    if count < 2 or (people is not None and len(set(people)) < 2):
-        return None
-    following = [0] * (2 * count)
-    for place in reversed(range(2 * count - 1)):
-        same = people is not None and people[place % count] == people[(place + 1) % count]
-        following[place] = following[place + 1] if same else (place + 1) % count
-    return following[:count]

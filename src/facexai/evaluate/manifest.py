@@ -1,4 +1,4 @@
-"""What a folder of results belongs to, so that two different runs are never mixed."""
+"""The manifest identifies the run of a folder, so that two runs are never mixed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL = 0.2
 
 
 def manifest_of(work: RunContext) -> dict[str, Any]:
-    """Returns the configuration, versions, the model's fingerprint and the list of items."""
+    """Returns configuration, versions, the model's fingerprint and the digest of the data."""
     made: dict[str, Any] = {"format": _FORMAT, "task": work.task}
     made |= {f"config {name}": value for name, value in _choices(work).items()}
     versions = {"facexai": facexai.__version__, "torch": torch.__version__, "numpy": np.__version__}
@@ -41,7 +41,7 @@ def _choices(work: RunContext) -> dict[str, Any]:
 
 
 def claim(folder: Path, manifest: dict[str, Any], *, first: bool, patience: float) -> dict[str, Any]:
-    """Creates the folder of this run, or continues in it.
+    """Claims the folder for this run, or continues the same run in it.
 
     Args:
         folder: of the run.

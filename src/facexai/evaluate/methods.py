@@ -1,4 +1,4 @@
-"""Makes explainers from the names that configurations and command lines use.
+"""Explainers by name, for configurations and command lines.
 
 The name of an explainer, such as ``hirescam`` (``sdd-hirescam``: SDD over it), ``captum.NAME`` for a baseline, or
 ``package.module:function``, which is called with the gallery or network (for pairs: the network and the threshold) and
@@ -24,7 +24,7 @@ _SDD = {field.name for field in fields(SDD)} - {"base"}
 
 
 def label(entry: Entry) -> str:
-    """Returns the label of an entry in tables: its ``name``, or method and options."""
+    """Returns an entry's label in tables: its ``name``, or method and options."""
     if isinstance(entry, str):
         return entry
     if "name" in entry:

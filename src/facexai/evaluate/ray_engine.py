@@ -1,4 +1,4 @@
-"""Ray's actors as workers: each holds the network and takes the next shard when it has finished one."""
+"""An engine of Ray's actors: each holds the network and takes the next shard when it has finished one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _START = 600.0  # seconds that actors may take to start
 
 
 class Worker:
-    """An actor, which follows the stages of the run and works on the shards that it gets."""
+    """Walks the stages of the run in an actor and works on the shards that it is assigned."""
 
     def __init__(
         self,
@@ -47,24 +47,24 @@ class Worker:
         self.number, self.shards = 0, next(self.stages)
 
     def ready(self) -> bool:
-        """Returns whether the actor has started."""
+        """Returns True once the actor has started."""
         return True
 
     def do(self, number: int, shard: int) -> tuple[int, float]:
-        """Work on a shard of a stage, all stages before which are complete."""
+        """Works on a shard of a stage; all earlier stages are complete."""
         while self.number < number:
             self.number, self.shards = self.number + 1, next(self.stages)
         return next(worked(self.work, self.shards, [shard], self.readers))
 
     def end(self) -> None:
-        """Remove what the worker kept for itself."""
+        """Removes the worker's temporary files."""
         self.stages.close()
 
 
 @final
 @dataclass
 class Actors:
-    """Ray's actors; a context in which they live.
+    """A context manager that starts and ends Ray's actors.
 
     Attributes:
         work: of the run, as the driver sees it.
@@ -121,12 +121,12 @@ class Actors:
             self.ray.shutdown()
 
     def complete(self, number: int, shards: Shards) -> None:
-        """Distributes the missing shards over the actors; an actor's error ends the run."""
+        """Assigns the missing shards to actors; an actor's error ends the run."""
         waiting = deque(shards.missing())
         left = sum(len(shards.items(shard)) for shard in waiting)
         free = list(range(self.count))
         busy: dict[Any, int] = {}
-        with progress_bar(shards, shards.stage.count, shards.stage.count - left, self.progress) as bar:
+        with progress_bar(shards, shards.count, shards.count - left, self.progress) as bar:
             while waiting or busy:
                 while waiting and free:
                     rank = free.pop()

@@ -1,4 +1,4 @@
-"""The results of a run: numbers of all items, in a table, a report, plots and a row for each item."""
+"""The results of a run: a table, a report, plots, and a row for each item."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Results:
         return f"{self.table}\n{self!r}"
 
     def plot(self) -> Figure:
-        """Returns the main columns of the table with their intervals, controls in grey."""
+        """Draws the main columns of the table with their intervals, controls in grey."""
         return self.table.plot()
 
     def _repr_html_(self) -> str:
@@ -71,7 +71,7 @@ def written(
     manifest: Mapping[str, Any],
     decided: list[list[Any]] | None = None,
 ) -> Results:
-    """Writes the results: ``results.json``, ``.txt`` and ``.png``, a row for each item, and the unreadable photos."""
+    """Writes ``results.json``, ``.txt`` and ``.png``, a row for each item, and the list of unreadable photos."""
     folder = work.store.folder.parent
     manifest = {name: value for name, value in manifest.items() if name != "shard"}
     details = {label: {metric: one.rows() for metric, one in found.items()} for label, found in measured.items()}
@@ -93,14 +93,14 @@ def written(
 
 
 def _stands(file: Path, report: Mapping[str, Any]) -> bool:
-    """Returns whether these results were written before."""
+    """Returns whether the file holds these results already."""
     return file.is_file() and bool(io.read_json(file) == json.loads(json.dumps(report)))
 
 
 def _items(
     work: RunContext, measured: Mapping[str, Mapping[str, Any]], decided: list[list[Any]] | None
 ) -> tuple[list[str], Iterable[list[Any]]]:
-    """Returns a row for each item: photos, people, and the main number of every metric."""
+    """Returns the columns and a row for each item: photos, people, and the main number of every metric."""
     columns = {f"{label}: {metric}": _main(one) for label, found in measured.items() for metric, one in found.items()}
     items = next(iter(columns.values())).items.tolist()
     numbers = [statistic.values for statistic in columns.values()]
@@ -132,7 +132,7 @@ def _main(one: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
 
 
 def _draw(made: Results) -> None:
-    """Draws the plots if matplotlib is installed."""
+    """Draws the plots where matplotlib is installed."""
     try:
         from facexai import plots
 

@@ -1,4 +1,4 @@
-"""Running a measurement over a data set: in this process, on several ranks, or on Ray."""
+"""Runs a measurement over a data set: in this process, on several ranks, or on Ray."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEFT = (
     ".mean_maps.png.*",
     "shards/.*",
 )
-"""What a worker that was killed while it wrote leaves behind."""
+"""Temporary files of a worker that was killed while it wrote."""
 
 
 def run(
@@ -52,7 +52,7 @@ def run(
     patience: float = 21_600.0,
     progress: bool = False,
 ) -> Results | None:
-    """Explain and measure a data set; start it again after a break, and it goes on where it was.
+    """Explains and measures a data set; the same call resumes an interrupted run.
 
     Every number is kept per item, batches are fixed by the list of items, and randomness depends on the item: engines,
     numbers of workers and breaks change no bit of the results, on one kind of device and number of threads.
@@ -117,7 +117,7 @@ def run(
 
 
 def completed(work: RunContext, engine: Engine, rank: int, manifest: Mapping[str, Any]) -> Results | None:
-    """Completes one stage after the other; the first rank aggregates the results."""
+    """Completes one stage after another; the first rank aggregates the results."""
     made: People | Pairs = People(work) if work.task == "people" else Pairs(work, rank)
     with closing(made.stages()) as stages:
         for number, shards in enumerate(stages):

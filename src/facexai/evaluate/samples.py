@@ -19,8 +19,8 @@ from torch import Tensor
 from facexai import _csv_cells, io
 from facexai._errors import short_repr
 from facexai._tensor_store import Store
+from facexai.evaluate._steps import TIES
 from facexai.evaluate.aggregate import of_rows
-from facexai.evaluate.identification import TIES
 from facexai.evaluate.methods import label as named
 from facexai.results import Saliency
 
@@ -28,7 +28,7 @@ from facexai.results import Saliency
 @final
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Some items of a run.
+    """A sample of a run's items.
 
     Attributes:
         names: of the photos.
@@ -51,7 +51,7 @@ _AGAIN = "start the run again, which writes it anew"
 
 
 def examples(folder: str | Path, count: int) -> Examples:
-    """Returns the examples that an auditor looks at first: wrong decisions, then the lowest scores.
+    """Returns the items that an auditor needs first: wrong decisions, then the lowest scores.
 
     Args:
         folder: of a finished run about people.
@@ -108,9 +108,7 @@ def _recipe(report: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 
 def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]], int]:
-    """Returns numbers of rows of ``items.csv``, the rows, wrong decisions first, then the lowest
-    scores; how many it has.
-    """
+    """Returns numbers and cells of rows of ``items.csv``, wrong decisions and low scores first; the count of rows."""
 
     def key(numbered: tuple[int, dict[str, str]]) -> tuple[bool, float]:
         row = numbered[1]
@@ -129,7 +127,7 @@ def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]], in
 
 
 def _check_scores(folder: Path, rows: Sequence[Mapping[str, str]], scores: Tensor) -> None:
-    """Refuse a list in another order than the shards: its maps would be those of other photos."""
+    """Refuses a list in another order than the shards: its maps would be those of other photos."""
     for row, score in zip(rows, scores.tolist(), strict=True):
         if not math.isclose(float(row["score"]), score, rel_tol=1e-4, abs_tol=1e-4):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Refusing before anything runs what would fail after hours."""
+"""Checks of a configuration before the run, for what would fail after hours."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _IDLE = {
     "people": ("protocol", "part", "threshold"),
     "pairs": ("gallery", "enrol", "scale", "center", "area", "fill", "steps", "ties"),
 }
-"""Keys that mean nothing for a task."""
+"""The options that have no effect on a task."""
 
 
 def check(work: RunContext, base: Path, folder: Path) -> None:
-    """Refuse names, options, galleries and explainers that cannot work; explainers are tried on an image of noise.
+    """Refuses names, options, galleries and explainers that cannot work; explainers are tried on an image of noise.
 
     Raises:
         ValueError: says what, and what to do.

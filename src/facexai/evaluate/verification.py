@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facexai._tensor_store import Store
-from facexai.evaluate._fixed_point import mean_of, summed
+from facexai.evaluate._steps import Embed, mean_of, rows_with_controls, summed
 from facexai.evaluate.context import RunContext
-from facexai.evaluate.identification import TIES, next_other, stacked_rows, ties_of
 from facexai.evaluate.methods import pair_explainers
-from facexai.evaluate.shards import BatchResult, Faces, Shards, digests_of, stacked
+from facexai.evaluate.shards import BatchResult, Faces, Shards, Stage, stacked
 from facexai.explainers._cache import EvidenceCache
 from facexai.explainers.pairs import Pairwise
 from facexai.functional import upsample
 from facexai.functional._decision import accepted, cosines_of_pairs
 from facexai.functional._dyads import Dyads
+from facexai.metrics._batch import next_others
 from facexai.metrics._pair_decision import PairDecision
 from facexai.metrics.pair_curves import PairCurve, Scheme, measured
 from facexai.metrics.pair_orders import COMMON, CONTROLS
@@ -35,22 +35,22 @@ from facexai.results import PairSaliency
 from facexai.results.parts import common
 
 MAPS = ("own", *CONTROLS)
-"""Second axis of the rows of curves."""
+"""The second axis of the rows of curves."""
 
-_MEMORY = 2**30  # bytes of evidence of faces that a worker holds
-_DISK = 2**34  # and keeps on disk; of more it is observed again when it is needed
+_MEMORY = 2**30  # bytes of evidence of faces that a worker keeps in memory
+_DISK = 2**34  # and on disk; beyond that a face is observed again when it is needed
 _ADVICE = "make room and start the same run again: what is committed stays"
 
 
 @final
 @dataclass(eq=False)
 class Pairs:
-    """The stages of the run and their results.
+    """The stages of a run about pairs, and their results.
 
     Attributes:
         work: configuration, data, network and store.
         rank: number of the worker; evidence that does not fit into memory goes to a folder of its own.
-        decided: threshold and choice of pairs.
+        decided: the threshold and the selected pairs.
         embedded, maps, numbers: the shards of the stages.
         mean_maps: by explainer and sign.
     """
@@ -60,66 +60,46 @@ class Pairs:
     decided: PairSelection = field(init=False)
 
     def stages(self) -> Generator[Shards]:
-        """Yields the stages; each must be committed before the next is requested."""
-        self.embedded = self.work.shards(_Embed(self.work))
+        """Yields the stages, each of which must be committed before the next is requested."""
+        work, photos = self.work, np.arange(len(self.work.data.names))
+        embed = Embed(work, range(len(photos)), digests=True)
+        self.embedded = work.shards(Stage("embed", "photo", photos[:, None], embed))
         yield self.embedded
-        self.decided = decided(self.work, self.embedded)
-        explainers = pair_explainers(self.work.explainers, self.work.network, self.decided.limit.threshold)
-        folder = self.work.store.folder.parent / f"evidence-{self.rank}"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
+        self.decided = decided(work, self.embedded)
+        index, chosen = work.data.index, self.decided.chosen
+        assert index is not None
+        explainers = pair_explainers(work.explainers, work.network, self.decided.limit.threshold)
+        folder = work.store.folder.parent / f"evidence-{self.rank}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
         try:
             caches = {}
             for k, name in enumerate(explainers):
-                with contextlib.suppress(OSError):  # a finished run on a disk that is only read needs none
+                with contextlib.suppress(OSError):  # a finished run on a read-only disk needs none
                     (folder / str(k)).mkdir(parents=True)
                 bounds = {"memory": _MEMORY // len(explainers), "disk": _DISK // len(explainers)}
                 caches[name] = EvidenceCache(store=Store(folder / str(k)), advice=_ADVICE, **bounds)
-            self.maps = self.work.shards(_Maps(self.work, self.decided, explainers, caches), self.embedded)
+            compute = _Maps(work, self.decided, explainers, caches)
+            self.maps = work.shards(Stage("maps", "pair", index, compute, chosen), self.embedded)
             yield self.maps
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        measure = _Measure(self.work, self.decided, self.maps)
+        measure = _Measure(work, self.decided, self.maps)
         self.mean_maps = measure.mean_maps
-        self.numbers = self.work.shards(measure, self.embedded)
+        self.numbers = work.shards(Stage("measure", "pair", index, measure, chosen, after=self.maps), self.embedded)
         yield self.numbers
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Embed:
-    """The embedding of every photo."""
-
-    work: RunContext
-    name: str = "embed"
-    unit: str = "photo"
-
-    @property
-    def count(self) -> int:
-        return len(self.work.data.names)
-
-    def photos(self, items: range) -> Sequence[int]:
-        return items
-
-    def step(self, items: range, faces: Faces) -> BatchResult:
-        kept = [item for item in items if item in faces]
-        if not kept:
-            return BatchResult([])
-        network = self.work.network
-        units = network.embed(stacked(faces, kept, network.device)).cpu()
-        return BatchResult(kept, {"units": units, "sha256": digests_of(faces, kept)})
-
-
-@final
-@dataclass(frozen=True, eq=False)
 class PairSelection:
-    """The scores of all pairs, the threshold, and the pairs that are explained.
+    """The scores of all pairs, the threshold, and the selection of pairs to explain.
 
     Attributes:
         scores: (P,) cosines; NaN where a photo could not be read.
-        limit: the decision threshold.
-        chosen: (P,) whether the protocol is about the pair.
-        signs: (P,) 1 if the similar part of the map is measured, -1 if the dissimilar one is.
-        asked: the protocol that was given.
+        limit: the threshold from which a pair is accepted.
+        chosen: (P,) whether the protocol selects the pair.
+        signs: (P,) 1 where the similar part of the map is judged, -1 where the dissimilar one is.
+        asked: the protocol.
     """
 
     scores: NDArray[np.float64]
@@ -129,7 +109,7 @@ class PairSelection:
     asked: Protocol
 
     def decision(self, work: RunContext, measured: NDArray[np.int64]) -> PairDecision:
-        """Returns the readable pairs, which the threshold is from, and the places of the measured ones among them."""
+        """Returns the readable pairs, from which the threshold was computed, and the positions of the measured ones."""
         assert work.data.same is not None
         readable = np.flatnonzero(np.isfinite(self.scores))
         dyads = Dyads.of(*people(work, readable.tolist()).values())
@@ -138,29 +118,29 @@ class PairSelection:
 
     @property
     def protocol(self) -> Protocol:
-        """Returns the protocol for pairs that are chosen already, with their threshold."""
+        """The protocol for pairs that are selected already, with the computed threshold."""
         return replace(self.asked, pairs="all", threshold=self.limit.threshold)
 
     @property
     def sides(self) -> int:
-        """Returns how many images of a pair are changed."""
+        """The number of images of a pair that are changed."""
         return 2 if self.asked.perturb == "both" else 1
 
 
 def decided(work: RunContext, embedded: Shards) -> PairSelection:
-    """Scores all pairs, determines the threshold and selects the pairs to measure.
+    """Scores all pairs, computes the threshold and selects pairs.
 
     Raises:
-        ValueError: no readable pair, no pair that the protocol is about, labels of one kind for a rule that needs both.
+        ValueError: no readable pair, no pair that the protocol selects, labels of one kind for a rule that needs both.
     """
     config, index, same = work.config, work.data.index, work.data.same
     assert index is not None
     assert same is not None
     _, how = resolve(config.protocol, config.part)  # type: ignore[arg-type]
-    read = embedded.measured()
-    place = np.full(len(work.data.names), -1)
-    place[read] = np.arange(len(read))
-    first, second = place[index[:, 0]], place[index[:, 1]]
+    embedded_photos = embedded.measured()
+    row = np.full(len(work.data.names), -1)
+    row[embedded_photos] = np.arange(len(embedded_photos))
+    first, second = row[index[:, 0]], row[index[:, 1]]
     readable = (first >= 0) & (second >= 0)
     if not readable.any():
         raise ValueError(f"no pair has two photos that could be read, such as {work.why(embedded)}")
@@ -178,144 +158,112 @@ def decided(work: RunContext, embedded: Shards) -> PairSelection:
 @final
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """Every explainer's signed maps of the chosen pairs; a worker observes a photo once.
+    """Computes every explainer's signed maps of the selected pairs; a worker observes a photo once.
 
-    A photo is observed alone: batches of new photos would depend on what the worker met before.
+    A photo is observed by itself: batches of new photos would depend on the photos that the worker saw before.
     """
 
     work: RunContext
     decided: PairSelection
     explainers: Mapping[str, Pairwise[PairSaliency]]
     caches: Mapping[str, EvidenceCache]
-    name: str = "maps"
-    unit: str = "pair"
 
-    @property
-    def count(self) -> int:
-        return len(self.decided.scores)
-
-    def photos(self, items: range) -> Sequence[int]:
-        return _photos(self.work, self.decided, items)
-
-    def step(self, items: range, faces: Faces) -> BatchResult:
-        kept = _kept(self.work, self.decided, items, faces)
-        if not kept:
-            return BatchResult([])
+    def __call__(self, items: list[int], faces: Faces) -> BatchResult:
         size, sides = self.work.network.spec.height_width, self.decided.sides
         rows, sums, recipes = {}, {}, {}
         for label, explainer in self.explainers.items():
-            made = [self._one(label, explainer, faces, pair) for pair in _of(self.work, kept)]
-            recipes[label] = common(made[0].recipe)
-            cells = torch.cat([why.cells for why in made])[:, :sides].detach().float().cpu()
+            whys = [
+                explainer.answer(*(self._evidence(label, explainer, faces, photo) for photo in pair))
+                for pair in _photos(self.work, items)
+            ]
+            recipes[label] = common(whys[0].recipe)
+            cells = torch.cat([why.cells for why in whys])[:, :sides].detach().float().cpu()
             rows[f"{label}: cells"] = cells
             for sign in (1, -1):
-                mine = torch.from_numpy(self.decided.signs[kept] == sign)
-                sums[f"{label}: {sign}"] = torch.stack([summed(side, size) for side in (sign * cells[mine]).unbind(1)])
-        return BatchResult(kept, rows, sums, recipes)
-
-    def _one(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, pair: tuple[int, int]) -> PairSaliency:
-        return explainer.answer(*(self._evidence(label, explainer, faces, photo) for photo in pair))
+                signed = sign * cells[torch.from_numpy(self.decided.signs[items] == sign)]
+                sums[f"{label}: {sign}"] = torch.stack([summed(side, size) for side in signed.unbind(1)])
+        return BatchResult(items, rows, sums, recipes)
 
     def _evidence(self, label: str, explainer: Pairwise[PairSaliency], faces: Faces, photo: int) -> Any:
         cache = self.caches[label]
         if explainer.portable and photo in cache:
             return cache.get(photo)
-        result = explainer.observe(faces[photo].image.to(self.work.network.device))
+        evidence = explainer.observe(faces[photo].image.to(self.work.network.device))
         if explainer.portable:
-            cache.put(photo, result)
-        return result
+            cache.put(photo, evidence)
+        return evidence
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Measure:
-    """Curves over the chosen pairs, for every map and every control."""
+    """Measures curves over the selected pairs, for every map and every control."""
 
     work: RunContext
     decided: PairSelection
     maps: Shards
-    name: str = "measure"
-    unit: str = "pair"
-
-    @property
-    def count(self) -> int:
-        return len(self.decided.scores)
 
     @cached_property
     def partners(self) -> dict[int, int] | None:
-        """Returns, for each measured pair, the next one with the same part and another person;
-        None if there is none.
-        """
-        result: dict[int, int] = {}
+        """For each measured pair the next with the same part and another person; None where a pair has none."""
+        partners: dict[int, int] = {}
         items = self.maps.measured()
         for sign in (1, -1):
-            mine = items[self.decided.signs[items] == sign].tolist()
-            others = next_other(len(mine), first_people(self.work, mine))
-            if others is None and mine:
+            group = items[self.decided.signs[items] == sign].tolist()
+            others = next_others(len(group), first_people(self.work, group))
+            if others is None:
                 return None
-            result |= {item: mine[other] for item, other in zip(mine, others or [], strict=True)}
-        return result
+            partners |= {item: group[other] for item, other in zip(group, others, strict=True)}
+        return partners
 
     @cached_property
     def mean_maps(self) -> dict[str, dict[int, Tensor]]:
-        """Returns the mean map of each explainer and sign."""
+        """The mean maps by explainer and sign."""
         items, size = self.maps.measured(), self.work.network.spec.height_width
-        result: dict[str, dict[int, Tensor]] = {}
-        for label in self.work.labels:
-            result[label] = {}
+        means: dict[str, dict[int, Tensor]] = {label: {} for label in self.work.labels}
+        for label, by_sign in means.items():
             for sign in (1, -1):
                 count = int((self.decided.signs[items] == sign).sum())
                 if count > 1 and (total := self.maps.total(f"{label}: {sign}")) is not None:
-                    result[label][sign] = torch.stack([mean_of(side, count, size) for side in total])
-        return result
+                    by_sign[sign] = torch.stack([mean_of(side, count, size) for side in total])
+        return means
 
-    def photos(self, items: range) -> Sequence[int]:
-        return _photos(self.work, self.decided, items)
-
-    def step(self, items: range, faces: Faces) -> BatchResult:
-        known = set(self.maps.items_of(items[0] // self.maps.size).tolist())
-        kept = [item for item in _kept(self.work, self.decided, items, faces) if item in known]
-        if not kept:
-            return BatchResult([])
+    def __call__(self, items: list[int], faces: Faces) -> BatchResult:
         network, same = self.work.network, self.work.data.same
         assert same is not None
-        first, second = (stacked(faces, [pair[s] for pair in _of(self.work, kept)], network.device) for s in (0, 1))
-        who_is = people(self.work, kept)
-        who = pair_subject(
+        photos, persons = _photos(self.work, items), people(self.work, items)
+        first, second = (stacked(faces, [pair[side] for pair in photos], network.device) for side in (0, 1))
+        batch = pair_subject(
             network,
             first,
             second,
-            same[kept],
+            same[items],
             self.decided.protocol,
             self.work.config.part,  # type: ignore[arg-type]
-            identities=who_is["identities"],
-            partners=who_is["partners"],
-            items=kept,
+            identities=persons["identities"],
+            partners=persons["partners"],
+            items=items,
             seed=self.work.config.seed,
             batch_size=self.work.config.micro_batch,
         )
         rows: dict[str, Tensor] = {}
-        common: dict[str, dict[str, PairCurve | None]] = {name: {} for name in self.work.metrics}
+        shared: dict[str, dict[str, PairCurve | None]] = {name: {} for name in self.work.metrics}
         for label in self.work.labels:
-            rows |= self._measured(replace(who, reference=self._reference(kept, label)), kept, label, common)
-        return BatchResult(kept, rows)
+            rows |= self._measured(replace(batch, reference=self._reference(items, label)), items, label, shared)
+        return BatchResult(items, rows)
 
     def _measured(
-        self, who: PairBatch, items: Sequence[int], label: str, common: dict[str, dict[str, PairCurve | None]]
+        self, batch: PairBatch, items: Sequence[int], label: str, shared: dict[str, dict[str, PairCurve | None]]
     ) -> dict[str, Tensor]:
-        """Returns rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine; NaN
-        without such a control.
-        """
-        result = {}
+        """Returns rows (n, maps, steps + 1, 2): whether the decision is right, and the cosine."""
+        rows: dict[str, Tensor] = {}
         maps = self._maps(items, label)
         for name in self.work.metrics:
             scheme: Scheme = "deletion" if name == "deletion" else "insertion"
-            curve = measured(who, scheme, maps, known=common[name])
-            common[name] = {control: curve.controls[control] for control in COMMON}
-            each = (curve, *(curve.controls[control] for control in CONTROLS))
-            result[f"{label}: {name}"] = stacked_rows([None if one is None else one.values for one in each])
-            result[f"{label}: {name}{TIES}"] = stacked_rows([None if one is None else ties_of(one) for one in each])
-        return result
+            curve = measured(batch, scheme, maps, known=shared[name])
+            shared[name] = {control: curve.controls[control] for control in COMMON}
+            rows |= rows_with_controls(f"{label}: {name}", curve, CONTROLS)
+        return rows
 
     def _reference(self, items: Sequence[int], label: str) -> PairReference:
         others = None
@@ -324,36 +272,26 @@ class _Measure:
         return PairReference(self.mean_maps[label], others)
 
     def _maps(self, items: Sequence[int], label: str) -> Tensor:
-        """Returns (n, S, H, W), signed."""
+        """Returns the signed maps (n, S, H, W)."""
         cells = self.maps.of(items, f"{label}: cells")
         maps = upsample(cells.flatten(0, 1), self.work.network.spec.height_width)
         return maps.view(*cells.shape[:2], *maps.shape[1:]).to(self.work.network.device)
 
 
 def people(work: RunContext, items: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    """Returns ``identities`` and ``partners`` (n,): the people of these pairs, see
-    :attr:`RunContext.people_of_pairs`.
+    """Returns ``identities`` and ``partners`` (n,): the people in these pairs.
+
+    See :attr:`RunContext.people_of_pairs`.
     """
-    pairs, names = _of(work, items), work.people_of_pairs
+    pairs, names = _photos(work, items), work.people_of_pairs
     return {name: tuple(names[pair[side]] for pair in pairs) for side, name in enumerate(("identities", "partners"))}
 
 
 def first_people(work: RunContext, items: Sequence[int]) -> list[str] | None:
-    """Returns (n,) the person in the first photo of each of these pairs; None if the data set has no identities."""
-    return [work.person(first) for first, _ in _of(work, items)] if work.knows_people else None
+    """Returns the person (n,) in the first photo of each of these pairs; None where the data set names no people."""
+    return [work.person(first) for first, _ in _photos(work, items)] if work.knows_people else None
 
 
-def _of(work: RunContext, items: Sequence[int]) -> list[tuple[int, int]]:
+def _photos(work: RunContext, items: Sequence[int]) -> list[tuple[int, int]]:
     assert work.data.index is not None
     return [(i, j) for i, j in work.data.index[list(items)].tolist()]
-
-
-def _photos(work: RunContext, decided: PairSelection, items: range) -> list[int]:
-    chosen = [item for item in items if decided.chosen[item]]
-    return sorted({photo for pair in _of(work, chosen) for photo in pair}) if chosen else []
-
-
-def _kept(work: RunContext, decided: PairSelection, items: range, faces: Faces) -> list[int]:
-    chosen = [item for item in items if decided.chosen[item]]
-    pairs = zip(chosen, _of(work, chosen), strict=True) if chosen else ()
-    return [item for item, pair in pairs if pair[0] in faces and pair[1] in faces]

@@ -37,6 +37,18 @@ def photo_files(folder: str | Path) -> list[Path]:
     return sorted(path for path in files if path.suffix.lower() in _ENDINGS and path.is_file())
 
 
+def people_folders(folder: Path) -> dict[str, list[Path]]:
+    """Returns {person: photos} of a folder ``NAME/*.jpg``, sorted by name, hidden folders left out.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; expected one with a sub-folder of photos per person")
+    people = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {person.name: photo_files(person) for person in people}
+
+
 def load(path: str | Path | Sequence[str | Path], *, max_pixels: int = _MAX_PIXELS) -> Tensor:
     """Returns photos as RGB in [0, 1], turned the way the camera was held.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Iterator
@@ -203,14 +202,10 @@ def _lfw_row(where: str, cells: list[str], pattern: str) -> Row:
 
 
 def _table(path: Path, text: str) -> Iterator[Row]:
-    head = text.lstrip().split("\n", 1)[0]
-    separator = max(",;\t", key=head.count)
     places: tuple[int, ...] = (0, 1, 2)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     started = False
-    try:
-        for cells in lines:
-            cells = [_csv_cells.unescape(cell.strip()) for cell in cells]
+    with _csv_cells.table(text, str(path)) as rows:
+        for cells in rows:
             if not any(cells):
                 continue
             names = [cell.lower() for cell in cells]
@@ -219,13 +214,11 @@ def _table(path: Path, text: str) -> Iterator[Row]:
                 continue
             plain, started = not started and len(cells) != 3, True
             if plain or len(cells) <= max(places):
-                raise ValueError(f"expected the columns first, second, same, got {separator.join(cells)[:80]!r}")
+                raise ValueError(f"expected the columns first, second, same, got {','.join(cells)[:80]!r}")
             first, second, label = (cells[place] for place in places)
             if label.lower() not in _LABELS or not first or not second:
                 raise ValueError(f"expected two photos and one of {', '.join(_LABELS)}, got {short_repr(cells)}")
             yield first, second, _LABELS[label.lower()]
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path}, line {max(lines.line_num, 1)}: {truncate(error)}") from error
 
 
 def _found(path: Path, root: Path, rows: list[Row], folds: NDArray[np.int64] | None) -> Pairs:

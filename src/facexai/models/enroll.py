@@ -15,7 +15,8 @@ from torch import Tensor
 from facexai._errors import warn
 from facexai._progress import tqdm
 from facexai.hooks import no_graph
-from facexai.images import AlignMode, FaceChoice, fit_to_spec, load, photo_files
+from facexai.images import AlignMode, FaceChoice, fit_to_spec, load
+from facexai.images.files import people_folders
 from facexai.models.face_model import FaceModel
 from facexai.models.gallery import Gallery
 
@@ -214,13 +215,10 @@ def read_photos(model: FaceModel, name: str, paths: Sequence[object], *, align: 
 
 
 def folder_photos(folder: Path) -> dict[str, list[str | Path]]:
-    """Returns {person: photos} of a folder ``NAME/*.jpg``; people without photos are left out, with a warning."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; expected one with a sub-folder of photos per person")
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    people: dict[str, list[str | Path]] = {person.name: list(photo_files(person)) for person in found}
-    empty = [name for name, files in people.items() if not files]
-    people = {name: files for name, files in people.items() if files}
+    """{person: photos} of a folder ``NAME/*.jpg``; people without photos are left out, with a warning."""
+    found = people_folders(folder)
+    empty = [name for name, files in found.items() if not files]
+    people: dict[str, list[str | Path]] = {name: [*files] for name, files in found.items() if files}
     if not people:
         raise ValueError(f"{folder} holds no photos; expected NAME/*.jpg (or png, webp, bmp), one folder per person")
     if empty:

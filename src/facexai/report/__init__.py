@@ -1,4 +1,4 @@
-"""Reports: one file that says what was decided, why, and whether the explanation is true."""
+"""Reports: one file with the decisions, their explanations, and the faithfulness of these."""
 
 from facexai.report.page import Report, build, schema
 from facexai.report.section import Section

@@ -1,4 +1,4 @@
-"""The limitations of each method, for readers of a report."""
+"""The limits of each method, for readers of a report without the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GENERAL = (
     "Colours lie half over the grey photo: read values with the pointer or the arrow keys, not from the colour.",
     "Regions of the face are ellipses around the landmarks that photos are aligned to, not this face's own outline.",
 )
-"""Of every report."""
+"""The limits of every report."""
 
 _LIMITS: dict[str, tuple[str, ...]] = {
     **{row.cls: row.caveats for row in EXPLAINERS},
@@ -30,7 +30,7 @@ _CHANGED = (
     "Photos with hidden or bare pixels are pictures that the network never saw; another filling gives other numbers.",
     "They say whether the network needs what a map marks, not why.",
 )
-"""Of metrics that change pixels."""
+"""The limits of metrics that change pixels."""
 
 _CHANGING = ("deletion", "retention", "insertion")
 
@@ -48,11 +48,11 @@ _FINDINGS: dict[str, tuple[str, ...]] = {
 
 
 FINDINGS = {"groups": "groups of people", "shortcut": "shortcut audits", "roc": "error rates", "table": "tables"}
-"""How the kinds of findings are called."""
+"""The names of the kinds of findings."""
 
 
 def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the limits of the methods, of the measurements and of the kind of finding of one section's record."""
+    """Returns the limits of the methods, of the measurements and of the kind of finding in a section's record."""
     methods = _methods(section)
     told = {name: said for name, said in _LIMITS.items() if any(_names(method, name) for method in methods)}
     if "FrequencyHeatPlot" in told and _estimated(section):
@@ -68,7 +68,7 @@ def limits(section: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _estimated(section: dict[str, Any]) -> bool:
-    """Returns whether some bands were not removed; for groups of people only the mode shows it."""
+    """Returns whether some bands were not removed; for groups of people the mode alone decides."""
     if section["kind"] == "frequency":
         return section["tried"] in ("some", "none")
     return bool(section["recipe"].get("mode", "exact") != "exact")
@@ -88,7 +88,7 @@ def _methods(section: dict[str, Any]) -> list[str]:
 
 
 def _changes_pixels(section: dict[str, Any]) -> bool:
-    """Returns whether its maps, or a table's, were measured by pictures that are changed."""
+    """Returns whether the section's maps, or a table's, were measured with changed images."""
     if section["kind"] in ("classes", "pairs"):
         return bool(section.get("measured_by"))
     columns = section["rows"][0] if section["kind"] == "table" else ()

@@ -1,4 +1,4 @@
-"""Charts as SVG in the colours of the page; every number that they show comes from the record."""
+"""Draws charts as SVG in the colours of the page; every number comes from the record."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _ROOM = "0" * 9  # of the longest value, at least
 
 
 def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
-    """Returns horizontal bars with intervals: rows of ``name``, ``value``, perhaps ``low``,
-    ``high``, and ``control``.
-    """
+    """Draws horizontal bars with intervals: rows of ``name``, ``value``, perhaps ``low``, ``high``, and ``control``."""
     reach = [v for row in rows for v in (row["value"], row.get("low"), row.get("high")) if v is not None]
     low, high = float(min([0.0, *reach])), float(max([0.0, *reach]))
     names = [_clipped(str(row["name"])) for row in rows]
@@ -54,9 +52,7 @@ def bars(rows: Sequence[Mapping[str, Any]], alt: str) -> Markup:
 
 
 def bands(rows: Sequence[Mapping[str, Any]], marks: Sequence[float], alt: str, unit: str) -> Markup:
-    """Returns influence of bands of frequency: rows of ``low``, ``high`` (cycles per face) and
-    ``influence``, signed.
-    """
+    """Draws the signed influence of frequency bands: rows of ``low``, ``high`` (cycles per face) and ``influence``."""
     values = [float(row["influence"]) for row in rows]
     place = _log(max(float(rows[-1]["high"]), 2.0), _LEFT, _WIDE - 10.0)
     y = _linear(min(0.0, *values), max(0.0, *values), 150.0, 12.0)
@@ -76,9 +72,7 @@ def bands(rows: Sequence[Mapping[str, Any]], marks: Sequence[float], alt: str, u
 def curves(
     series: Sequence[Mapping[str, Any]], marks: Sequence[float], alt: str, *, log: bool = True, width: int = _WIDE
 ) -> Markup:
-    """Returns lines with intervals: ``name``, ``x``, ``y`` and perhaps ``low`` and ``high`` each;
-    six are told apart.
-    """
+    """Draws lines with intervals: ``name``, ``x``, ``y``, perhaps ``low`` and ``high``; six have distinct colours."""
     everything = [v for one in series for key in ("y", "low", "high") for v in one.get(key) or ()]
     ends = [v for one in series for v in one["x"]]
     right = width - 10.0
@@ -96,7 +90,7 @@ def curves(
 
 
 def _clipped(name: str) -> str:
-    """Returns names cut to a third of the width; tables hold them whole."""
+    """Truncates names to a third of the width; tables have the whole name."""
     if _breadth(name) <= _MOST:
         return name
     ends = itertools.accumulate(map(_breadth, name))
@@ -104,7 +98,7 @@ def _clipped(name: str) -> str:
 
 
 def _breadth(text: str) -> float:
-    """Estimates the width of a text on the page, rather too large than too small."""
+    """Returns an upper estimate of the width of a text."""
     return sum(
         _WIDEST if east_asian_width(c) in "WF" else _BROAD if c.isupper() or c in "mw%@" else _LETTER for c in text
     )
@@ -119,7 +113,7 @@ def _linear(low: float, high: float, at_low: float, at_high: float) -> Callable[
 
 
 def _frame(y: Callable[[float], float], values: Sequence[float], width: int = _WIDE) -> str:
-    """Returns the line of zero, and the extreme values at the left."""
+    """Draws the zero line, and the extreme values at the left."""
     parts = [f'<path class="zero" d="M{_LEFT} {y(0):.1f}H{width - 10}"/>']
     parts.append(f'<text class="name" x="{_LEFT - 4}" y="{y(0) + 4:.1f}">0</text>')
     for value in {min(values), max(values)}:

@@ -1,4 +1,4 @@
-"""Each explanation beside its controls: what was measured, item by item and over all, and what that says in words."""
+"""Compares each explanation with its controls, by item and over all items, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = {
     "other-image": "another photo's map",
     "other-pair": "another pair's map",
 }
-"""How controls are called on a page."""
+"""The names of controls on a page."""
 
 _ALIKE = 1e-3  # by which cosines of one pair differ between devices and kinds of numbers
 
@@ -31,7 +31,7 @@ _ALIKE = 1e-3  # by which cosines of one pair differ between devices and kinds o
 @final
 @dataclass(frozen=True, eq=False)
 class _Kind:
-    """How to read one kind of measurement."""
+    """Describes how one kind of measurement is read."""
 
     title: str
     unit: str
@@ -41,7 +41,7 @@ class _Kind:
 
 
 def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list[dict[str, Any]]]:
-    """Returns, for each item of a result, the measurements of its map: rows of map and controls, and a sentence.
+    """Returns for each item the measurements of its map and of its controls, and a sentence.
 
     Raises:
         ValueError: a measurement of another number of items, of another method, layer, network or class, or of other
@@ -61,7 +61,7 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
 
 
 def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
-    """Refuses measurements of other maps, as far as a measurement records its maps."""
+    """Refuses measurements of other maps, as far as their recipes show."""
     if isinstance(one, PairCurve) is not isinstance(why, PairSaliency):
         raise TypeError(f"measured= holds a {type(one).__name__}, which is not about maps of a {type(why).__name__}")
     known = {**why.recipe, **({} if isinstance(why, PairSaliency) else {"targets": why.targets.tolist()})}
@@ -77,7 +77,7 @@ def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
 
 
 def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
-    """Returns the same over all items, with intervals and p-values; nothing for a single item."""
+    """Returns the measurements over all items, with intervals and p-values; nothing for a single item."""
     result = []
     for one, kind in _all(measured):
         own = kind.of(one)
@@ -93,12 +93,12 @@ def overall(measured: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def recipes(measured: Sequence[Any]) -> list[dict[str, Any]]:
-    """Returns every choice behind the measurements, seeds included."""
+    """Returns the recipes of the measurements, seeds included."""
     return [{"measured": type(one).__name__, **_recipe(one)} for one in measured]
 
 
 def _recipe(one: Any) -> dict[str, Any]:
-    """Returns the recipe as JSON holds it, without the classes, which are stored with the items."""
+    """Returns the recipe as JSON, without the classes of the items, of which there may be thousands."""
     made: dict[str, Any] = plain(one.recipe)
     made.get("explained", {}).pop("targets", None)
     return made if one.ties is None else made | {"tied": f"{rough(one.ties.share.mean)} of the marked pixels"}
@@ -109,9 +109,7 @@ def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:
 
 
 def _parts(one: Any) -> list[tuple[str, Any]]:
-    """Returns the map's own measurement and those of its controls; along a curve the random one is
-    pixels, not a region.
-    """
+    """Returns the map's own measurement and those of its controls; along a curve the random control has no region."""
     named = {"random": "random" if isinstance(one, Drop) else "random pixels"}
     return [("own", one), *((named.get(name, name), part) for name, part in one.controls.items() if part is not None)]
 
@@ -125,9 +123,7 @@ def _row(name: str, value: float, over: Statistic | None = None) -> dict[str, An
 
 
 def _kinds(one: Any) -> list[_Kind]:
-    """Returns the quantities to read a measurement by; probabilities saturate, so drops are reported in units
-    of the score, too.
-    """
+    """Returns how a measurement is read; probabilities saturate, so drops are given in units of the score, too."""
     scheme = getattr(one, "recipe", {}).get("scheme")
     if isinstance(one, Drop):
         area = number(100 * float(one.recipe["area"]))
@@ -149,12 +145,12 @@ def _kinds(one: Any) -> list[_Kind]:
 
 
 def _tied(share: float) -> str:
-    """Returns how much of the marked pixels ties of this map decide; nothing where that is hardly any."""
+    """Returns a sentence on the marked pixels that ties of this map decide; nothing below one per cent."""
     return f" {rough(share)} of the marked pixels are drawn among equal values of the map." if share >= 0.01 else ""
 
 
 def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the rank of the map among its controls.
+    """Returns a sentence on the rank of the map among its controls.
 
     Probabilities saturate, so there is no verdict by them: the score, beside them, gives it.
     """

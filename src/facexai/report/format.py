@@ -1,4 +1,4 @@
-"""How numbers and names are written on a page."""
+"""Formats numbers and names for a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from facexai._errors import printable, truncate
 
 NONE = "\u2013"
-"""The text for an unknown number."""
+"""The sign for an unknown number."""
 
 _DIGITS = 3
 _MOST_DIGITS = 17  # tell any two doubles apart
@@ -20,7 +20,7 @@ _ISOLATED = re.compile(f"{_START}[^{_START}{_END}]*{_END}")
 
 
 def number(value: float | None, digits: int = _DIGITS, *, full: float = 1.0) -> str:
-    """Returns a number as a person reads it; what is less than ``full`` is never rounded up to it.
+    """Returns a number as text; a number below ``full`` is never rounded up to it.
 
     >>> number(0.123456), number(1234567.0), number(-0.0), number(42)
     ('0.123', '1,234,567', '0', '42')
@@ -45,7 +45,7 @@ def number(value: float | None, digits: int = _DIGITS, *, full: float = 1.0) -> 
 
 
 def percent(share: float | None, digits: int = _DIGITS) -> str:
-    """Returns a share as a number of per cent; 100 is all of it.
+    """Returns a share as text in per cent; 100 is all of it.
 
     >>> percent(0.12345), percent(0.9996), percent(1.0), percent(None)
     ('12.3', '99.96', '100', '\u2013')
@@ -54,7 +54,7 @@ def percent(share: float | None, digits: int = _DIGITS) -> str:
 
 
 def rough(share: float) -> str:
-    """Returns a share inside a sentence, as whole per cents where that says enough; nearly all is not all.
+    """Returns a share for a sentence, in whole per cent where that is enough; nearly all is not all.
 
     >>> rough(0.347), rough(0.0043), rough(0.9964), rough(1e-9), rough(0.0)
     ('35 %', '0.4 %', 'over 99 %', 'under 0.1 %', '0 %')
@@ -67,7 +67,7 @@ def rough(share: float) -> str:
 
 
 def apart(some: float | Sequence[float | None] | None, others: float | Sequence[float | None] | None) -> int:
-    """Returns the number of digits with which compared numbers read differently wherever they differ.
+    """Returns the number of digits at which compared numbers read differently wherever they differ.
 
     >>> apart(0.9881, [0.9884, 0.2]), number(0.9881, 4), number(0.9884, 4)
     (4, '0.9881', '0.9884')
@@ -83,7 +83,7 @@ def apart(some: float | Sequence[float | None] | None, others: float | Sequence[
 
 
 def name_of(value: object) -> str:
-    """Returns a name as a field of the record: characters that would reverse or end a line are escaped.
+    """Returns a name as a field of the record: direction and control characters become escapes.
 
     >>> name_of("eve\\u202e 0.9"), name_of("a\\nb")
     ('eve\\\\u202e 0.9', 'a b')
@@ -92,7 +92,7 @@ def name_of(value: object) -> str:
 
 
 def inside(name: object) -> str:
-    """Returns a name inside a sentence: cut where it is long, and kept from turning round the numbers that follow it.
+    """Returns a name for a sentence: truncated, and isolated so that it cannot reorder the numbers that follow.
 
     >>> inside("Ann"), inside("\u05d0\u05d1") == "\u2068\u05d0\u05d1\u2069"
     ('Ann', True)
@@ -103,7 +103,7 @@ def inside(name: object) -> str:
 
 
 def clean(value: Any) -> Any:
-    """Returns a record in which no text can reverse or hide its surroundings."""
+    """Returns a record without control or direction characters in its texts."""
     if isinstance(value, Mapping):
         return {clean(name): clean(held) for name, held in value.items()}
     if isinstance(value, list | tuple):

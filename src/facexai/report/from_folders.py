@@ -65,23 +65,21 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    """Returns what is wrong with a file, with its name once."""
+    """Returns the error about a damaged file, which is named once."""
     if isinstance(error, ValueError):
         return ValueError(str(error) if str(path.parent) in str(error) else f"{path}: {error}")
     return ValueError(f"{path} is not what facexai writes ({type(error).__name__}: {error})")
 
 
 class _Shown:
-    """Photos for the maps of a folder; an unreadable one is reported, and its map is shown alone."""
+    """Reads photos for the maps of a folder; an unreadable photo is noted, and its map is shown without it."""
 
     def __init__(self, photo: Photo) -> None:
         self._photo = photo
         self._lost: dict[str, str] = {}
 
     def __call__(self, name: str, matrix: Any, sha256: Any) -> Tensor | None:
-        """Returns the photo (3, H, W) prepared for the network, if it is the one that was explained,
-        and cut as it was.
-        """
+        """Returns the photo (3, H, W) as the network's input, if it is the explained one with the same crop."""
         found = self._read(name, {}, str(sha256))
         if found is None:
             return None
@@ -92,7 +90,7 @@ class _Shown:
         return found.image[0].cpu()
 
     def cut(self, name: str, how: Mapping[str, Any], sha256: str) -> Tensor | None:
-        """Returns the photo, if it is the one that was explained, cut as recorded."""
+        """Returns the photo, if it is the explained one, aligned with the options ``how``."""
         found = self._read(name, how, sha256)
         return None if found is None else found.image[0].cpu()
 
@@ -104,13 +102,13 @@ class _Shown:
             return None
 
     def both(self, names: Sequence[str], record: Mapping[str, Any]) -> Tensor | None:
-        """Returns both photos of a pair that a command recorded."""
+        """Returns the two photos of a pair that a command recorded."""
         known = (record.get(key) or (None, None) for key in ("aligned", "sha256"))
         pair = [self(*one) for one in zip(names, *known, strict=True)]
         return None if pair[0] is None or pair[1] is None else torch.stack([pair[0], pair[1]])
 
     def noted(self, section: Section) -> Section:
-        """Returns the section, with what could not be shown; of one whose result has no photos, as it is."""
+        """Returns the section with a note on photos that could not be shown; without photos, unchanged."""
         if not self._lost or isinstance(section.result, RecordedFinding):
             return section
         lost = "; ".join(f"{name}: {why}" for name, why in self._lost.items())
@@ -126,7 +124,7 @@ def decided_with(folder: Path) -> float | None:
 @final
 @dataclass(frozen=True)
 class FoundThreshold:
-    """A threshold that a command recorded.
+    """A threshold that a command computed.
 
     Attributes:
         value: the cosine.
@@ -142,7 +140,7 @@ class FoundThreshold:
 
 
 def threshold_of(folder: Path) -> FoundThreshold | None:
-    """Returns the threshold that ``facexai verify`` or ``facexai audit`` recorded in a folder.
+    """Returns the threshold that ``facexai verify`` or ``facexai audit`` found in a folder.
 
     Raises:
         ValueError: it is none.
@@ -163,7 +161,7 @@ def threshold_of(folder: Path) -> FoundThreshold | None:
 
 
 def networks_of(folder: Path) -> set[str]:
-    """Returns fingerprints of the networks that a folder is about; not of denoisers, and of what they edited for."""
+    """Returns fingerprints of the networks of a folder; not of denoisers and their decisions."""
     records = [io.read_json(folder / name) for name in _READERS if (folder / name).is_file()]
     return {made for record in records for made in _networks(record)}
 
@@ -181,7 +179,7 @@ def _networks(told: Any) -> Iterator[str]:
 
 
 def _answer(folder: Path, name: str, kind: type) -> Any:
-    """Returns a saved answer of a folder; names come from a file, so they must not lead out of it."""
+    """Returns a saved answer of a folder; names come from a file, so they must not lead out of the folder."""
     if Path(name).name != name or not name.endswith(".npz"):
         raise ValueError(f"expected the name of a file .npz, got {short_repr(name)}")
     answer = load(folder / name)
@@ -239,7 +237,7 @@ def _edited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) 
 
 def _audited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     about = {**record["recipe"], **{name: record[name] for name in ("model", "fingerprint") if name in record}}
-    yield "Groups of people", Section(RecordedFinding({**findings.groups_told(dict(record)), "recipe": about}))
+    yield "Groups of people", Section(RecordedFinding({**findings.groups_record(dict(record)), "recipe": about}))
     if (folder / "frequency.npz").is_file():
         heat = _answer(folder, "frequency.npz", FrequencyHeat)
         mean = "The mean of all pairs stands above; single pairs are not named."
@@ -248,14 +246,14 @@ def _audited(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int)
 
 def _verified(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     about = {name: record[name] for name in ("model", "fingerprint", "pairs", "images", "rule") if name in record}
-    yield "Error rates", Section(RecordedFinding({**findings.roc_told(dict(record)), "recipe": about}))
+    yield "Error rates", Section(RecordedFinding({**findings.roc_record(dict(record)), "recipe": about}))
 
 
 def _measured(folder: Path, record: Mapping[str, Any], photo: _Shown, items: int) -> Iterator[tuple[str, Section]]:
     run = {name: record[name] for name in ("run", "explainers") if name in record}
     rows = record["table"]
     panels = record.get("panels") or _panels(rows)
-    table = RecordedFinding({**findings.table_told(rows, panels, record), "recipe": run})
+    table = RecordedFinding({**findings.table_record(rows, panels, record), "recipe": run})
     if record["unit"] != "photo":
         yield (
             "Are the maps true?",

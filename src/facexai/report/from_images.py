@@ -1,4 +1,4 @@
-"""A report from photos alone: explained, measured with controls, compared with the predicted people."""
+"""Makes a report from photos: explanations, measurements with controls, comparison with the nearest identity."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def of_people(
     seed: int = 0,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Section]:
-    """Reports the identity in each photo and why, with controls; the spatial frequencies; what matched
-    the enrolled photo.
+    """Makes sections about photos: identity with controls, frequencies, and the match with the enrolled photo.
 
     Args:
         faces: (N, 3, H, W) prepared for the network.
@@ -76,7 +75,7 @@ def of_pair(
     seed: int = 0,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Section]:
-    """Returns why two faces match or not, by three methods, with controls, and which frequencies decide.
+    """Makes sections about two faces: three pair methods with controls, and the frequencies that the decision uses.
 
     Args:
         first, second: (1, 3, H, W) prepared for the network.

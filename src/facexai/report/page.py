@@ -1,4 +1,4 @@
-"""The page: one HTML file without a network, made from a record alone, and the record as JSON."""
+"""Renders a record as one self-contained HTML page, and writes the record as JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLE = "Face recognition, explained"
 @final
 @dataclass(frozen=True, eq=False)
 class Report:
-    """A report as it is written.
+    """A report: the record and the page.
 
     Attributes:
         record: everything that the page shows, as JSON can hold it; see :func:`schema`.
@@ -44,7 +44,7 @@ class Report:
 
     @property
     def html(self) -> str:
-        """Returns the page: self-contained, readable from a file, with light and dark colours.
+        """The page as HTML: self-contained, readable from a file, with light and dark colours.
 
         Raises:
             ImportError: jinja2 is missing (extra ``report``).
@@ -52,7 +52,7 @@ class Report:
         return _rendered(self.record, self.pictures)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``report.html`` and ``report.json`` into a folder, which is made where missing.
+        """Writes ``report.html`` and ``report.json`` into a folder, which is made where missing.
 
         The page holds the photos that were explained, and a copy of its record. Each file is written whole or not at
         all.
@@ -65,7 +65,7 @@ class Report:
         out.mkdir(parents=True, exist_ok=True)
 
         def both(file: Any) -> None:
-            """Writes record and page, the page last: if the record cannot be written, the old page keeps its own."""
+            """Renames the page last: where the record cannot be written, the old page stays beside the old record."""
             file.write(page)
             file.flush()
             io.write_json(out / "report.json", self.record)
@@ -94,7 +94,7 @@ def build(
     items: int = MOST,
     made: str | None = None,
 ) -> Report:
-    """Put results together into one report.
+    """Makes one report of several results.
 
     Args:
         results: a result, several, or ``{heading: result}``; each may be a :class:`Section`, which adds what was
@@ -151,7 +151,7 @@ def schema() -> dict[str, Any]:
 
 
 def _sections(results: Any) -> dict[str, Section]:
-    """Returns the sections by heading; one without a heading is called by its method."""
+    """Returns the sections by heading; a result without one is headed by its method."""
     named: dict[str, Section] = {}
     if isinstance(results, Mapping):
         for heading, one in results.items():
@@ -197,7 +197,7 @@ def _file(name: str) -> str:
 
 
 def _hashed(text: str) -> str:
-    """Returns the hash of an inline script or style for a content security policy."""
+    """Returns the hash by which a content security policy allows an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -227,12 +227,12 @@ def _rendered(record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 
 def _data(value: float | None, digits: int = 3) -> Any:
-    """Returns a number on the page, with its full value for machines."""
+    """Returns a number as HTML, with its full value as data."""
     return _machine(value, number(value, digits))
 
 
 def _percent(share: float | None) -> Any:
-    """Returns a share as per cents, with the share for machines."""
+    """Returns a share as HTML in per cent, with the share as data."""
     return _machine(share, percent(share))
 
 
@@ -243,7 +243,7 @@ def _machine(value: float | None, text: str) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """Returns a value of a table: a number, an interval, a name, or any other value."""
+    """Returns a table's value as HTML: a number, an interval, a name, or any other value."""
     if isinstance(value, bool):
         return number(value)
     if value is None or isinstance(value, int | float):

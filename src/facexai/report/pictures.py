@@ -1,4 +1,4 @@
-"""The pictures of a page, as PNG files inside it: photos, maps over grey photos, discs of frequencies."""
+"""The pictures of a page, embedded as PNG: photos, maps over grey photos, discs of frequencies."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DRAWN = 256  # pixels of a side that small images are enlarged to
 
 
 class ImageStore:
-    """Pictures by name, each stored once."""
+    """Stores pictures by name, each once."""
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
         self._known: dict[tuple[tuple[int, ...], bytes], str] = {}
 
     def add(self, pixels: Tensor | NDArray[np.uint8]) -> str:
-        """Keep (3, H, W) in [0, 1] or (H, W, 3 or 4) bytes; returns its name."""
+        """Stores (3, H, W) in [0, 1] or (H, W, 3 or 4) bytes and returns the picture's name."""
         raw = _bytes(pixels) if isinstance(pixels, Tensor) else pixels
         key = (raw.shape, hashlib.sha256(raw.tobytes()).digest())
         if key not in self._known:
@@ -65,7 +65,7 @@ def view(
     blur: float = 0.0,
     whole: bool = False,
 ) -> dict[str, Any]:
-    """Returns a photo and a map over it, with the numbers that the page shows: what :file:`schema.json` calls a view.
+    """Returns a photo, a map over it, and the values that the page lists: what :file:`schema.json` calls a view.
 
     Args:
         album: takes the pictures.
@@ -98,7 +98,7 @@ def view(
 
 
 def _told(cells: Tensor) -> tuple[Tensor, str]:
-    """Returns the values that a page shows, and what they are."""
+    """Returns the values that a page lists, and their description."""
     h, w = cells.shape
     if max(h, w) <= _LARGEST:
         return cells, ""
@@ -109,7 +109,7 @@ def _told(cells: Tensor) -> tuple[Tensor, str]:
 
 
 def _area_weights(pixels: int, blocks: int) -> Tensor:
-    """Returns (blocks, pixels) float64: the share of each block of a line that lies on each pixel; rows add up to 1.
+    """Returns (blocks, pixels) float64: the share of each block of a line on each pixel; rows add up to 1.
 
     Blocks are equally long and need not begin at a pixel: one that two blocks share counts in both by the length of
     its parts, so that the sum of the pixels is that of the blocks times their length.
@@ -126,7 +126,7 @@ def _short(value: float) -> float:
 
 
 def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[np.uint8]:
-    """Returns a map (H, W) over the grey photo, more opaque where its value is farther from zero."""
+    """Draws a map (H, W) over the grey photo, more opaque where its value is farther from zero."""
     require("matplotlib", extra="report", purpose="drawing a report")
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
@@ -142,7 +142,7 @@ def _over(values: Tensor, image: Tensor | None, how: dict[str, Any]) -> NDArray[
 
 
 def disc(album: ImageStore, rings: Tensor, edges: Tensor) -> str:
-    """Returns rings (2, B, S) of influence as a picture, low frequencies in the middle; transparent outside."""
+    """Draws influence (2, B, S) as rings, low frequencies in the middle; transparent outside."""
     from matplotlib import colormaps
 
     from facexai.plots.drawing import DIVERGING

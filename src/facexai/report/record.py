@@ -1,4 +1,4 @@
-"""Results as one record that JSON holds: everything that a page shows."""
+"""The record of a report: everything that a page shows, as JSON."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from facexai.results import Counterfactual, FrequencyHeat, GallerySaliency, Pair
 
 FORMAT = 1
 
-_TOLD: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, Any]]], ...] = (
-    (Saliency, classes.told),
-    (PairSaliency, pairs.told),
-    (GallerySaliency, gallery.told),
-    (FrequencyHeat, frequency.told),
-    (Counterfactual, counterfactuals.told),
+_SECTIONS: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, Any]]], ...] = (
+    (Saliency, classes.to_record),
+    (PairSaliency, pairs.to_record),
+    (GallerySaliency, gallery.to_record),
+    (FrequencyHeat, frequency.to_record),
+    (Counterfactual, counterfactuals.to_record),
     ((Table, Results), findings.table),
     (Bias, findings.groups),
     (ShortcutAudit, findings.shortcut),
@@ -37,7 +37,7 @@ _TOLD: tuple[tuple[type | tuple[type, ...], Callable[[Section, Page], dict[str, 
 
 
 def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns everything that a page shows, as the schema says it; ``about``: title, date, model.
+    """Returns everything that a page shows, as the schema describes it; ``about``: title, date, model.
 
     Raises:
         TypeError: a result of a kind that reports do not support.
@@ -77,7 +77,7 @@ def record_of(sections: Mapping[str, Section], page: Page, about: Mapping[str, A
 
 
 def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, Any]:
-    made = _told(heading, section, page)
+    made = _result_record(heading, section, page)
     recipe = plain(getattr(section.result, "recipe", made.pop("recipe", None)) or _recipe(section.result))
     method = str(recipe.get("method", made["kind"])) if isinstance(recipe, Mapping) else made["kind"]
     if section.of is not None and section.of < len(made["items"]):
@@ -86,12 +86,12 @@ def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, 
     return held if section.of is None else held | {"of": section.of}
 
 
-def _told(heading: str, section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a section; errors name it."""
+def _result_record(heading: str, section: Section, page: Page) -> dict[str, Any]:
+    """Returns the record of a section's result; errors name the section."""
     result = section.result
     if isinstance(result, RecordedFinding):
         return dict(result.record)
-    told = next((told for kind, told in _TOLD if isinstance(result, kind)), None)
+    told = next((told for kind, told in _SECTIONS if isinstance(result, kind)), None)
     if told is None:
         raise TypeError(
             f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, GallerySaliency, FrequencyHeat, "
@@ -110,7 +110,7 @@ _NUMBERS = (
     *("influence", "energies", "edges", "sides"),
     *("images", "counterfactuals", "before", "after", "scales", "path"),
 )
-"""Parts of results that a page shows."""
+"""The arrays of results that a page lists or draws."""
 
 
 def _check_finite(result: Any) -> None:
@@ -140,9 +140,7 @@ def _recipe(result: Any) -> Any:
 
 
 def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns every decision once, with the sections that explain it; with a threshold comes the
-    cosine that it is about.
-    """
+    """Returns every decision once, with the sections that explain it; a threshold comes with its cosine."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for section in told:
         for item in section["items"]:
@@ -163,7 +161,7 @@ def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _fingerprints(recipe: Any) -> Iterator[tuple[str, str]]:
-    """Returns what a recipe records of every network, by its fingerprint."""
+    """Yields the name and the fingerprint of every network in a recipe."""
     if isinstance(recipe, Mapping):
         if isinstance(recipe.get("fingerprint"), str):
             words = (recipe.get(name) for name in ("model", "network", "denoiser", "decision"))
@@ -189,7 +187,7 @@ def _seeds(recipe: Any) -> list[int]:
 
 
 def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> None:
-    """Refuse class maps, pairs, bands and tables of another network than the one that is given."""
+    """Refuses class maps, pairs, bands and tables of another network than the given one."""
     if model is None:
         return
     own = model.model.fingerprint
@@ -210,7 +208,7 @@ _UNDESCRIBED = {"parameters": None, "input": None, "people": None}
 
 
 def _people(sections: Iterable[Section], model: FaceModel | Gallery | None) -> int | None:
-    """Returns how many are enrolled, where all results are about these people."""
+    """Returns the number of enrolled people, if all results are about these people."""
     if not isinstance(model, Gallery):
         return None
     known = (one.result.names for one in sections if isinstance(one.result, Saliency | GallerySaliency))
@@ -220,7 +218,7 @@ def _people(sections: Iterable[Section], model: FaceModel | Gallery | None) -> i
 def _networks(
     told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None, people: int | None
 ) -> list[dict[str, Any]]:
-    """Returns every network that made a result: its name, its fingerprint, and its other facts."""
+    """Returns every network that made a result: name, fingerprint and description."""
     found: dict[str, dict[str, Any]] = {}
     if model is not None:
         made = {"name": repr(model.model), **_described(model), "people": people, "sections": []}

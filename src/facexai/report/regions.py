@@ -1,4 +1,4 @@
-"""Parts of an aligned face, and how much of a map lies on each."""
+"""Regions of an aligned face, and the share of a map inside each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facexai.input_spec import InputSpec
 from facexai.report.format import rough
 
 REGIONS = ("eyes and brows", "nose", "mouth", "forehead", "cheeks and chin", "around the face")
-"""Every pixel belongs to exactly one of them."""
+"""The regions; every pixel belongs to exactly one."""
 
 _EYE = float(TEMPLATE[1, 0] - TEMPLATE[0, 0])  # distance of the eyes in the 112-pixel template
 _DOWN = np.array((0.0, _EYE))
@@ -22,7 +22,7 @@ _BROWS = TEMPLATE[:2].mean(0) - 0.1 * _DOWN
 
 
 def regions(spec: InputSpec) -> dict[str, Tensor]:
-    """Returns which pixels of a network's input show which part of an aligned face: {name: (H, W) bool}, a partition.
+    """Returns the regions of an aligned face as {name: (H, W) bool}, a partition of the input's pixels.
 
     Ellipses around the landmarks that photos are aligned to, in distances of the eyes; a face is 2.2 of them broad.
     They hold for aligned photos of the template's proportions, not for a face of its own shape.
@@ -62,9 +62,7 @@ def regions(spec: InputSpec) -> dict[str, Tensor]:
 
 
 def shares(values: Tensor, masks: Mapping[str, Tensor]) -> list[dict[str, float | str | None]]:
-    """Returns the share of the positive part of a map (H, W) on each region, and of the negative part; None
-    where there is none.
-    """
+    """Returns each region's share of the positive and of the negative part of a map (H, W); None for an empty part."""
     values = values.detach().cpu().double()
     rows: list[dict[str, float | str | None]] = []
     for name, mask in masks.items():
@@ -76,7 +74,7 @@ def shares(values: Tensor, masks: Mapping[str, Tensor]) -> list[dict[str, float 
 
 
 def sentences(rows: list[dict[str, float | str | None]], subject: str, kind: str = "for") -> list[str]:
-    """Returns measured shares in words: the largest part, the densest part, and what lies around the face.
+    """Returns sentences on measured shares: the largest part, the densest part, and the share around the face.
 
     Args:
         rows: of :func:`shares`.

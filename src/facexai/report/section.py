@@ -1,4 +1,4 @@
-"""What a report is made of: results with what belongs to them."""
+"""Sections of a report: results with their measurements, names and images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from facexai.report.regions import regions
 from facexai.report.thresholds import Thresholds
 
 MOST = 12
-"""Items of a section that a page shows by default."""
+"""The default number of items that a page shows in each section."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A result with its measurements and images.
+    """A result with its measurements, names and images.
 
     Attributes:
         result: an answer (Saliency, PairSaliency, FrequencyHeat, Counterfactual), or a finding (metrics' Table, Bias,
@@ -73,7 +73,7 @@ def _listed(images: Any) -> Sequence[Any]:
 @final
 @dataclass(frozen=True, eq=False)
 class RecordedFinding:
-    """The record of a finding that a command wrote.
+    """A finding's record, as a command wrote it.
 
     Attributes:
         record: of the section, with its ``recipe``.
@@ -85,7 +85,7 @@ class RecordedFinding:
 @final
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The data that the sections of a page share.
+    """The context that the sections of a page share.
 
     Attributes:
         album: takes the pictures.
@@ -101,16 +101,16 @@ class Page:
 
     @cached_property
     def masks(self) -> Mapping[str, Tensor] | None:
-        """Returns the regions of the face."""
+        """The regions of the face; None without an input specification."""
         return None if self.spec is None else regions(self.spec)
 
     def masks_for(self, size: tuple[int, int]) -> Mapping[str, Tensor] | None:
-        """Returns the regions, where they are about images of this size."""
+        """Returns the regions if they fit images of this size, else None."""
         return self.masks if self.spec is not None and self.spec.height_width == size else None
 
 
 def image_of(section: Section, item: int) -> Tensor | None:
-    """Returns the image of an item, or the two of a pair; None where it is not known."""
+    """Returns the image of an item, or the two of a pair; None where it is missing."""
     held = getattr(section.result, "images", None) if section.images is None else section.images
     return None if held is None else held[item]
 
@@ -121,7 +121,7 @@ def verdict(cosine: Tensor | float | None, own: float | None, recipe: Mapping[st
 
 
 def checked_names(section: Section, count: int, *, pairs: bool = False) -> list[Any]:
-    """Returns a name for each item, or None for each; of pairs perhaps two.
+    """Returns a name for each item, or None for each; for pairs one name or two.
 
     Raises:
         ValueError: another number of names.
@@ -143,7 +143,7 @@ def _name(name: Any, pairs: bool) -> str | tuple[str, str]:
 
 
 def checked_images(section: Section, shape: tuple[int, ...], count: int) -> None:
-    """Refuse images that are not those of the result: of another number, size or kind of numbers.
+    """Refuses images that do not fit the result: another number, size or dtype.
 
     Args:
         section: whose.
@@ -163,7 +163,7 @@ def checked_images(section: Section, shape: tuple[int, ...], count: int) -> None
 
 
 def not_measured(section: Section) -> None:
-    """Refuse measurements, names and images where there is no item that they could belong to."""
+    """Refuses measurements, names and images of a result that has no items."""
     for name in ("measured", "names", "images"):
         if getattr(section, name) is not None and len(getattr(section, name)):
             raise ValueError(f"a {type(section.result).__name__} takes no {name}=; it is a finding of its own")

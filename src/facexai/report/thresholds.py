@@ -13,7 +13,7 @@ from facexai.results import GallerySaliency, PairSaliency, Saliency
 @final
 @dataclass(frozen=True)
 class Thresholds:
-    """The thresholds of a page.
+    """The decision thresholds of a page.
 
     Attributes:
         values: all of them.
@@ -48,7 +48,7 @@ def network_of(recipe: Mapping[str, Any], own: str | None = None) -> str | None:
 
 
 def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
-    """Returns the thresholds that were given, else those that the results were decided with, each for its own network.
+    """Returns the given threshold, else those of the results' decisions, each for its own network.
 
     Args:
         results: of the sections.

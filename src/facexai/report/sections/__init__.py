@@ -1,1 +1,1 @@
-"""One file for each kind of result: what a page says about it."""
+"""One module for each kind of result, which makes the section's record."""

@@ -1,4 +1,4 @@
-"""Class maps: why this person?"""
+"""Section of class maps: why this person?"""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WHOEVER = "What in the photo does the layer respond to, whoever it shows?"
 NOBODY = "nobody"
 
 
-def told(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.Saliency`."""
+def to_record(section: Section, page: Page) -> dict[str, Any]:
+    """Returns the section's record of a :class:`~facexai.Saliency`."""
     why: Saliency = section.result
     count = min(len(why), page.most)
     names = checked_names(section, len(why))
@@ -70,9 +70,7 @@ def _item(why: Saliency, n: int, name: str | None, section: Section, page: Page)
 
 
 def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[str, Any]:
-    """Returns the network's decision; the answer holds the score of the explained class only, so it
-    decides about that alone.
-    """
+    """Returns the decision, if the explained class is the nearest: the answer has no score of others."""
     if why.predicted is None:
         return {"nearest": None, "decision": None, "threshold": None}
     limit, accepted, near = Verdict.of(None, None) if cosine is None else verdict(cosine, None, why.recipe, page)
@@ -83,9 +81,7 @@ def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[s
 
 
 def _subject(why: Saliency, who: str) -> str:
-    """Returns the subject of a map; a magnitude is neither positive nor negative evidence, and some
-    maps are of no class.
-    """
+    """Returns what a map shows, in words; a magnitude has no sign, and some maps are of no class."""
     if why.recipe.get("class_specific", True) is False:
         return "what the layer responds to"
     if "magnitude" in why.unit:

@@ -1,4 +1,4 @@
-"""Counterfactuals: what would have to change?"""
+"""Section of counterfactuals: what would have to change?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from facexai.results import Counterfactual
 _SAME = 1 / 255  # by which saved images may differ from those that were edited
 
 
-def told(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.Counterfactual`."""
+def to_record(section: Section, page: Page) -> dict[str, Any]:
+    """Returns the section's record of a :class:`~facexai.Counterfactual`."""
     found: Counterfactual = section.result
     names = checked_names(section, len(found))
     if any(not isinstance(one, Counterfactual) for one in section.measured) or len(section.measured) > 1:
@@ -35,7 +35,7 @@ def told(section: Section, page: Page) -> dict[str, Any]:
 
 
 def _check_control(control: Counterfactual, found: Counterfactual) -> None:
-    """Refuse what is not the same pipeline without guidance on the same images.
+    """Refuses a control that is not the same pipeline without guidance on the same images.
 
     Raises:
         ValueError: other images, some guidance, or another recipe.
@@ -95,7 +95,5 @@ def _item(found: Counterfactual, control: Counterfactual | None, n: int, name: A
 
 
 def _moved(found: Counterfactual, n: int) -> float:
-    """Returns the change over the whole picture, so that it compares with the control's, whatever
-    was free to change.
-    """
+    """Returns the change over the whole picture, so that it compares with the control's."""
     return float((found.counterfactuals[n] - found.images[n]).abs().mean())

@@ -1,4 +1,4 @@
-"""Findings about many items: tables, groups of people, shortcuts, error rates."""
+"""Sections about many items: tables, groups of people, shortcuts, error rates."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 def table(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.metrics.Table`, or of a run that has one."""
+    """Returns the section's record of a :class:`~facexai.metrics.Table`, or of a run that has one."""
     not_measured(section)
     result = section.result
     held: Table = result if isinstance(result, Table) else result.table
     report = {} if isinstance(result, Table) else result.report
-    return table_told(held.rows, held.panels, report)
+    return table_record(held.rows, held.panels, report)
 
 
-def table_told(rows: Any, panels: Any, report: Any) -> dict[str, Any]:
-    """Returns the same from rows as JSON holds them.
+def table_record(rows: Any, panels: Any, report: Any) -> dict[str, Any]:
+    """Returns the section's record from a table's rows as JSON holds them.
 
     Raises:
         ValueError: no rows.
@@ -66,14 +66,14 @@ _ERRORS_OF_GROUPS = ("fmr", "fnmr", "accuracy")
 
 
 def groups(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.metrics.Bias`."""
+    """Returns the section's record of a :class:`~facexai.metrics.Bias`."""
     not_measured(section)
     found: Bias = section.result
-    return groups_told(plain(found.record()))
+    return groups_record(plain(found.record()))
 
 
-def groups_told(record: dict[str, Any]) -> dict[str, Any]:
-    """Returns the same from the record that ``facexai audit`` writes."""
+def groups_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the section's record from the record that ``facexai audit`` writes."""
     names, rates = list(record["groups"]), record["rates"] or {}
     distances = [
         {"kind": kind, **{key: row[key] for key in ("groups", "raw", "null", "value", "interval", "p_value")}}
@@ -117,7 +117,7 @@ def groups_told(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rule(rule: Any) -> str:
-    """Returns where the threshold of all groups is from."""
+    """Returns the origin of the threshold of all groups, in words."""
     try:
         float(rule)
     except (TypeError, ValueError):
@@ -126,7 +126,7 @@ def _rule(rule: Any) -> str:
 
 
 def shortcut(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.metrics.ShortcutAudit`."""
+    """Returns the section's record of a :class:`~facexai.metrics.ShortcutAudit`."""
     not_measured(section)
     audit: ShortcutAudit = section.result
     rows = [_statistic("mean absolute difference (MAD)", audit.mad.absolute, None)]
@@ -162,16 +162,16 @@ def _statistic(name: str, held: Statistic, p: float | None, *, control: bool = F
 
 
 def roc(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.metrics.Roc`."""
+    """Returns the section's record of a :class:`~facexai.metrics.Roc`."""
     not_measured(section)
     curve: Roc = section.result
     rates = {f"{far:g}": curve.tar_at(far) for far in _RATES if far * curve.impostor >= 1}
     record = {"genuine": curve.genuine, "impostor": curve.impostor, "auc": curve.auc, "eer": curve.eer}
-    return roc_told({**record, "rule": "eer", "threshold": curve.eer_threshold, "tar_at_far": rates})
+    return roc_record({**record, "rule": "eer", "threshold": curve.eer_threshold, "tar_at_far": rates})
 
 
-def roc_told(record: dict[str, Any]) -> dict[str, Any]:
-    """Returns the same from the record that ``facexai verify`` writes.
+def roc_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the section's record from the record that ``facexai verify`` writes.
 
     Raises:
         ValueError: counts or shares that are none.

@@ -1,4 +1,4 @@
-"""Frequency heat plots: what kind of information decides?"""
+"""Section of frequency heat plots: which spatial frequencies does the decision use?"""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from facexai.report.sections.pairs import pair_name
 from facexai.results import FrequencyHeat
 
 MARKS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-"""Limits of the axis, in cycles per face width."""
+"""Ticks of the axis, in cycles per face width."""
 
 _OCTAVES = (4.0, 8.0, 16.0)  # in cycles per breadth of the face
 
 
-def told(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.FrequencyHeat`."""
+def to_record(section: Section, page: Page) -> dict[str, Any]:
+    """Returns the section's record of a :class:`~facexai.FrequencyHeat`."""
     heat: FrequencyHeat = section.result
     if section.measured:
         raise ValueError("bands of frequencies take no measured=; metrics of maps do not judge them")
@@ -48,12 +48,12 @@ def _class(heat: FrequencyHeat, target: int) -> str:
 
 
 def _directions(heat: FrequencyHeat) -> int:
-    """Returns the directions of each band that were removed one at a time."""
+    """Returns the number of parts of each band that were removed one at a time."""
     return 1 if heat.influence.ndim == 2 else int(heat.influence.shape[2])
 
 
 def _tried(heat: FrequencyHeat) -> str | None:
-    """Returns how many of the bands were really removed: all, some, none; None: not recorded."""
+    """Returns whether all, some or none of the bands were removed; None: not recorded."""
     mode = heat.recipe.get("mode")
     if mode == "hybrid":
         tried = heat.recipe.get("exact_bands")
@@ -62,7 +62,7 @@ def _tried(heat: FrequencyHeat) -> str | None:
 
 
 def _how(heat: FrequencyHeat) -> str:
-    """Returns how the influence was computed; gradients estimate what was not tried."""
+    """Returns in words how the influence was measured; gradients only estimate it."""
     lost = {"first": "of the first face", "second": "of the second face", "both": "of both faces together"}
     where = lost.get(str(heat.recipe.get("masked")), "of the pair" if heat.targets is None else "of the photo")
     tried, several = _tried(heat), _directions(heat)
@@ -78,7 +78,7 @@ def _how(heat: FrequencyHeat) -> str:
 
 
 def _rings(influence: Tensor) -> Tensor:
-    """Returns (P, B): over all directions."""
+    """Returns the influence of bands (P, B) over all directions."""
     return influence if influence.ndim == 2 else influence.sum(2)
 
 
@@ -118,7 +118,7 @@ def _item(heat: FrequencyHeat, p: int, name: Any, section: Section, page: Page) 
 
 
 def _sentences(heat: FrequencyHeat, values: Tensor) -> list[str]:
-    """Returns the strongest band, and how the influence divides into octaves."""
+    """Returns sentences on the strongest band and on the shares of octaves."""
     if not bool(values.any()):
         return ["No band has any influence."]
     face, unit = heat.face_edges.tolist(), str(heat.recipe.get("unit", "score"))

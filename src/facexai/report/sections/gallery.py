@@ -1,4 +1,4 @@
-"""One face against all enrolled people."""
+"""Section of one face against all enrolled people."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from facexai.results import GallerySaliency
 _PEOPLE = 5
 
 
-def told(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.results.GallerySaliency`."""
+def to_record(section: Section, page: Page) -> dict[str, Any]:
+    """Returns the section's record of a :class:`~facexai.results.GallerySaliency`."""
     why: GallerySaliency = section.result
     if section.measured:
         raise ValueError("maps of everybody enrolled take no measured=; metrics judge one map of each photo")

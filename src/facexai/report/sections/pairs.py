@@ -1,4 +1,4 @@
-"""Maps of pairs: why do these two match, or not?"""
+"""Section of pair maps: why do these two match, or not?"""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _PARTNERS = 4  # cells of the other face that a cell shows
 SIDES = ("first", "second")
 
 
-def told(section: Section, page: Page) -> dict[str, Any]:
-    """Returns the record of a :class:`~facexai.PairSaliency`."""
+def to_record(section: Section, page: Page) -> dict[str, Any]:
+    """Returns the section's record of a :class:`~facexai.PairSaliency`."""
     why: PairSaliency = section.result
     names = checked_names(section, len(why), pairs=True)
     beside = controls(section.measured, why)
@@ -73,7 +73,7 @@ def pair_name(names: Sequence[str]) -> str:
 
 
 def _said(rows: list[dict[str, float | str | None]], side: str, unit: str) -> list[str]:
-    """Returns sentences about one face's regions; a magnitude is neither positive nor negative evidence."""
+    """Returns sentences about one face's regions; a magnitude has no sign."""
     if "magnitude" in unit:
         return sentences(rows, f"the map of the {side} face")
     said = sentences(rows, f"what speaks for a match in the {side} face")
@@ -81,14 +81,12 @@ def _said(rows: list[dict[str, float | str | None]], side: str, unit: str) -> li
 
 
 def _blur(why: PairSaliency) -> float:
-    """Returns the blur of drawn maps with a value per pixel, as :meth:`PairSaliency.plot` draws them."""
+    """Returns the blur (pixels) of drawn maps with a value per pixel, as in :meth:`PairSaliency.plot`."""
     return why.size[1] * 5 / 112 if tuple(why.cells.shape[2:]) == why.size else 0.0
 
 
 def _matches(table: Tensor) -> list[list[list[list[float]]]]:
-    """Returns, for each location of the first face, and of the second, the locations of the other with the
-    largest contributions.
-    """
+    """Returns for each cell of both faces the cells of the other face with the largest products."""
     h, w = table.shape[:2]
     flat = table.detach().cpu().float().reshape(h * w, h * w)
     both = []
