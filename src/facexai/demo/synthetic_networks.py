@@ -57,8 +57,8 @@ def classifier(name: str) -> DrawnClassifier:
         ValueError: an unknown name.
 
     >>> import torch
-    >>> from facexai.demo import drawn
-    >>> faces = drawn.faces(2, attributes={"glasses": torch.tensor([True, False])})
+    >>> from facexai.demo import synthetic
+    >>> faces = synthetic.faces(2, attributes={"glasses": torch.tensor([True, False])})
     >>> classifier("glasses")(faces.images)[:, 0] > 0
     tensor([ True, False])
     """

@@ -67,8 +67,8 @@ class RunContext:
 
     def person(self, photo: int) -> str:
         """Returns the identity in a photo; the photo's name where the data set has none."""
-        found = "" if self.data.identities is None else self.data.identities[photo]
-        return found or self.data.names[photo]
+        identity = "" if self.data.identities is None else self.data.identities[photo]
+        return identity or self.data.names[photo]
 
     @cached_property
     def people_of_pairs(self) -> Sequence[str]:

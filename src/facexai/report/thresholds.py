@@ -43,8 +43,8 @@ class Thresholds:
 
 def network_of(recipe: Mapping[str, Any], own: str | None = None) -> str | None:
     """The fingerprint in a recipe, else ``own``; a recipe may come from a file and hold anything."""
-    found = recipe.get("fingerprint")
-    return found if isinstance(found, str) else own
+    fingerprint = recipe.get("fingerprint")
+    return fingerprint if isinstance(fingerprint, str) else own
 
 
 def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
@@ -108,11 +108,11 @@ def _found(
 
 def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[float]]:
     """By network the thresholds that verdicts come from."""
-    found: dict[str | None, set[float]] = {}
-    for one in results:
-        if isinstance(one, PairSaliency | GallerySaliency) and one.threshold is not None:
-            found.setdefault(network_of(one.recipe, own), set()).add(float(one.threshold))
-    return found
+    by_network: dict[str | None, set[float]] = {}
+    for result in results:
+        if isinstance(result, PairSaliency | GallerySaliency) and result.threshold is not None:
+            by_network.setdefault(network_of(result.recipe, own), set()).add(float(result.threshold))
+    return by_network
 
 
 def networks_behind(results: Sequence[Any], own: str | None) -> list[str | None]:
