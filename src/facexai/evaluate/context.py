@@ -149,7 +149,7 @@ def _divided(
         (enrolled if person and seen[person] < config.enrol else probes).append(photo)
         seen[person] += 1
     if not probes:
-        raise ValueError(f"nobody has more than the {config.enrol} photos that are enrolled; say a smaller enrol")
+        raise ValueError(f"no person has more than the {config.enrol} photos that are enrolled; pass a smaller enrol")
     return data, probes[: config.limit], enrolled
 
 

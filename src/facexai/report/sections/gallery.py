@@ -18,7 +18,7 @@ def to_record(section: Section, page: Page) -> dict[str, Any]:
     """Returns the section's record of a :class:`~facexai.results.GallerySaliency`."""
     why: GallerySaliency = section.result
     if section.measured:
-        raise ValueError("maps of everybody enrolled take no measured=; metrics judge one map of each photo")
+        raise ValueError("maps of all enrolled people take no measured=; metrics judge one map of each photo")
     names = checked_names(section, len(why))
     return {
         "kind": "classes",
