@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     root = base / config.images if config.images is not None else (base / config.pairs).parent
     explainer = _explainer(config)
     pairs = metrics.read_pairs(base / config.pairs, None if config.images is None else root)
-    groups, identities, known = _labels(base / config.groups, pairs, root)
+    groups, identities, identities_from = _labels(base / config.groups, pairs, root)
     names = people_in_photos(identities, len(identities), pairs.index, pairs.same)
     chosen = [p for p, group in enumerate(metrics.pair_groups(groups, pairs.index)) if group]
     if not chosen:
@@ -83,30 +83,30 @@ def run(options: argparse.Namespace) -> int:
     index, same = pairs.index[chosen], pairs.same[chosen]
     rows = [groups[i] for i in index[:, 0].tolist()]
     first, second = ([names[i] for i in side] for side in index.T.tolist())
-    asked: dict[str, Any] = {"same": same, "rule": config.threshold, "draws": config.draws, "seed": config.seed}
-    check_groups(rows, first, partners=second, **asked)
+    test_options: dict[str, Any] = {"same": same, "rule": config.threshold, "draws": config.draws, "seed": config.seed}
+    check_groups(rows, first, partners=second, **test_options)
     photos = _Photos(pairs, explainer.network, config)
     if config.mode == "exact":
-        heat, found = _permuted(explainer, photos, index, groups, names, asked)
+        heat, bias = _permuted(explainer, photos, index, groups, names, test_options)
     else:
         heat = _heat(explainer, photos, index)
-        found = metrics.bias(heat, rows, identities=first, partners=second, **asked)
+        bias = metrics.bias(heat, rows, identities=first, partners=second, **test_options)
     folder.mkdir(parents=True, exist_ok=True)
     heat.save(folder / "frequency.npz")
-    plots.save(found.plot(), folder / "audit.png")
+    plots.save(bias.plot(), folder / "audit.png")
     left_out = len(pairs) - len(chosen)
     report = {
         "pairs": Path(config.pairs).name,
         "pairs_of_one_group": len(chosen),
         "pairs_left_out": left_out,
-        "identities_from": known,
+        "identities_from": identities_from,
         "model": repr(explainer.network),
         "fingerprint": explainer.network.fingerprint,
-        **found.record(),
+        **bias.record(),
         "files": ["audit.png", "frequency.npz"],
     }
     io.write_json(folder / "audit.json", report)
-    show(report, _text(found, left_out), as_json=options.json)
+    show(report, _text(bias, left_out), as_json=options.json)
     return 0
 
 
@@ -182,8 +182,8 @@ class _Photos(Sequence[Any]):
         from facexai import images
 
         photo, config = self.pairs.load(number, number + 1), self.config
-        made = images.fit_to_spec(photo, self.network.spec, when=config.align, face=config.face)  # type: ignore[arg-type]
-        return made.image[0].to(self.network.device)
+        aligned = images.fit_to_spec(photo, self.network.spec, when=config.align, face=config.face)  # type: ignore[arg-type]
+        return aligned.image[0].to(self.network.device)
 
 
 def _explainer(config: Config) -> FrequencyHeatPlot:
@@ -236,10 +236,10 @@ def _permuted(
     evidence = FaceEvidence.joined(parts)
     heats = [explainer.answer(evidence[i : i + 1], evidence[j : j + 1]) for i, j in pairs.tolist()]
     labels, people = ([values[i] for i in used.tolist()] for values in (groups, names))
-    found = metrics.pair_bias(explainer, evidence, pairs, labels, identities=people, **options)
-    return FrequencyHeat.joined(heats), found
+    bias = metrics.pair_bias(explainer, evidence, pairs, labels, identities=people, **options)
+    return FrequencyHeat.joined(heats), bias
 
 
-def _text(found: Bias, left_out: int) -> str:
+def _text(bias: Bias, left_out: int) -> str:
     mixed = f"\n{left_out} pairs are of two groups or of none, and were left out" if left_out else ""
-    return f"{found!r}{mixed}"
+    return f"{bias!r}{mixed}"

@@ -53,10 +53,10 @@ def run(options: argparse.Namespace) -> int:
     from facexai import FastDiME, io, plots
 
     folder = io.output_folder(options.out)
-    faces, names, asked = _given(options) if options.images else _drawn(options)
+    faces, names, arguments = _given(options) if options.images else _drawn(options)
     half = None if options.variant == "maskdime" else options.start // 2  # MaskDiME has no warm-up
     explainer = FastDiME(
-        **asked,
+        **arguments,
         variant=options.variant,
         scales=_numbers(options.scales),
         respacing=options.respacing,
@@ -65,16 +65,16 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         progress=not options.json,
     )
-    found = explainer(faces)
+    edits = explainer(faces)
     folder.mkdir(parents=True, exist_ok=True)
-    report = _report(found, names)
+    report = _report(edits, names)
     if options.no_op:
         report["no_op"] = _report(explainer.no_op(faces), names)["images"]
-    found.save(folder / "counterfactual.npz")
+    edits.save(folder / "counterfactual.npz")
     io.write_json(folder / "counterfactual.json", report)
-    plots.save(found[:_MOST_DRAWN].plot(), folder / "counterfactual.png")
-    if len(found) > _MOST_DRAWN and not options.json:
-        print(f"counterfactual.png shows the first {_MOST_DRAWN} of {len(found)} images")
+    plots.save(edits[:_MOST_DRAWN].plot(), folder / "counterfactual.png")
+    if len(edits) > _MOST_DRAWN and not options.json:
+        print(f"counterfactual.png shows the first {_MOST_DRAWN} of {len(edits)} images")
     show(report, _table(report), as_json=options.json)
     return 0
 
@@ -116,10 +116,10 @@ def _given(options: argparse.Namespace) -> tuple[Tensor, list[str], dict[str, An
     faces = torch.cat([images.fit_to_spec(images.load(path), spec, **how).image for path in options.images])
     called = photo_names(options.images)
     if options.decision is not None:
-        found = call_factory(options.decision)
-        if not callable(found):
-            raise TypeError(f"{options.decision} returned a {type(found).__name__}, expected a function of images")
-        return faces, called, {"decision": found, "denoiser": denoiser}
+        decision = call_factory(options.decision)
+        if not callable(decision):
+            raise TypeError(f"{options.decision} returned a {type(decision).__name__}, expected a function of images")
+        return faces, called, {"decision": decision, "denoiser": denoiser}
     network = model(options.model or DEFAULT_MODEL)
     reference = images.fit_to_spec(images.load(options.reference), network.spec, **how).image
     decision = decisions.verification(network, reference.to(network.device), options.threshold)
@@ -138,22 +138,22 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ValueError(f"expected --scales such as 8,10,15, got {text!r}") from None
 
 
-def _report(found: Counterfactual, names: list[str]) -> dict[str, Any]:
+def _report(edits: Counterfactual, names: list[str]) -> dict[str, Any]:
     """Returns the record with file names, without folders."""
     rows = [
         {
             "image": name,
-            "before": round(float(found.before[n]), 4),
-            "after": round(float(found.after[n]), 4),
-            "changed": bool(found.flipped[n]),
-            "guidance": float(found.scales[n]),
-            "free": round(float(found.masks[n].float().mean()), 4),
-            "l1": round(float((found.counterfactuals[n] - found.images[n]).abs().mean()), 5),
-            "passes": int(found.calls[n]),
+            "before": round(float(edits.before[n]), 4),
+            "after": round(float(edits.after[n]), 4),
+            "changed": bool(edits.flipped[n]),
+            "guidance": float(edits.scales[n]),
+            "free": round(float(edits.masks[n].float().mean()), 4),
+            "l1": round(float((edits.counterfactuals[n] - edits.images[n]).abs().mean()), 5),
+            "passes": int(edits.calls[n]),
         }
         for n, name in enumerate(names)
     ]
-    return {"images": rows, "recipe": dict(found.recipe), "files": ["counterfactual.png", "counterfactual.npz"]}
+    return {"images": rows, "recipe": dict(edits.recipe), "files": ["counterfactual.png", "counterfactual.npz"]}
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"expected --photos of at least 1, got {options.photos}")
     if options.reference is not None and options.faces is None:
         raise ValueError("--reference is compared on labelled faces; pass --faces DIR, too")
-    known = None if options.reference is None else model(options.reference)
-    found = doctor(model(options.model), options.faces, align=options.align, most=options.photos, reference=known)
-    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.json else found)
-    return 0 if found.ok else 1
+    reference = None if options.reference is None else model(options.reference)
+    report = doctor(model(options.model), options.faces, align=options.align, most=options.photos, reference=reference)
+    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if options.json else report)
+    return 0 if report.ok else 1

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
     io.output_folder(options.out)
     base = Path() if options.config is None else options.config.parent
-    made = evaluate.run(
+    results = evaluate.run(
         _config(options, base),
         options.out,
         base=base,
@@ -102,11 +102,11 @@ def run(options: argparse.Namespace) -> int:
         patience=options.patience,
         progress=sys.stderr.isatty(),
     )
-    if made is None:  # another rank than the first
+    if results is None:  # another rank than the first
         return 0
-    show(made.report, f"{made}\n-> {options.out / 'results.json'}", as_json=options.json)
+    show(results.report, f"{results}\n-> {options.out / 'results.json'}", as_json=options.json)
     alone = ranks()[1] == 1  # torchrun takes any other code than 0 for a rank that failed
-    return 1 if made.report["counts"]["unreadable"] and alone else 0
+    return 1 if results.report["counts"]["unreadable"] and alone else 0
 
 
 def _config(options: argparse.Namespace, base: Path) -> Config:
@@ -114,11 +114,11 @@ def _config(options: argparse.Namespace, base: Path) -> Config:
     from facexai import evaluate
 
     names = [field.name for field in fields(evaluate.Config)]
-    said = {name: value for name in names if (value := getattr(options, name)) is not None}
-    said |= {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
-    said |= {name: str(Path(said[name]).absolute()) for name in ("data", "images", "gallery") if name in said}
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    given |= {name: str(Path(given[name]).absolute()) for name in ("data", "images", "gallery") if name in given}
     if options.config is not None:
-        return evaluate.read(options.config, **said)
-    if "data" not in said:
+        return evaluate.read(options.config, **given)
+    if "data" not in given:
         raise ValueError("expected a CONFIG or --data")
-    return evaluate.Config(**said)
+    return evaluate.Config(**given)

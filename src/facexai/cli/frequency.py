@@ -93,11 +93,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _line(report: dict[str, Any]) -> str:
-    told = ", ".join(
+    shares = ", ".join(
         f"{band['cycles_per_face'][0]:.1f} to {band['cycles_per_face'][1]:.1f}: {band['influence']:+.3f}"
         for band in report["strongest_bands"]
     )
     return (
         f"{report['first']} and {report['second']}: cosine {report['cosine']:.3f}; strongest bands in cycles per "
-        f"breadth of the face: {told}  -> frequency.png"
+        f"breadth of the face: {shares}  -> frequency.png"
     )

@@ -116,27 +116,28 @@ def _inputs(options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 
 
 def _threshold(
-    found: dict[Path, dict[str, Section]], networks: set[str | None], options: argparse.Namespace
+    sections: dict[Path, dict[str, Section]], networks: set[str | None], options: argparse.Namespace
 ) -> tuple[float | None, str | None]:
     """Returns the given threshold, else that of the folders' pairs, else one that a folder has for these networks."""
     from facexai.report.from_folders import decided_with, threshold_of
 
-    said = options.threshold_source
+    source = options.threshold_source
     if options.threshold is not None:
-        return options.threshold, said
-    if any(decided_with(path) is not None for path in found):
-        return None, said
-    known = [one for path in found if (one := threshold_of(path)) is not None]
-    fitting = [one for one in known if networks <= {one.network}]
-    if known and not fitting:
-        _say(f"{known[0].path.name}: this threshold is of another network than some decisions here: it decides nothing")
-    fitting = [one for one in fitting if one.path.name == "verify.json"] or fitting  # an audit's is of its groups
-    if len({one.value for one in fitting}) > 1 and networks:
-        told = ", ".join(f"{one.value!r} in {one.path}" for one in fitting)
-        raise ValueError(f"several thresholds for one network: {told}; say --threshold")
-    if len({(one.value, one.network) for one in fitting}) != 1:
-        return None, said
-    return fitting[0].value, fitting[0].where if said is None else f"{said} ({fitting[0].where})"
+        return options.threshold, source
+    if any(decided_with(path) is not None for path in sections):
+        return None, source
+    thresholds = [threshold for path in sections if (threshold := threshold_of(path)) is not None]
+    fitting = [threshold for threshold in thresholds if networks <= {threshold.network}]
+    if thresholds and not fitting:
+        _say(f"{thresholds[0].path.name}: this threshold is not used: some decisions here are of another network")
+    # the threshold of an audit is about its groups
+    fitting = [threshold for threshold in fitting if threshold.path.name == "verify.json"] or fitting
+    if len({threshold.value for threshold in fitting}) > 1 and networks:
+        values = ", ".join(f"{threshold.value!r} in {threshold.path}" for threshold in fitting)
+        raise ValueError(f"several thresholds for one network: {values}; pass --threshold")
+    if len({(threshold.value, threshold.network) for threshold in fitting}) != 1:
+        return None, source
+    return fitting[0].value, fitting[0].where if source is None else f"{source} ({fitting[0].where})"
 
 
 def _networks(found: dict[Path, dict[str, Section]], network: FaceModel | None, *, asked: bool) -> set[str | None]:
@@ -158,14 +159,14 @@ def _network(folders: list[Path], photos: list[Path], options: argparse.Namespac
 
     if options.model is not None or photos:
         return model(options.model or DEFAULT_MODEL)
-    made = {one for folder in folders for one in networks_of(folder)}
-    if len(made) != 1:
+    fingerprints = {fingerprint for folder in folders for fingerprint in networks_of(folder)}
+    if len(fingerprints) != 1:
         return None
     try:
         network = model(DEFAULT_MODEL)
     except ImportError:
         return None
-    return network if {network.fingerprint} == made else None
+    return network if {network.fingerprint} == fingerprints else None
 
 
 def _of_photos(
@@ -186,10 +187,10 @@ def _of_photos(
     how = {"when": options.align, "face": options.face}
     if options.gallery is None:
         pair = (called[0], called[1])
-        made = of_pair(faces[:1], faces[1:], pair, network, threshold=limit, seed=options.seed, say=_say)
-        return network, made
-    asked = {"align": options.align, "face": options.face, "scale": _scale(options)}
-    people = network.gallery(options.gallery, **asked, progress=sys.stderr.isatty())
+        sections = of_pair(faces[:1], faces[1:], pair, network, threshold=limit, seed=options.seed, say=_say)
+        return network, sections
+    choices = {"align": options.align, "face": options.face, "scale": _scale(options)}
+    people = network.gallery(options.gallery, **choices, progress=sys.stderr.isatty())
     if len(people) < 2:
         raise ValueError(f"{options.gallery} holds one person; a report about who is in a photo needs at least two")
     enrolled = enrolled_photo(options.gallery, network, **how)

@@ -90,9 +90,9 @@ def face(path: Path, network: FaceModel, options: argparse.Namespace) -> Aligned
     return images.fit_to_spec(images.load(path), network.spec, when=options.align, face=options.face)
 
 
-def cut(found: Aligned) -> list[list[float]] | None:
+def cut(aligned: Aligned) -> list[list[float]] | None:
     """Returns the affine matrix from photo to aligned face, for a report; None: the photo was not aligned."""
-    return None if found.face is None else [[round(float(v), 4) for v in line] for line in found.matrix]
+    return None if aligned.face is None else [[round(float(v), 4) for v in line] for line in aligned.matrix]
 
 
 def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
@@ -100,9 +100,9 @@ def show(report: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     if not as_json:
         say(*text.split("\n"))
         return
-    told = json.dumps(report, indent=2, ensure_ascii=False)
-    plain = all(line == _encodable(printable(line), sys.stdout) for line in told.split("\n"))
-    print(told if plain else json.dumps(report, indent=2))  # the same report, odd characters as JSON's own escapes
+    shown = json.dumps(report, indent=2, ensure_ascii=False)
+    plain = all(line == _encodable(printable(line), sys.stdout) for line in shown.split("\n"))
+    print(shown if plain else json.dumps(report, indent=2))  # the same report, odd characters as JSON's own escapes
 
 
 def say(*lines: str, file: IO[str] | None = None) -> None:

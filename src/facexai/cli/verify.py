@@ -112,17 +112,17 @@ def _faces(network: FaceModel, pairs: Pairs, which: range, options: argparse.Nam
 
 def _report(curve: Roc, limit: float, network: FaceModel, pairs: Pairs, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the record with file names, without folders."""
-    result: dict[str, Any] = {
+    record: dict[str, Any] = {
         "pairs": options.pairs.name,
         "images": len(pairs.images),
         "model": repr(network),
         "fingerprint": network.fingerprint,
     }
-    result |= {"genuine": int(pairs.same.sum()), "impostor": int((~pairs.same).sum()), "auc": round(curve.auc, 6)}
-    result |= {"eer": round(curve.eer, 6), "rule": options.rule, "threshold": limit}
-    impostors = result["impostor"]
-    result["tar_at_far"] = {f"{far:g}": round(float(curve.tar_at(far)), 6) for far in _RATES if far * impostors >= 1}
-    return result
+    record |= {"genuine": int(pairs.same.sum()), "impostor": int((~pairs.same).sum()), "auc": round(curve.auc, 6)}
+    record |= {"eer": round(curve.eer, 6), "rule": options.rule, "threshold": limit}
+    impostors = record["impostor"]
+    record["tar_at_far"] = {f"{far:g}": round(float(curve.tar_at(far)), 6) for far in _RATES if far * impostors >= 1}
+    return record
 
 
 def _rows(pairs: Pairs, scores: Any, limit: float, root: Path) -> Iterator[list[str | float]]:

@@ -42,8 +42,8 @@ class Numbers:
 
     def colour(self, palette: str) -> Array:
         """Returns one of the colours, a little lighter or darker, as (N, 3, 1, 1)."""
-        known = np.array([list(bytes.fromhex(colour)) for colour in palette.split()], np.float32) / 255
-        chosen = known[(self()[:, 0, 0] * len(known)).astype(int)]
+        colours = np.array([list(bytes.fromhex(colour)) for colour in palette.split()], np.float32) / 255
+        chosen = colours[(self()[:, 0, 0] * len(colours)).astype(int)]
         shade: Array = np.clip(chosen[:, :, None, None] * self(0.92, 1.08)[:, None], 0, 1)
         return shade
 

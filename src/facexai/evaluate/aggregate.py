@@ -38,22 +38,22 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
     items = mapped if run.numbers is None else run.numbers.measured()
     if len(items) == 0:
         raise ValueError(f"nothing could be measured: no photo could be read, such as {work.why(run.maps)}")
-    who = [work.person(work.probes[i]) for i in items.tolist()] if work.knows_people else None
+    people = [work.person(work.probes[i]) for i in items.tolist()] if work.knows_people else None
     measured: dict[str, dict[str, Any]] = {}
     for label in work.labels:
         measured[label] = {}
         for metric in work.metrics:
-            made = _asked(run, label, metric, items, who)
-            if made is not None:
-                measured[label][metric] = made
+            result = _result_of(run, label, metric, items, people)
+            if result is not None:
+                measured[label][metric] = result
     classifier = run.classifier
     about: dict[str, Any] = (
         {"scale": classifier.scale, "people": len(classifier)} if isinstance(classifier, Gallery) else {}
     )
     targets = _rows_at(run.maps.rows("targets").numpy(), mapped, items).tolist()
     names = classifier.names
-    if who is not None and names is not None:
-        right = [names[target] == name for target, name in zip(targets, who, strict=True) if name in set(names)]
+    if people is not None and names is not None:
+        right = [names[target] == name for target, name in zip(targets, people, strict=True) if name in set(names)]
         about |= {"identified": sum(right) / len(right) if right else None, "identified of": len(right)}
     counts = {"items": len(work.probes), "enrolled": len(work.enrolled), "measured": len(items)}
     failed = run.maps.failed()
@@ -61,11 +61,11 @@ def of_people(run: People, manifest: Mapping[str, Any]) -> Results:
         failed |= {} if shards is None else shards.failed()
     config = work.config
     table = table_of(measured, {"seed": config.seed, "area": config.area, "fill": config.fill, "steps": config.steps})
-    told = {"unit": "photo", "classifier": about, "size": list(work.network.spec.height_width)}
-    told |= {"explainers": run.maps.recipes()}
+    description = {"unit": "photo", "classifier": about, "size": list(work.network.spec.height_width)}
+    description |= {"explainers": run.maps.recipes()}
     scores = _rows_at(run.maps.rows("scores").numpy(), mapped, items).tolist()
     decided = [[names[target] if names else target, s] for target, s in zip(targets, scores, strict=True)]
-    return written(work, table, measured, run.mean_maps, told, counts, failed, manifest, decided)
+    return written(work, table, measured, run.mean_maps, description, counts, failed, manifest, decided)
 
 
 def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
@@ -78,7 +78,7 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
     items = run.numbers.measured()
     if len(items) == 0:
         raise ValueError(f"nothing could be measured: no photo could be read, such as {work.why(run.embedded)}")
-    who: dict[str, Any] = {**verification.people(work, items.tolist()), "decision": decided.decision(work, items)}
+    people: dict[str, Any] = {**verification.people(work, items.tolist()), "decision": decided.decision(work, items)}
     limit, moved = decided.limit
     recipe = recipe_of(config.protocol, decided.asked, decided.limit, config.part, config.seed)
     measured: dict[str, dict[str, Any]] = {}
@@ -87,7 +87,7 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
         for metric in work.metrics:
             rows = _rows_of(run.numbers, f"{label}: {metric}")
             about = {"scheme": metric, **recipe}
-            measured[label][metric] = _with_controls(PairCurve, rows, items, who, about, verification.MAPS)
+            measured[label][metric] = _with_controls(PairCurve, rows, items, people, about, verification.MAPS)
     maps = {
         f"{label}, {'similar' if sign > 0 else 'dissimilar'} part, {'first' if side == 0 else 'second'} face": one
         for label, by_sign in run.mean_maps.items()
@@ -101,26 +101,26 @@ def of_pairs(run: Pairs, manifest: Mapping[str, Any]) -> Results:
     counts["measured"] = len(items)
     failed = run.embedded.failed() | run.maps.failed() | run.numbers.failed()
     table = pair_table(measured, recipe)  # type: ignore[arg-type]
-    told = {"unit": "pair", "decision": about, "explainers": run.maps.recipes()}
-    return written(work, table, measured, maps, told, counts, failed, manifest)
+    description = {"unit": "pair", "decision": about, "explainers": run.maps.recipes()}
+    return written(work, table, measured, maps, description, counts, failed, manifest)
 
 
-def _asked(run: People, label: str, metric: str, items: NDArray[np.int64], who: Sequence[str] | None) -> Any:
+def _result_of(run: People, label: str, metric: str, items: NDArray[np.int64], people: Sequence[str] | None) -> Any:
     """Returns a metric's result for an explainer's maps; None where it does not apply to such maps."""
     config, name = run.work.config, f"{label}: {metric}"
     if metric in ("narrowness", "overlap"):
         if not run.maps.has(name):
             return None
         values = _rows_at(run.maps.rows(name).numpy(), run.maps.measured(), items)
-        first, second = (Statistic.of(column, items=items.tolist(), identities=who) for column in values.T)
+        first, second = (Statistic.of(column, items=items.tolist(), identities=people) for column in values.T)
         if metric == "narrowness":
             return Narrowness(first, second)
         tied = _rows_at(run.maps.rows(name + TIES).numpy(), run.maps.measured(), items)
-        return Overlap(first, second, Ties.of(tied, items=items.tolist(), identities=who))
+        return Overlap(first, second, Ties.of(tied, items=items.tolist(), identities=people))
     assert run.numbers is not None
     score = "cosine" if isinstance(run.classifier, Gallery) else "logit"
     how = "signed" if run.maps.has(f"{label}: signed cells") else "fields"
-    return of_rows(metric, _rows_of(run.numbers, name), items, config, score, who, how)
+    return of_rows(metric, _rows_of(run.numbers, name), items, config, score, people, how)
 
 
 Rows = tuple[NDArray[np.float64], NDArray[np.float64] | None]
@@ -137,7 +137,7 @@ def of_rows(
     items: NDArray[np.int64],
     config: Any,
     score: str,
-    who: Sequence[str] | None,
+    people: Sequence[str] | None,
     ties: str | None,
 ) -> Drop | Curve:
     """Returns deletion, retention or a curve with its controls, from the rows of these items in the shards.
@@ -148,12 +148,12 @@ def of_rows(
         items: (n,).
         config: has ``steps``, ``area``, ``fill`` and ``seed``.
         score: unit of the score.
-        who: (n,) identities, None if unknown.
+        people: (n,) identities, where known.
         ties: what broke them, as the recipe has it; None where it was not recorded.
     """
     broken = {} if ties is None else {"ties": ties}
     result: Drop | Curve
-    people_known = {"identities": who}
+    people_known = {"identities": people}
     if metric in identification.CURVES:
         recipe = {
             "scheme": identification.CURVES[metric],
@@ -169,16 +169,18 @@ def of_rows(
     return result
 
 
-def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], recipe: Any, names: Sequence[str]) -> Any:
+def _with_controls(
+    kind: Any, rows: Rows, items: Any, people: Mapping[str, Any], recipe: Any, names: Sequence[str]
+) -> Any:
     """Returns a result from the rows of maps in the order of ``names``, the own map first; a missing control is NaN.
 
-    ``who``: keyword arguments of identities for the kind.
+    ``people``: the arguments about people.
     """
     values, tied = rows
 
     def result_of(place: int, **rest: Any) -> Any:
         ties = None if tied is None else tied[:, place]
-        return kind.of(values[:, place], items=items, recipe=recipe, ties=ties, **who, **rest)
+        return kind.of(values[:, place], items=items, recipe=recipe, ties=ties, **people, **rest)
 
     controls = {n: None if np.isnan(values[:, m]).any() else result_of(m) for m, n in enumerate(names) if m > 0}
     reasons = {n: _ONE_ITEM if n == "mean-map" else _NO_OTHER for n, control in controls.items() if control is None}
@@ -186,5 +188,5 @@ def _with_controls(kind: Any, rows: Rows, items: Any, who: Mapping[str, Any], re
 
 
 def _rows_at(rows: NDArray[Any], have: NDArray[np.int64], want: NDArray[np.int64]) -> NDArray[Any]:
-    result: NDArray[Any] = rows[np.searchsorted(have, want)]
-    return result
+    picked: NDArray[Any] = rows[np.searchsorted(have, want)]
+    return picked

@@ -73,17 +73,17 @@ class Config:
         for name in ("limit", "enrol", "steps", "micro_batch", "shard"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"expected {name} of at least 1, got {value}")
-        for name, known in (("align", ("auto", "always", "never")), ("face", ("only", "largest")), ("ties", BREAKS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"expected {name} one of {list(known)}, got {getattr(self, name)!r}")
+        for name, choices in (("align", ("auto", "always", "never")), ("face", ("only", "largest")), ("ties", BREAKS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} one of {list(choices)}, got {getattr(self, name)!r}")
         if not 0 < self.area < 1:
             raise ValueError(f"expected an area between 0 and 1, got {self.area}")
 
     def record(self) -> dict[str, Any]:
         """Returns every option as JSON: file names without folders, and not the size of shards."""
-        made = asdict(self) | {"explainers": list(self.explainers), "metrics": list(self.metrics)}
-        made |= {name: Path(value).name for name in _PATHS if (value := made[name]) is not None}
-        return {name: value for name, value in made.items() if name != "shard"}
+        options = asdict(self) | {"explainers": list(self.explainers), "metrics": list(self.metrics)}
+        options |= {name: Path(value).name for name in _PATHS if (value := options[name]) is not None}
+        return {name: value for name, value in options.items() if name != "shard"}
 
 
 def read(path: str | Path, **instead: Any) -> Config:

@@ -67,8 +67,8 @@ class RunContext:
 
     def person(self, photo: int) -> str:
         """Returns the identity in a photo; the photo's name where the data set has none."""
-        found = "" if self.data.identities is None else self.data.identities[photo]
-        return found or self.data.names[photo]
+        identity = "" if self.data.identities is None else self.data.identities[photo]
+        return identity or self.data.names[photo]
 
     @cached_property
     def people_of_pairs(self) -> Sequence[str]:
@@ -149,7 +149,7 @@ def _divided(
         (enrolled if person and seen[person] < config.enrol else probes).append(photo)
         seen[person] += 1
     if not probes:
-        raise ValueError(f"nobody has more than the {config.enrol} photos that are enrolled; say a smaller enrol")
+        raise ValueError(f"no person has more than the {config.enrol} photos that are enrolled; pass a smaller enrol")
     return data, probes[: config.limit], enrolled
 
 

@@ -74,14 +74,14 @@ class DataSet:
     @property
     def digest(self) -> str:
         """The SHA-256 of the list of names, identities, file sizes and pairs."""
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
             size = os.stat(source).st_size if isinstance(source, str) else len(source)
-            who = "" if self.identities is None else self.identities[number]
-            found.update(f"{name}\t{who}\t{size}\n".encode("utf-8", "surrogateescape"))
+            identity = "" if self.identities is None else self.identities[number]
+            sha256.update(f"{name}\t{identity}\t{size}\n".encode("utf-8", "surrogateescape"))
         if self.index is not None and self.same is not None:
-            found.update(self.index.tobytes() + self.same.tobytes())
-        return found.hexdigest()
+            sha256.update(self.index.tobytes() + self.same.tobytes())
+        return sha256.hexdigest()
 
 
 def opened(path: Path, root: Path | None) -> DataSet:
@@ -148,8 +148,8 @@ def _table(path: Path, root: Path, rows: list[dict[str, str]]) -> DataSet:
     # os.path says no to names that no file system takes, where Path raises
     missing = [row["image"] for row, file in zip(rows, files, strict=True) if not os.path.isfile(file)]
     if missing:
-        told = short_repr(missing[0])[1:-1]
-        raise FileNotFoundError(f"{path.name}: {len(missing)} photos are not in {root}, such as {told}")
+        example = short_repr(missing[0])[1:-1]
+        raise FileNotFoundError(f"{path.name}: {len(missing)} photos are not in {root}, such as {example}")
     if len(set(files)) < len(files):
         raise ValueError(f"{path.name} names a photo twice")
     people = [row["identity"] for row in rows] if "identity" in rows[0] else None

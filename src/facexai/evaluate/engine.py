@@ -88,20 +88,24 @@ def progress_bar(shards: Shards, total: int, done: int, progress: bool) -> tqdm:
 
 
 def worked(
-    work: RunContext, shards: Shards, mine: Sequence[int], readers: int, tick: Callable[[int], object] = lambda _: None
+    work: RunContext,
+    shards: Shards,
+    assigned: Sequence[int],
+    readers: int,
+    tick: Callable[[int], object] = lambda _: None,
 ) -> Iterator[tuple[int, float]]:
     """Works on shards one after another and commits each; yields its number and the seconds that it took."""
 
     def read(asked: tuple[int, range]) -> dict[int, Face | str]:
         return {photo: _face(work, photo) for photo in shards.stage.photos(asked[1])}
 
-    batches = ((shard, items) for shard in mine for items in shards.batches(shard))
+    batches = ((shard, items) for shard in assigned for items in shards.batches(shard))
     parts: list[BatchResult] = []
     failed: dict[int, str] = {}
     start = time.perf_counter()
-    for (shard, items), found in ahead(read, batches, readers):
-        failed |= {photo: face for photo, face in found.items() if isinstance(face, str)}
-        faces = {photo: face for photo, face in found.items() if not isinstance(face, str)}
+    for (shard, items), results in ahead(read, batches, readers):
+        failed |= {photo: face for photo, face in results.items() if isinstance(face, str)}
+        faces = {photo: face for photo, face in results.items() if not isinstance(face, str)}
         _check_unchanged(work, shards.before, faces)
         parts.append(_stepped(shards.stage, items, faces, failed))
         tick(len(items))

@@ -23,16 +23,16 @@ _POLL = 0.2
 
 def manifest_of(work: RunContext) -> dict[str, Any]:
     """Returns configuration, versions, the model's fingerprint and the digest of the data."""
-    made: dict[str, Any] = {"format": _FORMAT, "task": work.task}
-    made |= {f"config {name}": value for name, value in _choices(work).items()}
+    record: dict[str, Any] = {"format": _FORMAT, "task": work.task}
+    record |= {f"config {name}": value for name, value in _choices(work).items()}
     versions = {"facexai": facexai.__version__, "torch": torch.__version__, "numpy": np.__version__}
     versions["pillow"] = PIL.__version__  # decodes the photos
-    made |= {f"version of {name}": str(value).partition("+")[0] for name, value in versions.items()}
-    made |= {"model": repr(work.network), "fingerprint": work.network.fingerprint}
-    made |= {"photos": len(work.data.names), "data": work.data.digest, "shard": work.config.shard}
+    record |= {f"version of {name}": str(value).partition("+")[0] for name, value in versions.items()}
+    record |= {"model": repr(work.network), "fingerprint": work.network.fingerprint}
+    record |= {"photos": len(work.data.names), "data": work.data.digest, "shard": work.config.shard}
     counts = {"enrolled": len(work.enrolled), "measured": len(work.probes)}
-    result: dict[str, Any] = json.loads(json.dumps(made | counts, default=list))
-    return result
+    manifest: dict[str, Any] = json.loads(json.dumps(record | counts, default=list))
+    return manifest
 
 
 def _choices(work: RunContext) -> dict[str, Any]:
@@ -71,15 +71,15 @@ def claim(folder: Path, manifest: dict[str, Any], *, first: bool, patience: floa
             raise TimeoutError(f"no {FILE} in {folder} after {patience:g} s; has the first worker stopped?")
         time.sleep(_POLL)
     try:
-        known = io.read_json(file)
+        recorded = io.read_json(file)
     except ValueError as error:
         raise ValueError(f"{error}; choose another folder, or delete this one") from error
-    if known != manifest:
-        odd = [k for k in {**known, **manifest} if known.get(k) != manifest.get(k)]
+    if recorded != manifest:
+        different = [k for k in {**recorded, **manifest} if recorded.get(k) != manifest.get(k)]
         values = (
-            (truncate(k.removeprefix("config "), 80), short_repr(known.get(k)), short_repr(manifest.get(k)))
-            for k in odd[:3]
+            (truncate(k.removeprefix("config "), 80), short_repr(recorded.get(k)), short_repr(manifest.get(k)))
+            for k in different[:3]
         )
-        told = "; ".join(f"{name} was {was}, is {now}" for name, was, now in values)
-        raise ValueError(f"{folder} holds another run ({told}); choose another folder, or delete this one")
+        differences = "; ".join(f"{name} was {was}, is {now}" for name, was, now in values)
+        raise ValueError(f"{folder} holds another run ({differences}); choose another folder, or delete this one")
     return manifest

@@ -39,7 +39,7 @@ def class_explainers(entries: Sequence[Entry], classifier: WhiteBox) -> dict[str
     Raises:
         ValueError: unknown names or options, two entries of one label.
     """
-    return _made(entries, lambda method, options: class_explainer(method, classifier, **options))
+    return _by_label(entries, lambda method, options: class_explainer(method, classifier, **options))
 
 
 def pair_explainers(entries: Sequence[Entry], model: FaceModel, threshold: float) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def pair_explainers(entries: Sequence[Entry], model: FaceModel, threshold: float
         fixed = {"chunk": 8} if method == "fggb" else {}
         return pair_explainer(method, model, threshold=threshold, **(fixed | options))
 
-    return _made(entries, make)
+    return _by_label(entries, make)
 
 
 def class_explainer(method: str, classifier: WhiteBox, **options: Any) -> Any:
@@ -65,50 +65,50 @@ def class_explainer(method: str, classifier: WhiteBox, **options: Any) -> Any:
     2
     """
     if ":" in method:
-        return _called(method, classifier, **options)
+        return _from_module(method, classifier, **options)
     if method.startswith("captum."):
         return baselines.captum(method.partition(".")[2], classifier, **options)  # type: ignore[arg-type]
     if method == "sdd" or method.startswith("sdd-"):
         own = {name: value for name, value in options.items() if name in _SDD}
         base = {name: value for name, value in options.items() if name not in _SDD}
         return SDD(class_explainer(method.partition("-")[2] or "hirescam", classifier, **base), **own)
-    return _class(about("classes"), method, class_methods())(classifier, **options)
+    return _class_named(about("classes"), method, class_methods())(classifier, **options)
 
 
 def pair_explainer(method: str, model: FaceModel, *, threshold: float | None, **options: Any) -> Any:
     """Returns an explainer of pairs."""
     if ":" in method:
-        return _called(method, model, threshold, **options)
+        return _from_module(method, model, threshold, **options)
     rows = about("pairs")
-    return _class(rows, method, rows)(model, threshold=threshold, **options)
+    return _class_named(rows, method, rows)(model, threshold=threshold, **options)
 
 
-def _class(rows: Mapping[str, Row], method: str, shown: Iterable[str]) -> Any:
+def _class_named(rows: Mapping[str, Row], method: str, shown: Iterable[str]) -> Any:
     if method not in rows:
         raise ValueError(f"no explainer is called {method!r}; {suggest(method, shown)}")
     return rows[method].load()
 
 
-def _made(entries: Sequence[Entry], make: Any) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _by_label(entries: Sequence[Entry], make: Any) -> dict[str, Any]:
+    explainers: dict[str, Any] = {}
     for entry in entries:
         options = {} if isinstance(entry, str) else {k: v for k, v in entry.items() if k not in ("method", "name")}
         method = entry if isinstance(entry, str) else entry.get("method")
         if not isinstance(method, str):
             raise ValueError(f"an explainer needs its method as text, got {entry!r}")
-        if label(entry) in result:
+        if label(entry) in explainers:
             raise ValueError(f"two explainers are called {label(entry)!r}; give one of them another name")
         try:
-            result[label(entry)] = make(method, options)
+            explainers[label(entry)] = make(method, options)
         except TypeError as error:
             raise ValueError(f"explainer {label(entry)!r}: {error}") from error
-    return result
+    return explainers
 
 
-def _called(source: str, *arguments: Any, **options: Any) -> Any:
+def _from_module(source: str, *arguments: Any, **options: Any) -> Any:
     module, _, function = source.partition(":")
     try:
         return getattr(import_module(module), function)(*arguments, **options)
     except (Exception, SystemExit) as error:  # whatever the user's module or function raises, scripts that end included
-        told = f"{type(error).__name__}: {truncate(error)}"
-        raise ValueError(f"cannot make {short_repr(source)}: {told}") from error
+        reason = f"{type(error).__name__}: {truncate(error)}"
+        raise ValueError(f"cannot make {short_repr(source)}: {reason}") from error

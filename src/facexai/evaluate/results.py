@@ -74,22 +74,24 @@ def written(
     """Writes ``results.json``, ``.txt`` and ``.png``, a row for each item, and the list of unreadable photos."""
     folder = work.store.folder.parent
     manifest = {name: value for name, value in manifest.items() if name != "shard"}
-    details = {label: {metric: one.rows() for metric, one in found.items()} for label, found in measured.items()}
+    details = {
+        label: {metric: result.rows() for metric, result in by_metric.items()} for label, by_metric in measured.items()
+    }
     counts = {**counts, "unreadable": len(failed)}
     report = {**about, "counts": counts, "run": manifest, "table": list(table.rows), "panels": dict(table.panels)}
     report["details"] = details
-    made = Results(table, measured, report, maps, folder)
+    results = Results(table, measured, report, maps, folder)
     lost = [[work.data.names[photo], failed[photo]] for photo in sorted(failed)]
     try:
         io.write_csv(folder / "unreadable.csv", ["image", "reason"], lost)
         io.write_csv(folder / "items.csv", *_items(work, measured, decided))
-        io.write_whole(folder / "results.txt", lambda file: file.write(f"{made}\n".encode()))
-        _draw(made)
+        io.write_whole(folder / "results.txt", lambda file: file.write(f"{results}\n".encode()))
+        _draw(results)
         io.write_json(folder / "results.json", report)  # last: where it stands, the run is over
     except OSError as error:  # of a finished run, whose results are there, nobody has to write anything
         if error.errno not in READ_ONLY or not _stands(folder / "results.json", report):
             raise
-    return made
+    return results
 
 
 def _stands(file: Path, report: Mapping[str, Any]) -> bool:
@@ -101,7 +103,11 @@ def _items(
     work: RunContext, measured: Mapping[str, Mapping[str, Any]], decided: list[list[Any]] | None
 ) -> tuple[list[str], Iterable[list[Any]]]:
     """Returns the columns and a row for each item: photos, people, and the main number of every metric."""
-    columns = {f"{label}: {metric}": _main(one) for label, found in measured.items() for metric, one in found.items()}
+    columns = {
+        f"{label}: {metric}": _main(result)
+        for label, by_metric in measured.items()
+        for metric, result in by_metric.items()
+    }
     items = next(iter(columns.values())).items.tolist()
     numbers = [statistic.values for statistic in columns.values()]
 
@@ -123,24 +129,26 @@ def _photos(work: RunContext, item: int) -> list[Any]:
     return [names[first], names[second], int(work.data.same[item])]
 
 
-def _main(one: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
-    if isinstance(one, Drop):
-        return one.probability
-    if isinstance(one, Narrowness):
-        return one.half_mass
-    return one.after if isinstance(one, Overlap) else one.area
+def _main(result: Drop | Curve | PairCurve | Narrowness | Overlap) -> Statistic:
+    if isinstance(result, Drop):
+        return result.probability
+    if isinstance(result, Narrowness):
+        return result.half_mass
+    return result.after if isinstance(result, Overlap) else result.area
 
 
-def _draw(made: Results) -> None:
+def _draw(results: Results) -> None:
     """Draws the plots where matplotlib is installed."""
     try:
         from facexai import plots
 
-        if made.table.panels:
-            plots.save(made.plot(), made.folder / "results.png")
-        if made.mean_maps:
-            stacked = torch.stack(list(made.mean_maps.values()))
-            drawn = plots.overlays(stacked, None, list(made.mean_maps), label="mean of all maps, each scaled to [0, 1]")
-            plots.save(drawn, made.folder / "mean_maps.png")
+        if results.table.panels:
+            plots.save(results.plot(), results.folder / "results.png")
+        if results.mean_maps:
+            stacked = torch.stack(list(results.mean_maps.values()))
+            drawn = plots.overlays(
+                stacked, None, list(results.mean_maps), label="mean of all maps, each scaled to [0, 1]"
+            )
+            plots.save(drawn, results.folder / "mean_maps.png")
     except ImportError:  # the extra ``plot``; numbers are what a run is for
         return

@@ -73,21 +73,21 @@ def examples(folder: str | Path, count: int) -> Examples:
         if not listed or listed != len(every):
             raise ValueError(f"{folder}: items.csv has {listed} rows, the shards hold {len(every)} items; {_AGAIN}")
         items = every[chosen]
-        held = _rows(store, "maps", items, [f"{label}: cells", "scores", "sha256"])
-        _check_scores(folder, rows, held["scores"])
+        tensors = _rows(store, "maps", items, [f"{label}: cells", "scores", "sha256"])
+        _check_scores(folder, rows, tensors["scores"])
         height, width = report["size"]
         saliency = Saliency(
-            held[f"{label}: cells"],
+            tensors[f"{label}: cells"],
             (int(height), int(width)),
             torch.arange(len(rows)),
-            held["scores"],
+            tensors["scores"],
             names=tuple(row["predicted"] for row in rows),
             recipe=_recipe(report, label),
             predicted=torch.arange(len(rows)),  # a run explains what was predicted
         )
         measured = _measured(store, label, items, report) if asked else []
         names, people = ([row[column] for row in rows] for column in ("image", "identity"))
-        digests = [bytes(row).hex() for row in held["sha256"].tolist()]
+        digests = [bytes(row).hex() for row in tensors["sha256"].tolist()]
         return Examples(names, people, saliency, measured, label, digests)
     except (KeyError, IndexError, TypeError, AttributeError, csv.Error) as error:
         raise ValueError(f"{folder} is no complete run ({type(error).__name__}: {error}); {_AGAIN}") from error
@@ -96,10 +96,10 @@ def examples(folder: str | Path, count: int) -> Examples:
 def _report(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: the run is not finished; start it again")
-    result = io.read_json(path)
-    if not {"unit", "explainers", "run"} <= result.keys():
+    report = io.read_json(path)
+    if not {"unit", "explainers", "run"} <= report.keys():
         raise ValueError(f"{path} is no results of a run")
-    return result
+    return report
 
 
 def _recipe(report: Mapping[str, Any], label: str) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def _chosen(path: Path, count: int) -> tuple[list[int], list[dict[str, str]], in
             yield listed - 1, {column: _csv_cells.unescape(cell) for column, cell in row.items()}
 
     with path.open(encoding="utf-8", newline="") as file:
-        found = heapq.nsmallest(count, counted(file), key=key)
-    return [number for number, _ in found], [row for _, row in found], listed
+        selected = heapq.nsmallest(count, counted(file), key=key)
+    return [number for number, _ in selected], [row for _, row in selected], listed
 
 
 def _check_scores(folder: Path, rows: Sequence[Mapping[str, str]], scores: Tensor) -> None:
@@ -150,14 +150,14 @@ def _items(store: Store, stage: str) -> NDArray[np.int64]:
 
 def _rows(store: Store, stage: str, items: NDArray[np.int64], names: Sequence[str]) -> dict[str, Tensor]:
     """Returns the rows of these items; only shards that hold one of them are read."""
-    found: dict[int, dict[str, Tensor]] = {}
+    by_item: dict[int, dict[str, Tensor]] = {}
     for key in _keys(store, stage):
         have = store.get(key, ["items"])["items"].tolist()
         wanted = [(place, item) for place, item in enumerate(have) if item in set(items.tolist())]
         if wanted:
-            held = store.get(key, names)
-            found |= {item: {name: held[name][place] for name in names} for place, item in wanted}
-    return {name: torch.stack([found[item][name] for item in items.tolist()]) for name in names}
+            tensors = store.get(key, names)
+            by_item |= {item: {name: tensors[name][place] for name in names} for place, item in wanted}
+    return {name: torch.stack([by_item[item][name] for item in items.tolist()]) for name in names}
 
 
 def _measured(store: Store, label: str, items: NDArray[np.int64], report: Mapping[str, Any]) -> list[Any]:
@@ -167,13 +167,13 @@ def _measured(store: Store, label: str, items: NDArray[np.int64], report: Mappin
     wanted = [m for m in ("deletion", "retention", "insertion", "deletion-curve") if m in config.metrics]
     recorded = any(name.endswith(TIES) for name in store.names(_keys(store, "measure")[0]))  # older runs have not
     suffixes = ("", TIES) if recorded else ("",)
-    held = _rows(store, "measure", items, [f"{label}: {metric}{suffix}" for metric in wanted for suffix in suffixes])
+    tensors = _rows(store, "measure", items, [f"{label}: {metric}{suffix}" for metric in wanted for suffix in suffixes])
     signed = f"{label}: signed cells" in store.names(_keys(store, "maps")[0])
     ties = ("signed" if signed else "fields") if recorded else None
 
     def of(metric: str) -> Any:
         name = f"{label}: {metric}"
-        rows = (held[name].double().numpy(), held[name + TIES].double().numpy() if recorded else None)
+        rows = (tensors[name].double().numpy(), tensors[name + TIES].double().numpy() if recorded else None)
         return of_rows(metric, rows, items, config, score, None, ties)
 
     return [of(metric) for metric in wanted]

@@ -41,7 +41,7 @@ def check(work: RunContext, base: Path, folder: Path) -> None:
     config, default = work.config, {field.name: field.default for field in fields(Config)}
     for name in _IDLE[work.task]:
         if getattr(config, name) != default[name]:
-            raise ValueError(f"{name} means nothing for a data set of {work.task}; leave it out")
+            raise ValueError(f"{name} has no effect on a data set of {work.task}; leave it out")
     data = (base / config.data).absolute()
     if data.is_dir() and folder.absolute().is_relative_to(data):
         raise ValueError(f"{folder} lies inside the data, where its pictures would be measured; choose another folder")

@@ -48,7 +48,7 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
             pairs.
         TypeError: something that is no measurement with controls, or one of another kind of maps.
     """
-    result: list[list[dict[str, Any]]] = [[] for _ in range(len(why))]
+    by_item: list[list[dict[str, Any]]] = [[] for _ in range(len(why))]
     for one, kind in _all(measured):
         if len(kind.of(one)) != len(why):
             raise ValueError(f"expected measurements of the {len(why)} items of the result, got {one!r:.120}")
@@ -56,8 +56,8 @@ def controls(measured: Sequence[Any], why: Saliency | PairSaliency) -> list[list
         for item in range(len(why)):
             rows = [_row(name, kind.of(part).values[item]) for name, part in _parts(one)]
             text = _sentence(kind, rows) + _tied(0.0 if one.ties is None else float(one.ties.share.values[item]))
-            result[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": text})
-    return result
+            by_item[item].append({"metric": kind.title, "unit": kind.unit, "rows": rows, "sentence": text})
+    return by_item
 
 
 def _belongs(one: Any, why: Saliency | PairSaliency) -> None:
@@ -99,9 +99,9 @@ def recipes(measured: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _recipe(one: Any) -> dict[str, Any]:
     """Returns the recipe as JSON, without the classes of the items, of which there may be thousands."""
-    made: dict[str, Any] = plain(one.recipe)
-    made.get("explained", {}).pop("targets", None)
-    return made if one.ties is None else made | {"tied": f"{rough(one.ties.share.mean)} of the marked pixels"}
+    recipe: dict[str, Any] = plain(one.recipe)
+    recipe.get("explained", {}).pop("targets", None)
+    return recipe if one.ties is None else recipe | {"tied": f"{rough(one.ties.share.mean)} of the marked pixels"}
 
 
 def _all(measured: Sequence[Any]) -> list[tuple[Any, _Kind]]:
@@ -115,11 +115,11 @@ def _parts(one: Any) -> list[tuple[str, Any]]:
 
 
 def _row(name: str, value: float, over: Statistic | None = None) -> dict[str, Any]:
-    result: dict[str, Any] = {"name": WORDS.get(name, name), "control": name != "own", "value": finite(value)}
+    row: dict[str, Any] = {"name": WORDS.get(name, name), "control": name != "own", "value": finite(value)}
     if over is not None:
         low, high = over.interval or (None, None)
-        result |= {"low": finite(low), "high": finite(high)}
-    return result
+        row |= {"low": finite(low), "high": finite(high)}
+    return row
 
 
 def _kinds(one: Any) -> list[_Kind]:
@@ -158,11 +158,11 @@ def _sentence(kind: _Kind, rows: Sequence[dict[str, Any]]) -> str:
     if not others:
         return "No control was measured."
     digits = apart(own["value"], [row["value"] for row in others])
-    told = ", ".join(f"{row['name']} {number(row['value'], digits)}" for row in others)
-    said = f"This map {number(own['value'], digits)} {kind.unit}; controls: {told}."
+    listed = ", ".join(f"{row['name']} {number(row['value'], digits)}" for row in others)
+    sentence = f"This map {number(own['value'], digits)} {kind.unit}; controls: {listed}."
     if not kind.judged or kind.more_is_better is None:
-        return said
+        return sentence
     way = 1 if kind.more_is_better else -1
     lost = [row["name"] for row in others if way * own["value"] <= way * row["value"]]
     verdict = f"It does no better than: {', '.join(lost)}." if lost else "The map does better than every control here."
-    return f"{said} {verdict}"
+    return f"{sentence} {verdict}"

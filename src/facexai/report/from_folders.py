@@ -49,19 +49,19 @@ def sections_of(folder: Path, photo: Photo, items: int) -> Sections:
         ValueError: no such folder, or damaged files.
         FileNotFoundError: a file that the folder's report names is gone.
     """
-    result: Sections = {}
+    sections: Sections = {}
     for name, reader in _READERS.items():
         if (folder / name).is_file():
             shown = _Shown(photo)
             try:
-                made = list(reader(folder, io.read_json(folder / name), shown, items))
+                read = list(reader(folder, io.read_json(folder / name), shown, items))
             except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
                 raise _damaged(folder / name, error) from error
-            for heading, section in made:
-                result[free(heading, result)] = shown.noted(section)
-    if not result:
+            for heading, section in read:
+                sections[free(heading, sections)] = shown.noted(section)
+    if not sections:
         raise ValueError(f"{folder} holds none of {', '.join(_READERS)}; give a folder that a command wrote")
-    return result
+    return sections
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
@@ -117,8 +117,8 @@ class _Shown:
 
 def decided_with(folder: Path) -> float | None:
     """Returns the threshold with which ``facexai compare`` decided about the pair of a folder."""
-    found = io.read_json(folder / "compare.json").get("threshold") if (folder / "compare.json").is_file() else None
-    return float(found) if isinstance(found, int | float) else None
+    threshold = io.read_json(folder / "compare.json").get("threshold") if (folder / "compare.json").is_file() else None
+    return float(threshold) if isinstance(threshold, int | float) else None
 
 
 @final

@@ -82,8 +82,8 @@ def _section(key: str, heading: str, section: Section, page: Page) -> dict[str, 
     method = str(recipe.get("method", made["kind"])) if isinstance(recipe, Mapping) else made["kind"]
     if section.of is not None and section.of < len(made["items"]):
         raise ValueError(f"{heading!r}: of={section.of}, but the result holds {made['of']} items")
-    held = {"id": key, "heading": heading, "method": method, "note": section.note or "", **made, "recipe": recipe}
-    return held if section.of is None else held | {"of": section.of}
+    record = {"id": key, "heading": heading, "method": method, "note": section.note or "", **made, "recipe": recipe}
+    return record if section.of is None else record | {"of": section.of}
 
 
 def _result_record(heading: str, section: Section, page: Page) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def _result_record(heading: str, section: Section, page: Page) -> dict[str, Any]
     result = section.result
     if isinstance(result, RecordedFinding):
         return dict(result.record)
-    told = next((told for kind, told in _SECTIONS if isinstance(result, kind)), None)
-    if told is None:
+    to_record = next((to_record for kind, to_record in _SECTIONS if isinstance(result, kind)), None)
+    if to_record is None:
         raise TypeError(
             f"{heading!r}: expected a result of facexai (Saliency, PairSaliency, GallerySaliency, FrequencyHeat, "
             f"Counterfactual, Table, Results, Bias, ShortcutAudit, Roc), got {type(result).__name__}"
@@ -100,7 +100,7 @@ def _result_record(heading: str, section: Section, page: Page) -> dict[str, Any]
     try:
         _check_finite(result)
         _check_images(section)
-        return told(section, page)
+        return to_record(section, page)
     except (ValueError, TypeError) as error:
         raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{heading!r}: {error}") from error
 
@@ -139,10 +139,10 @@ def _recipe(result: Any) -> Any:
     return {}
 
 
-def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _decisions(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns every decision once, with the sections that explain it; a threshold comes with its cosine."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for section in told:
+    decisions: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for section in records:
         for item in section["items"]:
             if item["decision"] is None:
                 continue
@@ -151,10 +151,10 @@ def _decisions(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if row["threshold"] is not None and item.get("cosine") is not None:
                 row |= {"score": item["cosine"], "unit": "cosine"}
             key = tuple({**row, "score": f"{row['score']:.5g}"}.values())  # methods differ in the last bits
-            decision = found.setdefault(key, {**row, "near": False, "explained_by": []})
+            decision = decisions.setdefault(key, {**row, "near": False, "explained_by": []})
             decision["near"] |= item.get("near", False)
             decision["explained_by"].append({"section": section["id"], "method": section["method"]})
-    return list(found.values())
+    return list(decisions.values())
 
 
 # ---- networks and seeds ---------------------------------------------------------------------------------------------
@@ -175,30 +175,30 @@ def _fingerprints(recipe: Any) -> Iterator[tuple[str, str]]:
 
 def _seeds(recipe: Any) -> list[int]:
     """Returns every seed in a recipe, once."""
-    found: dict[int, None] = {}
+    seeds: dict[int, None] = {}
     if isinstance(recipe, Mapping):
         for name, value in recipe.items():
             if name in ("seed", "config seed") and isinstance(value, int) and not isinstance(value, bool):
-                found[value] = None
-            found |= dict.fromkeys(_seeds(value))
+                seeds[value] = None
+            seeds |= dict.fromkeys(_seeds(value))
     elif isinstance(recipe, list):
-        found |= dict.fromkeys(seed for value in recipe for seed in _seeds(value))
-    return list(found)
+        seeds |= dict.fromkeys(seed for value in recipe for seed in _seeds(value))
+    return list(seeds)
 
 
-def _belong(told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> None:
+def _belong(records: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None) -> None:
     """Refuses class maps, pairs, bands and tables of another network than the given one."""
     if model is None:
         return
     own = model.model.fingerprint
-    for section in told:
+    for section in records:
         recipe = section["recipe"] if isinstance(section["recipe"], Mapping) else {}
         listed = recipe.get("explainers")
         by = [recipe, *(listed.values() if isinstance(listed, Mapping) else ())]  # a table has several
-        made = next((m for one in by if isinstance(one, Mapping) and (m := network_of(one, own)) != own), None)
-        if made is not None:
+        other = next((m for one in by if isinstance(one, Mapping) and (m := network_of(one, own)) != own), None)
+        if other is not None:
             raise ValueError(
-                f"{section['heading']!r} was made with a network of fingerprint {made}, the model given has {own}; "
+                f"{section['heading']!r} was made with a network of fingerprint {other}, the model given has {own}; "
                 "give the network that made the results, or leave model out"
             )
 
@@ -216,19 +216,19 @@ def _people(sections: Iterable[Section], model: FaceModel | Gallery | None) -> i
 
 
 def _networks(
-    told: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None, people: int | None
+    records: Sequence[Mapping[str, Any]], model: FaceModel | Gallery | None, people: int | None
 ) -> list[dict[str, Any]]:
     """Returns every network that made a result: name, fingerprint and description."""
-    found: dict[str, dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
     if model is not None:
         made = {"name": repr(model.model), **_described(model), "people": people, "sections": []}
-        found[model.model.fingerprint] = made
-    for section in told:
+        networks[model.model.fingerprint] = made
+    for section in records:
         for name, fingerprint in _fingerprints(section["recipe"]):
-            held = found.setdefault(fingerprint, {"name": name, **_UNDESCRIBED, "sections": []})
-            if section["id"] not in held["sections"]:
-                held["sections"].append(section["id"])
-    return [{"fingerprint": fingerprint, **held} for fingerprint, held in found.items()]
+            network = networks.setdefault(fingerprint, {"name": name, **_UNDESCRIBED, "sections": []})
+            if section["id"] not in network["sections"]:
+                network["sections"].append(section["id"])
+    return [{"fingerprint": fingerprint, **network} for fingerprint, network in networks.items()]
 
 
 def _described(model: FaceModel | Gallery) -> dict[str, Any]:

@@ -42,9 +42,9 @@ class Thresholds:
 
 
 def network_of(recipe: Mapping[str, Any], own: str | None = None) -> str | None:
-    """Returns the fingerprint in a recipe, else ``own``; a recipe may come from a file and hold anything."""
-    found = recipe.get("fingerprint")
-    return found if isinstance(found, str) else own
+    """The fingerprint in a recipe, else ``own``; a recipe may come from a file and hold anything."""
+    fingerprint = recipe.get("fingerprint")
+    return fingerprint if isinstance(fingerprint, str) else own
 
 
 def thresholds(results: Sequence[Any], given: float | None, source: str | None, own: str | None) -> Thresholds:
@@ -107,12 +107,12 @@ def _found(
 
 
 def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[float]]:
-    """Returns the thresholds of verdicts by network."""
-    result: dict[str | None, set[float]] = {}
-    for one in results:
-        if isinstance(one, PairSaliency | GallerySaliency) and one.threshold is not None:
-            result.setdefault(network_of(one.recipe, own), set()).add(float(one.threshold))
-    return result
+    """By network the thresholds that verdicts come from."""
+    by_network: dict[str | None, set[float]] = {}
+    for result in results:
+        if isinstance(result, PairSaliency | GallerySaliency) and result.threshold is not None:
+            by_network.setdefault(network_of(result.recipe, own), set()).add(float(result.threshold))
+    return by_network
 
 
 def networks_behind(results: Sequence[Any], own: str | None) -> list[str | None]:

@@ -50,23 +50,23 @@ def _item(why: Saliency, n: int, name: str | None, section: Section, page: Page)
     method, title = str(why.recipe.get("method", "map")), name or f"photo {n + 1}"
     masks = page.masks_for(why.size)
     rows = [] if masks is None else shares(why.maps[n], masks)
-    said = sentences(rows, _subject(why, asked))
-    alt = f"{method} for {inside(asked)} over {inside(title)}. {said[0] if said else ''}".strip()
+    texts = sentences(rows, _subject(why, asked))
+    alt = f"{method} for {inside(asked)} over {inside(title)}. {texts[0] if texts else ''}".strip()
     shown = f"{method}: {inside(asked)}"
     views = [view(page.album, why.cells[n], why.size, image, title=shown, unit=why.unit, alt=alt)]
-    made: dict[str, Any] = {"name": title, "asked": name_of(asked), "score": finite(score), "unit": "logit"}
-    made["cosine"] = finite(score / scale) if scale else None
-    made |= _decision(why, n, made["cosine"], page)
-    made["rivals"] = []
+    record: dict[str, Any] = {"name": title, "asked": name_of(asked), "score": finite(score), "unit": "logit"}
+    record["cosine"] = finite(score / scale) if scale else None
+    record |= _decision(why, n, record["cosine"], page)
+    record["rivals"] = []
     if why.rivals is not None and why.rival_scores is not None and why.class_cells is not None:
         views.append(_class_view(why, n, 0, asked, score, image, page))
         for k, (rival, value) in enumerate(zip(why.rivals[n].tolist(), why.rival_scores[n].tolist(), strict=True)):
             who, cosine = why.name(rival), finite(value / scale) if scale else None
-            made["rivals"].append({"name": name_of(who), "score": finite(value), "cosine": cosine})
+            record["rivals"].append({"name": name_of(who), "score": finite(value), "cosine": cosine})
             views.append(_class_view(why, n, k + 1, who, value, image, page))
     if why.constant is not None:
-        made["constant"] = finite(why.constant[n])
-    return made | {"views": views, "regions": rows, "sentences": said}
+        record["constant"] = finite(why.constant[n])
+    return record | {"views": views, "regions": rows, "sentences": texts}
 
 
 def _decision(why: Saliency, n: int, cosine: float | None, page: Page) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def to_record(section: Section, page: Page) -> dict[str, Any]:
     """Returns the section's record of a :class:`~facexai.results.GallerySaliency`."""
     why: GallerySaliency = section.result
     if section.measured:
-        raise ValueError("maps of everybody enrolled take no measured=; metrics judge one map of each photo")
+        raise ValueError("maps of all enrolled people take no measured=; metrics judge one map of each photo")
     names = checked_names(section, len(why))
     return {
         "kind": "classes",
@@ -49,7 +49,7 @@ def _item(why: GallerySaliency, n: int, name: str | None, section: Section, page
     scores, people = [finite(why.scores[n, c]) for c in best], [name_of(why.names[c]) for c in best]
     limit, accepted, near = verdict(why.scores[n, best[0]], why.threshold, why.recipe, page)
     rivals = [{"name": who, "score": s, "cosine": s} for who, s in zip(people[1:], scores[1:], strict=True)]
-    made: dict[str, Any] = {"name": title, "asked": None, "nearest": people[0]}
-    made |= {"decision": NOBODY if accepted is False else people[0], "threshold": limit, "near": near}
-    made |= {"score": scores[0], "unit": "cosine", "cosine": scores[0], "rivals": rivals, "views": views}
-    return made | {"regions": [], "sentences": [], "controls": []}
+    record: dict[str, Any] = {"name": title, "asked": None, "nearest": people[0]}
+    record |= {"decision": NOBODY if accepted is False else people[0], "threshold": limit, "near": near}
+    record |= {"score": scores[0], "unit": "cosine", "cosine": scores[0], "rivals": rivals, "views": views}
+    return record | {"regions": [], "sentences": [], "controls": []}
