@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import reprlib
 import sys
 import unicodedata
@@ -15,7 +14,7 @@ from types import ModuleType
 
 from facexai._locks import ForkSafeLock
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
+_PACKAGE = __name__.partition(".")[0]
 _LONGEST = 300  # characters of a name that is compared with others
 _JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emojis are written
 _short = reprlib.Repr()
@@ -31,7 +30,7 @@ def warn(text: str, category: type[Warning] = FaceXAIWarning) -> None:
     """Warns, and names the line outside this library that called it, however deep the warning arises."""
     frame, level, outermost = sys._getframe(1), 1, 1
     while frame is not None:
-        if frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:  # dataclasses run code without a file
             outermost = level
         frame, level = frame.f_back, level + 1  # type: ignore[assignment]
     warnings.warn(text, category, stacklevel=outermost + 2)

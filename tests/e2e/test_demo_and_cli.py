@@ -73,7 +73,7 @@ def test_the_pages_tell_the_demos_numbers(demo):
     numbers, readme = demo[2], " ".join((ROOT / "README.md").read_text().split())
     start = " ".join((ROOT / "docs" / "start.md").read_text().split())
     first, second = numbers["blend"].values()
-    assert f"({numbers['distance_between_the_two']:.2f} apart, its limit is 0.6)" in readme
+    assert f"(distance {numbers['distance_between_the_two']:.2f}, decision threshold 0.6)" in readme
     assert f"({first:.2f} and {second:.2f})" in readme
     collins, hopper = numbers["pasted_eyes"]
     for row in (collins, hopper):

@@ -28,7 +28,7 @@ def test_a_hard_rectangle_by_hand(pairs):
     torch.testing.assert_close(made.first, torch.where(expected, donors, pairs[0]), rtol=0, atol=0)
     assert torch.equal(made.second, pairs[1])
     assert len(made) == 4
-    assert repr(made) == "Swapped(4 pairs, rectangle in the first, 0.050 of it)"
+    assert repr(made) == "PatchedPairs(4 pairs, rectangle in the first, 0.050 of it)"
 
 
 def test_an_ellipse_is_every_pixel_whose_centre_is_in_it(pairs):
