@@ -1,4 +1,4 @@
-"""How answers show themselves in a notebook without matplotlib: escaped words and tables, and plain pictures."""
+"""HTML of answers for notebooks, without matplotlib: escaped text, tables and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a forked process has anew, such as locks: the thread that held them is not there to open them."""
+"""Objects that a forked process replaces, such as locks, whose owner does not exist there."""
 
 from __future__ import annotations
 

@@ -55,11 +55,11 @@ class Row:
         return self.card or self.module
 
     def load(self) -> Any:
-        """Import the class."""
+        """Imports the class."""
         return getattr(import_module(f"facexai.explainers.{self.module}"), self.cls)
 
     def defaults(self) -> dict[str, Any]:
-        """Return the default of every option of the class; ``dataclasses.MISSING`` where it has to be given."""
+        """Returns the default of every option of the class; ``dataclasses.MISSING`` where it has to be given."""
         return {field.name: field.default for field in fields(self.load())}
 
 

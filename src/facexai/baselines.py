@@ -71,7 +71,7 @@ class Captum:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, images: Tensor, targets: Targets = None) -> Saliency:
-        """Explain images (N, 3, H, W); targets as for every explainer."""
+        """Explains images (N, 3, H, W); targets as for every explainer."""
         model = self.classifier.model
         with torch.inference_mode(False), seeded(0, model.net):
             with no_graph():

@@ -88,7 +88,7 @@ def _hearing() -> Iterator[_Ear]:
 
 @dataclass(eq=False)
 class Seen:
-    """What :func:`capture` saw: the tensor of the layer's latest call and the number of calls."""
+    """The record of :func:`capture`: the tensor of the layer's latest call and the number of calls."""
 
     layer: str
     calls: int = 0
@@ -136,7 +136,7 @@ def capture(
     graph: Literal["none", "start", "keep"] = "none",
     batch: int = 0,
 ) -> Iterator[Seen]:
-    """Keep what a layer gives (or takes) during the forward passes inside the ``with`` block.
+    """Keeps what a layer gives (or takes) during the forward passes inside the ``with`` block.
 
     The network goes on with a copy, so an in-place operation after the layer (``ReLU(inplace=True)``,
     ``out += identity``) cannot change what was captured. Calls by other threads are not seen.

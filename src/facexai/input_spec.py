@@ -40,7 +40,7 @@ def mean_colour(spec: InputSpec, images: Tensor) -> Tensor:
 
 
 def check_pixels(images: Tensor, *, in_range: bool = True) -> None:
-    """Refuse what is not RGB in [0, 1]: another type, NaN or infinity, values outside (unless ``in_range`` is False).
+    """Refuses what is not RGB in [0, 1]: another type, NaN or infinity, values outside (unless ``in_range`` is False).
 
     Raises:
         TypeError: not a floating-point tensor.
@@ -65,7 +65,7 @@ def check_pixels(images: Tensor, *, in_range: bool = True) -> None:
 @final
 @dataclass(frozen=True)
 class InputSpec:
-    """How RGB pixels in [0, 1] become the input of a network: ``(pixels * range - mean) / std``.
+    """The preprocessing of RGB pixels in [0, 1] for a network: ``(pixels * range - mean) / std``.
 
     The conversion is the first differentiable step of :class:`~facexai.FaceModel`, so masks, black and gradients
     refer to real pixels. It never resizes. Images are RGB for every network, also for one that takes one channel.
@@ -143,7 +143,7 @@ class InputSpec:
         return self.size
 
     def check(self, images: Tensor, *, in_range: bool = True) -> None:
-        """Refuse what is not a batch of RGB images in [0, 1] at this size.
+        """Refuses what is not a batch of RGB images in [0, 1] at this size.
 
         Args:
             images: what was given.

@@ -41,7 +41,7 @@ def output_folder(path: str | Path) -> Path:
 
 
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file through a temporary neighbour, so that a full disk or a crash leaves the old file or none.
+    """Writes a file through a temporary neighbour, so that a full disk or a crash leaves the old file or none.
 
     Args:
         path: where the file goes; its folder must exist.
@@ -126,7 +126,7 @@ def load(path: str | Path, *, max_bytes: int = _MAX_BYTES) -> tuple[dict[str, ND
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, indented, whole or not at all. NaN is refused: JSON has none."""
+    """Writes a JSON file, indented, whole or not at all. NaN is refused: JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # names of files that are no text keep their odd bytes as escapes, which JSON knows
     write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
@@ -156,7 +156,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def write_csv(
     path: str | Path, head: Sequence[str], rows: Iterable[Sequence[str | float]], digits: str = ".6g"
 ) -> None:
-    """Write a CSV file, in UTF-8, whole or not at all, in which names can do nothing to a spreadsheet or a terminal.
+    """Writes a CSV file, in UTF-8, whole or not at all, in which names can do nothing to a spreadsheet or a terminal.
 
     Args:
         path: where the file goes; its folder must exist.
@@ -243,7 +243,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_file(path: Path, size: int, sha256: str) -> None:
-    """Refuse a file that is not exactly the expected one.
+    """Refuses a file that is not exactly the expected one.
 
     Raises:
         ValueError: truncated, longer, or of other content.

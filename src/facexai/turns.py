@@ -1,4 +1,4 @@
-"""What a network runs under: whose turn it is, eval mode, the random state, the grad mode, and all of it back.
+"""Contexts of a network's passes: exclusive use, eval mode, random state and grad mode, all restored afterwards.
 
 Threads may share a network. They take turns with it (:func:`alone`); train mode comes back when the last thread that
 needs eval mode is done.
@@ -194,7 +194,7 @@ _open = _Open()
 
 @contextmanager
 def _restored(levels: list[object], back: Callable[[], object]) -> Iterator[None]:
-    """Put something back at the end, unless the block around this one has done so: then this one ends late."""
+    """Puts something back at the end, unless the block around this one has done so: then this one ends late."""
     token = object()
 
     def end() -> None:

@@ -1,4 +1,4 @@
-"""What a counterfactual tries to change: one logit for each image, positive means yes."""
+"""The decisions that counterfactuals change: one logit for each image, positive means yes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What decisions about faces share: images at the model's size, and what a recipe says of a network."""
+"""Functions that decisions about faces share: resizing to the model's size, and the recipe of a network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def check(model: FaceModel, size: str) -> None:
-    """Refuse an unknown size, a black box, and other arguments of the network that differ between images."""
+    """Refuses an unknown size, a black box, and other arguments of the network that differ between images."""
     if size not in get_args(Size):
         raise ValueError(f"expected size one of {get_args(Size)}, got {size!r}")
     if isinstance(model.core, BlackBox):

@@ -73,7 +73,7 @@ def eval_mode(decision: Decision) -> Iterator[None]:
 
 
 def check_count(decision: Decision, images: int) -> None:
-    """Refuse a decision that holds something for each of another number of images."""
+    """Refuses a decision that holds something for each of another number of images."""
     held = getattr(decision, "held", None)
     if held not in (None, images):
         raise ValueError(

@@ -19,7 +19,7 @@ from facexai.models import FaceModel
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Verification(RecipeRepr):
-    """Whether two photos show one person; see :func:`verification`.
+    """The decision whether two photos show one person; see :func:`verification`.
 
     Attributes:
         references: (1, D) or (N, D) unit embeddings.

@@ -1,4 +1,4 @@
-"""One picture passes as two people: the demonstration that ``facexai demo`` runs."""
+"""The demonstration that ``facexai demo`` runs: one picture that matches two people."""
 
 from facexai.demo.run import run
 

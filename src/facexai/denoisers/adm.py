@@ -244,7 +244,7 @@ def _alphas(schedule: str, steps: int) -> Tensor:
 
 
 def _fill(net: ADM, path: Path) -> None:
-    """Put a file's weights into a network on the meta device: all of them, or none."""
+    """Puts a file's weights into a network on the meta device: all of them, or none."""
     wanted = net.state_dict()
     places = places_in(path)
     agree = {key: sum(name in wanted for name in tensors) for key, tensors in places.items()}

@@ -1,4 +1,4 @@
-"""What every denoiser checks: its noise levels, the images it is given, and what its network answers."""
+"""Checks that all denoisers share: noise levels, images, and the output of the network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sides(size: int | Sequence[int] | None) -> Size:
 
 
 def check_images(x: Tensor, size: Size) -> None:
-    """Refuse what is no batch of images of that size."""
+    """Refuses what is no batch of images of that size."""
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
         raise ValueError(f"expected noisy images (N, 3, H, W), floating point, got {describe(x)}")
     if size is not None and tuple(x.shape[2:]) != size:

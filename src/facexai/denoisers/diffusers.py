@@ -288,7 +288,7 @@ def _network(library: Any, folder: Path) -> Any:
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a network of more blocks and layers than any has, or one that other packages would have to unpack."""
+    """Refuses a network of more blocks and layers than any has, or one that other packages would have to unpack."""
     for name in ("block_out_channels", "down_block_types", "up_block_types"):
         if not isinstance(settings.get(name, []), list) or len(settings.get(name, [])) > _MOST_BLOCKS:
             told = short_repr(settings[name])
@@ -301,7 +301,7 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _check_count(library: Any, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a network of more numbers than its files have bytes, before memory is taken for them."""
+    """Refuses a network of more numbers than its files have bytes, before memory is taken for them."""
     with torch.device("meta"):
         made = library.UNet2DModel.from_config(dict(settings))
     count = sum(parameter.numel() for parameter in made.parameters())
@@ -311,7 +311,7 @@ def _check_count(library: Any, folder: Path, settings: Mapping[str, Any]) -> Non
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse a folder without weights that can be read without running code."""
+    """Refuses a folder without weights that can be read without running code."""
     if (folder / _WEIGHTS).is_file():
         return
     index = folder / f"{_WEIGHTS}.index.json"

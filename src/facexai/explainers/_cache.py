@@ -43,7 +43,7 @@ class EvidenceCache:
         return max(1, min(batch_size, self.memory // max(1, each)) // 2)
 
     def put(self, number: int, evidence: FaceEvidence) -> None:
-        """Keep the evidence of one face.
+        """Keeps the evidence of one face.
 
         Raises:
             OSError: the disk is full; says what to do.

@@ -1,4 +1,4 @@
-"""What every class-map explainer shares: evidence, the contract, and the way from evidence to a Saliency."""
+"""Functions and protocols that class-map explainers share: evidence, and the way from evidence to a Saliency."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ClassMaps(Protocol):
 
 
 def check_explainable(classifier: WhiteBox) -> None:
-    """Refuse what has no logits that follow from a network's features, such as a bare ``nn.Module``."""
+    """Refuses what has no logits that follow from a network's features, such as a bare ``nn.Module``."""
     if not all(hasattr(classifier, name) for name in ("model", "score", "directions")):
         raise TypeError(
             f"expected a gallery or a FaceModel, got {type(classifier).__name__}; "
@@ -99,7 +99,7 @@ class Observed(OfModel, Protocol):
 
 
 def check_kind(evidence: Observed, kind: str, layer: str) -> None:
-    """Refuse evidence of another kind of explainer, or of another layer than the one that was named."""
+    """Refuses evidence of another kind of explainer, or of another layer than the one that was named."""
     if evidence.kind != kind:
         raise ValueError("this evidence is another method's; observe the images with this explainer")
     if layer not in ("auto", evidence.layer):
@@ -107,7 +107,7 @@ def check_kind(evidence: Observed, kind: str, layer: str) -> None:
 
 
 def check_evidence(classifier: WhiteBox, evidence: OfModel) -> None:
-    """Refuse evidence of another network, or of this one before its weights changed."""
+    """Refuses evidence of another network, or of this one before its weights changed."""
     if evidence.fingerprint != classifier.model.fingerprint:
         raise ValueError(
             f"this evidence is of model {evidence.fingerprint}, the explainer's model is now "

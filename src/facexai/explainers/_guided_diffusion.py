@@ -1,4 +1,4 @@
-"""One pass of guided denoising: from a noisy image down to an edited one, by a decision's gradient."""
+"""Runs one pass of guided denoising, from a noisy image to an edited one, by a decision's gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One forward pass that keeps a layer's map and no graph, for methods that need neither gradients nor a head."""
+"""Runs one forward pass that keeps a layer's map and no graph, for methods that need neither gradients nor a head."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class MaskedEvidence:
 
 
 def check_chunk(chunk: object) -> None:
-    """Refuse a number of images per pass below 1."""
+    """Refuses a number of images per pass below 1."""
     if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"expected chunk of at least 1, or 'auto', got {chunk!r}")
 

@@ -29,7 +29,7 @@ def explain_pairs(
     attach: bool = True,
     progress: bool = False,
 ) -> Iterator[Answer]:
-    """Explain pairs of a set of faces, one after the other, observing every face once.
+    """Explains pairs of a set of faces, one after the other, observing every face once.
 
     Args:
         explainer: :class:`~facexai.FGGB`, :class:`~facexai.CorrRISE`, :class:`~facexai.PairCAM`,

@@ -22,7 +22,7 @@ def of_pairs(model: object) -> bool:
 
 
 def check_either(model: Any, threshold: float | None = None) -> None:
-    """Refuse what neither embeds nor has classes."""
+    """Refuses what neither embeds nor has classes."""
     if of_pairs(model):
         check_model(model, threshold)
     else:

@@ -1,4 +1,4 @@
-"""How near the fast modes of frequency heat plots are to the exact one."""
+"""Measures the agreement of the fast modes of frequency heat plots with the exact one."""
 
 from __future__ import annotations
 

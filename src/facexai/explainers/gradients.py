@@ -1,4 +1,5 @@
-"""What the gradient methods share: one forward pass, then one vector-Jacobian product per class on the kept graph."""
+"""Functions that gradient methods share: one forward pass, then one vector-Jacobian product per class
+on the kept graph."""
 
 from __future__ import annotations
 
@@ -147,7 +148,7 @@ def _unreached(layer: str) -> str:
 
 
 def check_fields(self: GradientMaps) -> None:
-    """Refuse a classifier that cannot be explained, and any similarity but dot and cosine."""
+    """Refuses a classifier that cannot be explained, and any similarity but dot and cosine."""
     check_explainable(self.classifier)
     if (similarity := self.similarity) not in ("dot", "cosine"):
         raise ValueError(f"expected similarity 'dot' or 'cosine', got {similarity!r}")

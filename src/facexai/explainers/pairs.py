@@ -1,4 +1,4 @@
-"""What every pair explainer shares: evidence of single faces, and the way from two of them to a PairSaliency."""
+"""Functions that pair explainers share: evidence of single faces, and the way from two of them to a PairSaliency."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def explain_pair(self: Pairwise[Answer], first: Tensor, second: Tensor) -> Answe
 
 
 def check_pair(model: FaceModel, first: Tensor, second: Tensor) -> None:
-    """Refuse images that do not fit the model or each other."""
+    """Refuses images that do not fit the model or each other."""
     for images in (first, second):
         check_device(images, model.device)
         model.spec.check(images)
@@ -159,7 +159,7 @@ def check_pair(model: FaceModel, first: Tensor, second: Tensor) -> None:
 
 
 def check_model(model: object, threshold: float | None, *, needed: bool = False) -> None:
-    """Refuse what does not embed, and thresholds that are no cosine."""
+    """Refuses what does not embed, and thresholds that are no cosine."""
     if not isinstance(model, FaceModel):
         hint = "its .model" if isinstance(model, Gallery) else "FaceModel(net, spec)"
         raise TypeError(f"expected a FaceModel that embeds, got {type(model).__name__}; {hint}")
@@ -182,7 +182,7 @@ def check_embeds(model: FaceModel) -> None:
 
 
 def check_same(evidence: object, kind: str, settings: Mapping[str, Any]) -> None:
-    """Refuse evidence of another method, or made with other choices."""
+    """Refuses evidence of another method, or made with other choices."""
     if not isinstance(evidence, FaceEvidence) or evidence.kind != kind:
         whose = f"{evidence.kind}'s" if isinstance(evidence, FaceEvidence) else f"a {type(evidence).__name__}"
         raise ValueError(f"this evidence is {whose}, not {kind}'s; observe the images with this explainer")
@@ -217,7 +217,7 @@ def against_units(gallery: Gallery, model: FaceModel) -> Tensor:
 
 
 def check_gallery(gallery: object, model: FaceModel) -> None:
-    """Refuse what is no gallery of this model."""
+    """Refuses what is no gallery of this model."""
     if not isinstance(gallery, Gallery):
         raise TypeError(f"expected a gallery, got {type(gallery).__name__}; model.gallery({{name: images}})")
     if gallery.model.fingerprint != model.fingerprint:
@@ -275,6 +275,6 @@ class Against:
 
 
 def one_of(name: str, value: object, known: Sequence[object]) -> None:
-    """Refuse an option that does not exist."""
+    """Refuses an option that does not exist."""
     if value not in known:
         raise ValueError(f"expected {name} one of {list(known)}, got {value!r}; {suggest(str(value), map(str, known))}")

@@ -1,4 +1,4 @@
-"""Where a sum of terms that cancel is rounding noise: the floor below which no map is drawn."""
+"""The rounding floor: the size below which a sum of cancelling terms is noise, so that no map is drawn."""
 
 from __future__ import annotations
 

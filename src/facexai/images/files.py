@@ -130,7 +130,7 @@ def decode(source: Path | IO[bytes], name: str, max_pixels: int = _MAX_PIXELS) -
 
 
 def save(image: Tensor, path: str | Path) -> None:
-    """Write one image, (3, H, W) or (1, 3, H, W) RGB in [0, 1], by the ending of the path; all of it or nothing.
+    """Writes one image, (3, H, W) or (1, 3, H, W) RGB in [0, 1], by the ending of the path; all of it or nothing.
 
     Raises:
         TypeError, ValueError: more than one image, values outside [0, 1], or an unknown ending.

@@ -32,7 +32,7 @@ def fill(
     limits: tuple[Tensor, Tensor],
     axes: tuple[Tensor, ...],
 ) -> Tensor:
-    """Write the masked images.
+    """Writes the masked images.
 
     Args:
         result: (M, 3, H, W), M >= 1, of any floating format and any strides.

@@ -1,4 +1,4 @@
-"""What comparisons of groups share: checked rows, both people of each, spectra, distances and their chance."""
+"""Functions that comparisons of groups share: checked rows, both people of each, spectra, distances and their tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an estimated threshold adds to the uncertainty of what is measured with it."""
+"""The uncertainty that an estimated threshold adds to a measurement."""
 
 from __future__ import annotations
 

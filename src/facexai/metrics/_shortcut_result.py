@@ -1,4 +1,4 @@
-"""What replacing images by their counterparts did to a decision."""
+"""Results of replacing images by their counterparts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def difference(before: Statistic, after: Array) -> Difference:
 @final
 @dataclass(frozen=True, eq=False)
 class Auroc:
-    """How well a probability separates the task's labels, on the images and on their counterparts.
+    """The AUROC of a probability for the task's labels, on the images and on their counterparts.
 
     Attributes:
         before, after: area under the ROC curve, 0 to 1.

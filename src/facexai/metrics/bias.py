@@ -41,7 +41,7 @@ def bias(
     draws: int = 999,
     seed: int = 0,
 ) -> Bias:
-    """Compare the bands that decide about groups of people.
+    """Compares the bands that decide about groups of people.
 
     A group's spectrum is the mean magnitude of the influence over its rows, divided by its sum over bands: after
     averaging, so that a row with little influence does not count as much as one with a lot. Groups are compared by the
@@ -174,7 +174,7 @@ def check_groups(
     seed: int,
     partners: Sequence[str | None] | None = None,
 ) -> None:
-    """Refuse before any network pass what :func:`bias` would refuse after all of them.
+    """Refuses before any network pass what :func:`bias` would refuse after all of them.
 
     Raises:
         ValueError: as :func:`bias`.

@@ -127,7 +127,7 @@ def class_overlap(
     items: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Overlap:
-    """Do the top classes point at the same place, and does SDD pull them apart?
+    """Measures the overlap of the top classes' regions, before and after SDD.
 
     Args:
         saliency: an SDD result; its class maps of target and rivals are compared. Each class in turn is the target

@@ -147,7 +147,7 @@ def counterfactual(
     items: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> CounterfactualQuality:
-    """Measure counterfactuals.
+    """Measures counterfactuals.
 
     Args:
         result: of an explainer such as :class:`facexai.FastDiME`.

@@ -91,7 +91,7 @@ class Table:
         return {"recipe": plain(self.recipe), "rows": [dict(row) for row in self.rows]}
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_dict` as JSON, whole or not at all."""
+        """Writes :meth:`to_dict` as JSON, whole or not at all."""
         from facexai import io
 
         io.write_json(path, self.to_dict())

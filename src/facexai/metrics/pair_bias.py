@@ -1,4 +1,4 @@
-"""Do groups of people get decided by other bands of frequencies? Pairs of photos, tested by permuting people."""
+"""Compares groups of people by the frequency bands of decisions, over pairs of photos, tested by permuting people."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pair_bias(
     draws: int = 999,
     seed: int = 0,
 ) -> Bias:
-    """Compare the bands that decide about groups of people, over pairs of their photos.
+    """Compares the bands that decide about groups of people, over pairs of their photos.
 
     Spectra, distances, energy-matched distances and errors are those of :func:`bias`. The test is another, exact one:
     people change places, with all of their photos, and the influence on the pairs that they then form is computed

@@ -31,7 +31,7 @@ _CHOICES = {
 @final
 @dataclass(frozen=True)
 class Protocol:
-    """How pairs are chosen, changed, decided and summed up.
+    """A protocol: the choice, perturbation, decision and summary of pairs.
 
     Args:
         pairs: which pairs the curve is over: by their label (``"genuine"``: one person, ``"impostor"``: two), by the

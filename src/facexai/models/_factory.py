@@ -9,7 +9,7 @@ from facexai._errors import short_repr, truncate
 
 
 def call_factory(source: str) -> object:
-    """Import ``package.module`` and call ``factory()``; its keyword arguments may follow as a JSON object.
+    """Imports ``package.module`` and calls ``factory()``; its keyword arguments may follow as a JSON object.
 
     Raises:
         ValueError: not of that form, or whatever the module or the function raised, with its type.

@@ -15,7 +15,7 @@ Layouts = Mapping[str, Callable[[Tensor], Tensor]] | None
 
 
 def check_layouts(layouts: Layouts, names: Collection[str]) -> None:
-    """Refuse what is no {layer: function}, and layers that the network does not have."""
+    """Refuses what is no {layer: function}, and layers that the network does not have."""
     if layouts is None:
         return
     if not isinstance(layouts, Mapping) or not all(callable(function) for function in layouts.values()):

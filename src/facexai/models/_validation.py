@@ -1,4 +1,4 @@
-"""What a user says about a network, checked: its output, its mirrored branch, its other arguments."""
+"""Validates the options of a FaceModel: output, mirrored branch, other arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ForwardKwargs = Mapping[str, Any] | None
 def check_options(
     net: object, output: str, flip: Flip, center: object, names: Sequence[str] | None, kwargs: ForwardKwargs
 ) -> None:
-    """Refuse options of :class:`facexai.FaceModel` that do not exist or do not go together."""
+    """Refuses options of :class:`facexai.FaceModel` that do not exist or do not go together."""
     if not isinstance(net, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
     if output not in ("auto", "embedding", "logits"):
@@ -55,7 +55,7 @@ def check_classes(count: int, names: Sequence[str] | None, *, logits: bool) -> N
 
 
 def check_device(images: object, device: torch.device) -> None:
-    """Refuse images on another device than the network."""
+    """Refuses images on another device than the network."""
     if isinstance(images, Tensor) and images.device != device:
         raise ValueError(f"images are on {images.device}, the network on {device}; images.to(model.device)")
 

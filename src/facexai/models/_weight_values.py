@@ -28,7 +28,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def check_initialised(net: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a network with parameters or buffers that have no shape yet.
+    """Refuses a network with parameters or buffers that have no shape yet.
 
     Raises:
         ValueError: lazy modules that have not been run.

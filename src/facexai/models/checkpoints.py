@@ -288,7 +288,7 @@ def _check(
     tensors: Mapping[str, Tensor],
     source: str,
 ) -> None:
-    """Refuse weights that do not fit, in one message; with a fit also names that only one side has.
+    """Refuses weights that do not fit, in one message; with a fit also names that only one side has.
 
     Raises:
         ValueError: one line for each kind of thing that does not fit.

@@ -1,4 +1,4 @@
-"""Is this network wrapped rightly, and which explanations can it have? A list of findings, each with what to do."""
+"""The doctor: checks a wrapped network and which explanations it can have, with findings and what to do."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _MOST = 50_000_000  # scores that a scale is calibrated on
 @final
 @dataclass(frozen=True)
 class PhotoOptions:
-    """How photos of people are read; the fields are arguments of :meth:`FaceModel.gallery`."""
+    """Options of reading photos of people; the fields are arguments of :meth:`FaceModel.gallery`."""
 
     align: AlignMode = "never"
     face: FaceChoice = "only"

@@ -69,7 +69,7 @@ def pairs(net: nn.Module, run: Callable[[], Tensor]) -> list[Pair]:
 
 
 def fold(net: nn.Module, pair: Pair) -> Callable[[], None]:
-    """Fold a norm into its layer, in float64 and rounded once; an Identity takes the norm's place and name.
+    """Folds a norm into its layer, in float64 and rounded once; an Identity takes the norm's place and name.
 
     Returns:
         A function that undoes it; undo several in reverse order.

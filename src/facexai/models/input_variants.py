@@ -1,4 +1,4 @@
-"""Which way to prepare the input separates people best? Labelled faces answer what no error message can."""
+"""Finds the preprocessing under which labelled faces are separated best."""
 
 from __future__ import annotations
 

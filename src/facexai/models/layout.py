@@ -1,4 +1,4 @@
-"""How a layer's tensor is a map: channels first or last, a row of tokens, or channels of a flattened map."""
+"""The layout of a layer's tensor: channels first or last, a row of tokens, or channels of a flattened map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory the tensors of one run need."""
+"""Measures the peak memory of the tensors of one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network looks like from outside: its layers with maps, and its head, from a few forward passes of noise."""
+"""The structure of a network as found by a few forward passes of noise: its layers with maps, and its head."""
 
 from __future__ import annotations
 

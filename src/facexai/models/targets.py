@@ -1,4 +1,4 @@
-"""Which class, which person: from what a user typed to class indices."""
+"""Converts targets that a user gave, numbers or names, into class indices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels: the largest of a map, the same region elsewhere, the middle."""
+"""Selects pixels: the largest of a map, the same region moved, the centre."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def top_area(maps: Tensor, area: float, *, seed: int = 0, items: Sequence[int] |
 
 
 def check_area(area: float) -> None:
-    """Refuse an area that is no share."""
+    """Refuses an area that is no share."""
     if not 0 <= area <= 1:
         raise ValueError(f"expected an area from 0 to 1, got {area}")
 
 
 def check_maps(maps: Tensor) -> None:
-    """Refuse what is not a stack of finite maps."""
+    """Refuses what is not a stack of finite maps."""
     if maps.ndim != 3 or len(maps) == 0:
         raise ValueError(f"expected maps (N, H, W), at least one, got shape {tuple(maps.shape)}")
     if not torch.isfinite(maps).all():

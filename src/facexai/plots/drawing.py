@@ -1,4 +1,4 @@
-"""What every picture is made of: figures without pyplot, files, photos, maps over photos, colours."""
+"""Parts of every figure: figures without pyplot, files, photos, maps over photos, colours."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def png(picture: Figure, dpi: int = 110) -> bytes:
 
 
 def save(picture: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Write the figure as a PNG file, whole or not at all."""
+    """Writes the figure as a PNG file, whole or not at all."""
     data = png(picture, dpi)
     write_whole(path, lambda file: file.write(data))
 

@@ -1,4 +1,4 @@
-"""What the commands wrote, as sections of a report."""
+"""Makes sections of a report from the folders that commands wrote."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _found(
 
 
 def _decided(results: Sequence[Any], own: str | None) -> dict[str | None, set[float]]:
-    """By network the thresholds that verdicts come from."""
+    """Returns the thresholds of verdicts by network."""
     by_network: dict[str | None, set[float]] = {}
     for result in results:
         if isinstance(result, PairSaliency | GallerySaliency) and result.threshold is not None:

@@ -106,7 +106,7 @@ class Counterfactual:
         return drawn(self, few, few.plot)
 
     def save(self, path: str | Path) -> None:
-        """Write everything as ``.npz``, without pickle: also the images, whose edits they are.
+        """Writes everything as ``.npz``, without pickle: also the images, whose edits they are.
 
         Raises:
             ValueError: the path does not end in ``.npz``.

@@ -255,7 +255,7 @@ class FrequencyHeat:
         return drawn(self, few, few.plot)
 
     def save(self, path: str | Path) -> None:
-        """Write influence, edges, energies, scores and the recipe as ``.npz``, without pickle and without the images.
+        """Writes influence, edges, energies, scores and the recipe as ``.npz``, without pickle and without the images.
 
         Raises:
             ValueError: the path does not end in ``.npz``.

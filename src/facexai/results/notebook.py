@@ -1,4 +1,4 @@
-"""How every answer draws itself in a notebook."""
+"""Draws answers in a notebook."""
 
 from __future__ import annotations
 

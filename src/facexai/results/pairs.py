@@ -223,7 +223,7 @@ class PairSaliency:
         return drawn(self, few, few.plot)
 
     def save(self, path: str | Path) -> None:
-        """Write cells, scores and the recipe as ``.npz``, without pickle and without the images.
+        """Writes cells, scores and the recipe as ``.npz``, without pickle and without the images.
 
         Raises:
             ValueError: the path does not end in ``.npz``.

@@ -1,4 +1,4 @@
-"""The parts of saved answers: how they are written, and the kinds, shapes and words that are checked when loaded."""
+"""The parts of saved answers: writing them, and checking kinds, shapes and text when they are loaded."""
 
 from __future__ import annotations
 

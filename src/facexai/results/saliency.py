@@ -160,7 +160,7 @@ class Saliency:
         return replace(self, **cut, recipe=cut_recipe(self.recipe, slice(n)))
 
     def save(self, path: str | Path) -> None:
-        """Write cells, classes, scores and the recipe as ``.npz``, without pickle and without the images.
+        """Writes cells, classes, scores and the recipe as ``.npz``, without pickle and without the images.
 
         Raises:
             ValueError: the path does not end in ``.npz``.

@@ -1,1 +1,1 @@
-"""One module for each kind of result, which makes the section's record."""
+"""Records of a report's sections, one module for each kind of result."""
