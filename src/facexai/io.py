@@ -156,7 +156,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def write_csv(
     path: str | Path, head: Sequence[str], rows: Iterable[Sequence[str | float]], digits: str = ".6g"
 ) -> None:
-    """Writes a CSV file, in UTF-8, whole or not at all, in which names can do nothing to a spreadsheet or a terminal.
+    """Writes a CSV file, in UTF-8, whole or not at all, with names neutralised for spreadsheets and terminals.
 
     Args:
         path: where the file goes; its folder must exist.

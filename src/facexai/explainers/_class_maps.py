@@ -59,7 +59,7 @@ class ClassMaps(Protocol):
         ...
 
     def observe(self, images: Tensor) -> Any:
-        """Returns the only network passes; gives the explainer's own evidence."""
+        """Observes images with the only network passes, and returns the explainer's own evidence."""
         ...
 
     def class_maps(self, evidence: Any, classes: Tensor) -> Tensor:

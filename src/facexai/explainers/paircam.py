@@ -164,7 +164,7 @@ class PairCAM:
     def _towards(
         self, evidence: Evidence, partners: Tensor, rows: list[int], units: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns cells (P, h, w) of faces ``rows`` towards their partners (P, D), what they leave (P,),
+        """Returns cells (P, h, w) of faces ``rows`` towards their partners (P, D), their remainders (P,), and
         which vanish (P,).
         """
         classes = torch.arange(len(partners), device=partners.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 @final
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Noise levels of a diffusion, of which only some of the steps that the network was trained on are taken.
+    """The noise levels of a diffusion, for some of the steps that the network was trained on.
 
     Images are in [-1, 1]. A step is named by its place among those that are taken, 0 the least noisy.
 

@@ -250,8 +250,8 @@ def _span(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _masks(cells: Tensor, size: torch.Size, order: Order, align_corners: bool) -> Tensor:
-    """Returns (M, 1, h, w) to (M, 1, H, W) in [0, 1], by the formula: on a CPU the lattice
-    saves next to nothing.
+    """Upsamples and scales maps (M, 1, h, w) to (M, 1, H, W) in [0, 1], by the formula: on a CPU the
+    lattice gains nothing.
     """
     if order == "minmax-first":
         cells = minmax(cells)

@@ -114,7 +114,7 @@ def _first(answer: Any, images: int, step: int) -> Any:
 
 
 def _tensors(answer: Any, images: int) -> Any:
-    """Returns arrays in an answer as tensors; a single row for a single image becomes (1, D)."""
+    """Converts the arrays of an output to tensors; a single row for a single image becomes (1, D)."""
     if isinstance(answer, Mapping):
         return {key: _tensors(value, images) for key, value in answer.items()}
     if isinstance(answer, tuple) or (
