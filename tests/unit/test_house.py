@@ -215,6 +215,15 @@ def test_the_readmes_price_of_score_cam_is_measured():
     assert f"one class takes {slow:.1f} to {slower:.1f} times as long, five take {few:.1f} times less" in readme
 
 
+def test_the_readmes_gain_by_engines_is_measured():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    rows = json.loads((ROOT / "benchmarks" / "results" / "engines.json").read_text())["rows"]
+    single, half = ([row["ratio"] for row in rows if row["engine"] == f"openvino{of}"] for of in ("", " bf16"))
+    assert len(single) == len(half) == 5
+    assert f"takes {min(single):.2f} to {max(single):.2f} of the time of eager PyTorch in float32" in readme
+    assert f"{min(half):.2f} to {max(half):.2f} in bfloat16" in readme
+
+
 def test_the_readmes_price_of_a_pair_is_measured():
     readme = " ".join((ROOT / "README.md").read_text().split())
     names = ("pairs", "pairs_facenet")
