@@ -21,10 +21,9 @@ def cartoons(
 ) -> dict[str, Tensor]:
     """Returns drawn people without masks; the same bits on every machine up to the resize.
 
-    Face networks distinguish them, though not as well as real people: of 24 with four drawings each,
-        dlib's network orders
-    pairs of one and of two people with an area under the ROC curve of .91, FaceNet with .85. With glasses and masks
-    put on at random it is .74 and .77.
+    Face networks distinguish them, though not as well as real people: of 24 with four drawings each, dlib's network
+    orders pairs of one and of two people with an area under the ROC curve of .91, FaceNet with .85. With glasses and
+    masks put on at random it is .74 and .77.
 
     Args:
         spec: of the network that will see them.

@@ -222,12 +222,10 @@ def verification_deletion(
 ) -> PairCurve:
     """Returns the share of right decisions while pixels are removed, those with the largest values first.
 
-    On genuine pairs, the smaller the area, the more faithful a map of what is similar: without it the
-        match fails. The same
-    holds for what is dissimilar on impostor pairs, if its loss makes the network accept them. What the area means on
-    other combinations, and over all pairs, compare with the controls: an empty image is no match, so
-        impostor pairs remain
-    right whatever is removed.
+    On genuine pairs, the smaller the area, the more faithful a map of what is similar: without it the match fails. The
+    same holds for what is dissimilar on impostor pairs, if its loss makes the network accept them. On other
+    combinations, and over all pairs, compare the area with the controls: an empty image is no match, so impostor pairs
+    remain right whatever is removed.
 
     Args:
         model: a :class:`~facexai.FaceModel` that embeds.
